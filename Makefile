@@ -1,0 +1,50 @@
+# The loop: make dev · make test · make bench. Nothing needs to be run before any of them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PYTEST_ARGS ?=
+
+.PHONY: install dev run test lint unit test-llm bench lock docs clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.created:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "claw needs Python 3.11 or later; name one with: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# What claw needs to run, as locked; claw itself straight from this folder.
+$(VENV)/.installed: requirements.lock $(VENV)/.created
+	$(PIP) --require-hashes -r requirements.lock
+	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/claw-source.pth"
+	@printf '#!/bin/sh\nexec "%s" -m claw "$$@"\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/claw && chmod +x $(BIN)/claw
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+	$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+dev: $(VENV)/.installed
+	@exec $(BIN)/python -m claw dev
+
+run: $(VENV)/.installed
+	@exec $(BIN)/python -m claw run
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test: lint unit
+
+lock:
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,190 @@
+"""The error tree: every failure that claw knows, with what is needed to act on it.
+
+Each error says by itself whether another try can help (`retryable`) and how long the other side asked us to
+wait (`retry_after`, seconds). What to do about an error of any kind, ours or a library's, is decided in one
+place: `claw.retry.verdict`. No message here may hold a secret: urls are named by host only.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ClawError(Exception):
+    """The root of the tree."""
+
+    retryable: bool = False
+    retry_after: float | None = None
+    """Seconds the other side asked us to wait, where it did."""
+
+
+class SettingsError(ClawError):
+    """The environment cannot be used; `problems` holds a sentence for each fault."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+# --- stream -----------------------------------------------------------------------------------------------
+
+
+class GatewayError(ClawError):
+    """DingTalk's gateway did not give us an endpoint and a ticket.
+
+    `status` is the HTTP status (None: no answer at all), `code` DingTalk's own word such as `authFailed`.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        status: int | None = None,
+        code: str = "",
+        retry_after: float | None = None,
+        rejected: bool = False,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+        self.rejected = rejected
+        """The credentials or the app's settings are at fault: no early try can help."""
+        self.retryable = not rejected
+
+
+class HandshakeError(ClawError):
+    """The endpoint refused or missed the WebSocket upgrade; `status` is None where there was no answer."""
+
+    retryable = True
+
+    def __init__(self, reason: str, *, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+
+
+class FrameError(ClawError):
+    """A frame that is not DingTalk's protocol; `size` is its length, since its text may be private."""
+
+    def __init__(self, reason: str, *, size: int, message_id: str = "") -> None:
+        super().__init__(f"{reason} ({size} characters)")
+        self.reason = reason
+        self.size = size
+        self.message_id = message_id
+
+
+# --- store ------------------------------------------------------------------------------------------------
+
+
+class StoreError(ClawError):
+    """The store did not do what it was asked; nothing of the operation is kept."""
+
+    retryable = True
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the store."""
+
+    retryable = False
+
+
+class StoreSchemaError(StoreError):
+    """The store was written by a newer claw than this one."""
+
+    retryable = False
+
+
+class LeaseLostError(StoreError):
+    """The lease ran out, or somebody else holds the message now: stop working on it, write nothing."""
+
+    retryable = False
+
+
+# --- turn -------------------------------------------------------------------------------------------------
+
+
+class ModelFault(StrEnum):
+    """What went wrong at the model, as far as a person or an operator can act on it."""
+
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    BUSY = "busy"
+    UNAUTHORIZED = "unauthorized"
+    BAD_REQUEST = "bad_request"
+    TOO_LONG = "too_long"
+    BROKEN_OFF = "broken_off"
+    EMPTY = "empty"
+    SERVER = "server"
+
+
+class ModelError(ClawError):
+    """The model gave no answer.
+
+    `reason` is for the operator (cause, never content of messages); `began` says that part of an answer had
+    come before it broke, so that another try may run an agent's tools twice.
+    """
+
+    def __init__(
+        self,
+        fault: ModelFault,
+        reason: str,
+        *,
+        status: int | None = None,
+        code: str = "",
+        began: bool = False,
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{fault.value}: {reason}")
+        self.fault = fault
+        self.reason = reason
+        self.status = status
+        self.code = code
+        self.began = began
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+# --- reply ------------------------------------------------------------------------------------------------
+
+
+class DingTalkError(ClawError):
+    """DingTalk refused a call, or did not answer it.
+
+    `api` is the call's short name, `status` the HTTP status (None: no answer), `errcode` the number of the old API
+    and of webhooks, `code` the word of the new API.
+    """
+
+    def __init__(
+        self,
+        api: str,
+        reason: str,
+        *,
+        status: int | None = None,
+        errcode: int | None = None,
+        code: str = "",
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{api}: {reason}")
+        self.api = api
+        self.reason = reason
+        self.status = status
+        self.errcode = errcode
+        self.code = code
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class WebhookGoneError(DingTalkError):
+    """The session webhook has expired or is unknown: send by OpenAPI instead."""
+
+
+class MediaError(ClawError):
+    """A picture or file could not be fetched; `reason` names no URL."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,70 @@
+"""What to do about an error: one pure function, and the waits that follow from it.
+
+`verdict` maps every error, ours or a library's, to NOW, BACKOFF, REJECTED or FATAL; tests/test_retry.py holds the
+table row by row. `backoff` is full jitter (each wait is drawn from 0 to a ceiling that doubles), so that many
+clients of one broken server do not come back in step. `Clock` is the time that waits are measured by, handed in so
+that tests need not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from enum import Enum
+
+import aiohttp
+
+from claw.errors import ClawError, GatewayError
+
+
+class Verdict(Enum):
+    """What another try is worth."""
+
+    NOW = "now"
+    """The link broke, nothing says that it is down: try at once."""
+    BACKOFF = "backoff"
+    """The other side is in trouble: try again, after growing waits."""
+    REJECTED = "rejected"
+    """The other side understood and refused: only a person can cure it; look again at long intervals."""
+    FATAL = "fatal"
+    """Ours: a fault of the program or a wish to stop. Never retried."""
+
+
+def verdict(error: BaseException) -> Verdict:
+    """Classify `error` (table in tests/test_retry.py; facts: PROTOCOL section 1.3, DESIGN section 3)."""
+    if isinstance(error, GatewayError) and error.rejected:
+        return Verdict.REJECTED
+    if isinstance(error, ClawError):
+        return Verdict.BACKOFF if error.retryable else Verdict.FATAL
+    if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError | EOFError):
+        return Verdict.NOW
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not isinstance(
+        error, aiohttp.ClientConnectorError
+    ):
+        return Verdict.NOW
+    # InvalidURL stands for an address that the other side sent us, hence another try may bring a better one.
+    if isinstance(error, TimeoutError | aiohttp.ClientError | OSError):
+        return Verdict.BACKOFF
+    return Verdict.FATAL
+
+
+def backoff(tries: int, *, base: float, ceiling: float, draw: random.Random | None = None) -> float:
+    """Seconds to wait after `tries` failures (1 or more): full jitter below min(ceiling, base * 2^(tries-1))."""
+    limit = min(ceiling, base * 2 ** min(max(tries, 1) - 1, 30))
+    return (draw or random).uniform(0, limit)
+
+
+class Clock:
+    """The time of this machine. Tests hand in one that they move themselves (tests/clock.py)."""
+
+    def monotonic(self) -> float:
+        """Seconds that only grow; they may stand still while the machine sleeps."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since the epoch; they may jump."""
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

@@ -1,0 +1,157 @@
+"""What claw asks of a store: an inbox that loses nothing, and the memory of conversations.
+
+The order of events for one message: `put` (durable when it returns) -> `claim` -> `save_answer` (once, or again
+after each part that is out) -> `ack` (history and removal in one transaction). A failed try goes `claim` ->
+`release`; a hopeless one `claim` -> `bury`. One contract test (tests/store/contract.py) runs over every adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from claw.messages import Answer, Inbound, Turn
+
+SEEN_KEPT_S: Final = 24 * 3600.0
+"""Seconds for which a message's key is remembered; DingTalk repeats after 60 s (PROTOCOL section 3.3)."""
+DEAD_KEPT_S: Final = 30 * 24 * 3600.0
+DEAD_KEPT_MAX: Final = 10_000
+"""Dead letters are kept for 30 days, the newest 10 000 at most."""
+HISTORY_KEPT_S: Final = 90 * 24 * 3600.0
+HISTORY_KEPT_TURNS: Final = 100
+"""Turns are kept for 90 days, the newest 100 of a conversation at most."""
+CALLS_KEPT_MONTHS: Final = 13
+CLAIMS_MAX: Final = 20
+"""A message that was claimed so often without an end kills its process: it is buried instead of claimed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on one message until it runs out. `fence` grows with each claim of the message.
+
+    `attempts` counts the tries that failed before this one; `claims` the tries that began, this one included, so
+    that a message that kills its process can be told from one that is only unlucky.
+    """
+
+    seq: int
+    fence: int
+    owner: str
+    lane: str
+    inbound: Inbound
+    trace: Mapping[str, str]
+    """The trace context that was stored with the message (W3C `traceparent`, `tracestate`)."""
+    received_at: float
+    """Seconds since the epoch at which the message was put."""
+    attempts: int = 0
+    claims: int = 1
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much waits: messages not yet acked by a worker, and the age of the oldest in seconds."""
+
+    pending: int
+    leased: int
+    dead: int
+    oldest_age: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was given up, with its cause."""
+
+    key: str
+    error: str
+    attempts: int
+    received_at: float
+    buried_at: float
+
+
+class Inbox(Protocol):
+    """Messages accepted and not yet answered. A lane is a queue: one lease at a time, in order of arrival.
+
+    Every method raises StoreError where the store fails; those that take a lease raise LeaseLostError where it is
+    no longer held, and change nothing then.
+    """
+
+    async def put(self, inbound: Inbound, *, lane: str, trace: Mapping[str, str], urgent: bool = False) -> bool:
+        """Keep a message durably; False where its key was seen before (nothing is changed then)."""
+        ...
+
+    async def claim(self, owner: str, ttl: float, *, urgent: bool = False) -> Lease | None:
+        """The oldest message that may be worked on, for `ttl` seconds; `urgent`: only one that was put so."""
+        ...
+
+    async def wait(self) -> None:
+        """Return when a claim may have become possible: a hint, which may come early or for nothing."""
+        ...
+
+    async def renew(self, lease: Lease, ttl: float) -> None:
+        """Hold the lease for `ttl` seconds from now."""
+        ...
+
+    async def save_answer(self, lease: Lease, answer: Answer) -> None:
+        """Keep the answer durably, to be found in the next lease of this message."""
+        ...
+
+    async def ack(self, lease: Lease, turn: Turn | None = None) -> None:
+        """Remove the message, and append `turn` to the history that it names, in one transaction."""
+        ...
+
+    async def release(self, lease: Lease, delay: float = 0.0, *, failed: bool = False) -> None:
+        """Give the message back; its lane rests for `delay` seconds. `failed` counts the try."""
+        ...
+
+    async def bury(self, lease: Lease, error: str) -> None:
+        """Put the message to the dead letters."""
+        ...
+
+    async def depth(self) -> Depth: ...
+
+    async def dead(self, limit: int = 100) -> list[DeadLetter]:
+        """The newest dead letters, newest first."""
+        ...
+
+
+class History(Protocol):
+    """The memory of conversations, by a key (`Turn.memory`) that the caller chooses."""
+
+    async def turns(self, memory: str, limit: int) -> list[Turn]:
+        """The newest `limit` turns since the memory was last forgotten, oldest first."""
+        ...
+
+    async def epoch(self, memory: str) -> int:
+        """How often the memory was forgotten."""
+        ...
+
+    async def forget(self, memory: str) -> int:
+        """Begin afresh: drop its turns and return the raised epoch."""
+        ...
+
+
+class Ledger(Protocol):
+    """How many calls of DingTalk were made in a calendar month (`2026-11`), by api: they are the user's money."""
+
+    async def add_calls(self, month: str, calls: Mapping[str, int]) -> None: ...
+
+    async def calls(self, month: str) -> dict[str, int]: ...
+
+
+class Store(Inbox, History, Ledger, Protocol):
+    """One opened store; `close` leaves no thread, file or lock behind."""
+
+    async def open(self) -> None:
+        """Open, lock and migrate. Raises StoreBusyError, StoreSchemaError or StoreError."""
+        ...
+
+    async def check(self) -> None:
+        """Return when the store can write; raise StoreError, with the cause, when it cannot."""
+        ...
+
+    async def clean(self) -> None:
+        """Drop what is past its keeping time."""
+        ...
+
+    async def close(self) -> None: ...

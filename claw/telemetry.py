@@ -1,0 +1,203 @@
+"""Traces and metrics: names, instruments, and the provider behind them.
+
+Rooms use the API half of this module: `tracer`, the instruments, the attribute names, `inject`/`extract` for the
+context that is stored with a message, `trace_id()` for what a person is told. `setup()` is called once by `app`:
+a provider that is installed already is kept; otherwise ours is made from `OTEL_*` alone. It always gives trace
+ids (logs and people are told them) and exports only where an OTLP endpoint is named. No content of messages goes
+into a span unless `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true`; people and conversations are hashed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import context, metrics, trace
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from claw import __version__
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.trace import TracerProvider
+
+log: Final = logging.getLogger(__name__)
+
+# --- names: spans and attributes (OpenTelemetry semantic conventions 1.38, messaging and gen_ai; claw.* are ours) ---
+
+SPAN_PROCESS: Final = "process dingtalk.robot"
+SPAN_TURN: Final = "turn"
+SPAN_SEND: Final = "send dingtalk.reply"
+
+MESSAGING_SYSTEM: Final = "messaging.system"
+MESSAGING_OPERATION_NAME: Final = "messaging.operation.name"
+MESSAGING_OPERATION_TYPE: Final = "messaging.operation.type"
+MESSAGING_DESTINATION_NAME: Final = "messaging.destination.name"
+MESSAGING_MESSAGE_ID: Final = "messaging.message.id"
+ERROR_TYPE: Final = "error.type"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
+DINGTALK_ERRCODE: Final = "dingtalk.errcode"
+
+GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
+GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
+GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
+GEN_AI_REQUEST_STREAM: Final = "gen_ai.request.stream"
+GEN_AI_RESPONSE_MODEL: Final = "gen_ai.response.model"
+GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
+GEN_AI_RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+GEN_AI_USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - not a password
+GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
+GEN_AI_INPUT_MESSAGES: Final = "gen_ai.input.messages"
+GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+
+CLAW_DUPLICATE: Final = "claw.duplicate"
+CLAW_DELIVERY_LAG_MS: Final = "claw.delivery.lag_ms"
+CLAW_QUEUE_WAIT_MS: Final = "claw.queue.wait_ms"
+CLAW_ATTEMPT: Final = "claw.attempt"
+CLAW_OUTCOME: Final = "claw.outcome"
+CLAW_REPLY_MODE: Final = "claw.reply.mode"
+CLAW_CONVERSATION: Final = "claw.conversation"
+CLAW_SENDER: Final = "claw.sender"
+
+CAPTURE_CONTENT: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+
+# --- instruments: usable at once, exported when a provider is there ------------------------------------------------
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+tracer: Final = trace.get_tracer("claw", __version__)
+_meter: Final = metrics.get_meter("claw", __version__)
+
+
+def _seconds(name: str, description: str) -> metrics.Histogram:
+    return _meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=_SECONDS)
+
+
+round_trip_duration: Final = _seconds("claw.round_trip.duration", "From the frame read to the answer sent")
+ack_duration: Final = _seconds("claw.ack.duration", "From the frame read to its ack written")
+turn_duration: Final = _seconds("claw.turn.duration", "From a message's claim to its end")
+stream_outage_duration: Final = _seconds("claw.stream.outage.duration", "Time without any open session")
+stream_reconnects: Final = _meter.create_counter("claw.stream.reconnects", "{reconnect}", "New sessions by reason")
+dingtalk_calls: Final = _meter.create_counter("claw.dingtalk.calls", "{call}", "Calls of DingTalk by api and outcome")
+gen_ai_operation_duration: Final = _seconds("gen_ai.client.operation.duration", "Duration of a model's answer")
+gen_ai_time_to_first_chunk: Final = _seconds(
+    "gen_ai.client.operation.time_to_first_chunk", "From the request to the first content"
+)
+gen_ai_token_usage: Final = _meter.create_histogram(
+    "gen_ai.client.token.usage",
+    "{token}",
+    "Tokens of a model's answer",
+    explicit_bucket_boundaries_advisory=(1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576),
+)
+
+
+def gauge(name: str, unit: str, description: str, read: Callable[[], float]) -> None:
+    """Export what `read` returns at each collection, as `name`."""
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(read())
+
+    _meter.create_observable_gauge(name, [observe], unit, description)
+
+
+# --- context that travels with a message ---------------------------------------------------------------------------
+
+_propagator: Final = TraceContextTextMapPropagator()
+
+
+def inject() -> dict[str, str]:
+    """The current trace context, to be stored with a message (W3C Trace Context)."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier
+
+
+def extract(carrier: Mapping[str, str]) -> context.Context:
+    """The context that `inject` stored; an empty one where there was none."""
+    return _propagator.extract(dict(carrier), context.Context())
+
+
+def trace_id() -> str:
+    """The current trace's id, 32 hex digits; empty where tracing is switched off."""
+    span_context = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(span_context.trace_id) if span_context.is_valid else ""
+
+
+def captures_content() -> bool:
+    """Whether the operator asked for messages' content in spans."""
+    return os.environ.get(CAPTURE_CONTENT, "").strip().lower() in {"true", "1", "span_only", "span_and_event"}
+
+
+# --- provider ------------------------------------------------------------------------------------------------------
+
+
+class Telemetry:
+    """The providers that `setup` installed, if any; `shutdown` sends what is left (blocking, a few seconds at most)."""
+
+    def __init__(self, traces: TracerProvider | None, meters: MeterProvider | None) -> None:
+        self._traces = traces
+        self._meters = meters
+
+    def shutdown(self) -> None:
+        for provider in (self._traces, self._meters):
+            if provider is None:
+                continue
+            try:
+                provider.shutdown()
+            except Exception as error:  # noqa: BLE001 - an exporter's fault must not change the exit code
+                log.warning("telemetry could not be flushed", extra={"cause": type(error).__name__})
+
+
+def _exports(signal: str) -> bool:
+    """Whether `OTEL_*` asks for an OTLP export of `signal` (TRACES, METRICS)."""
+    chosen = os.environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower()
+    if chosen and "otlp" not in chosen.split(","):
+        if chosen != "none":
+            log.warning("only the otlp exporter is supported", extra={"variable": f"OTEL_{signal}_EXPORTER"})
+        return False
+    endpoint = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if not (endpoint or "").strip():
+        return False
+    protocol = (
+        os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or ""
+    )
+    if protocol.strip() not in {"", "http/protobuf"}:
+        log.warning("only OTLP over http/protobuf is supported; it is used", extra={"asked": protocol})
+    return True
+
+
+def setup() -> Telemetry:
+    """Install providers made from `OTEL_*`, unless somebody (opentelemetry-instrument, a test) installed theirs."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return Telemetry(None, None)
+    from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource  # noqa: PLC0415 - only where used
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+
+    service = os.environ.get("OTEL_SERVICE_NAME", "").strip()
+    resource = Resource.create({SERVICE_VERSION: __version__} | ({} if service else {SERVICE_NAME: "claw"}))
+    traces: TracerProvider | None = None
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        traces = TracerProvider(resource=resource)
+        if _exports("TRACES"):
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+            traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        trace.set_tracer_provider(traces)
+    meters: MeterProvider | None = None
+    if _exports("METRICS") and type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+        from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
+
+        meters = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource=resource)
+        metrics.set_meter_provider(meters)
+    return Telemetry(traces, meters)
