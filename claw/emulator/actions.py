@@ -1,0 +1,205 @@
+"""One-shot faults: what happens now, once, to one connection or to all.
+
+``reset``, ``close``, ``disconnect``, ``freeze`` and ``thaw`` act on connections; ``bad_frames`` and ``event`` send
+something; ``card_click`` is a person's; ``expire_sessions`` and ``expire_tokens`` age what was handed out. Every action
+takes its parameters by name and answers with what it did; a wrong parameter raises ActionError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from claw.emulator.chats import UnknownError
+from claw.emulator.connection import CloseFrame, Connection
+from claw.emulator.gateway import CARD_DEADLINE, CARD_TOPIC, ROBOT_TOPIC, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from claw.emulator import Emulator
+
+ACTIONS: Final[dict[str, tuple[str, str]]] = {
+    "reset": ("TCP 重置", "reset the TCP"),
+    "close": ("正常关闭（1000）", "close cleanly (1000)"),
+    "disconnect": ("发送 disconnect", "send disconnect"),
+    "freeze": ("冻结（半开）", "freeze (half-open)"),
+    "thaw": ("解冻", "thaw them"),
+    "bad_frames": ("发送各种坏帧", "send bad frames"),
+    "event": ("推送一个事件", "push an event"),
+    "card_click": ("点击最近的卡片", "click the latest card"),
+    "expire_sessions": ("让 Webhook 过期", "expire the webhooks"),
+    "expire_tokens": ("让令牌失效", "expire the token"),
+}
+"""Name: what it does, in Chinese and English."""
+MEBIBYTE: Final = 1024 * 1024
+
+
+class ActionError(ValueError):
+    """No such action, or a parameter that it cannot take."""
+
+
+def bad_frames() -> dict[str, list[str | bytes | dict[str, Any]]]:
+    """Frames by kind of badness; a dict gets a messageId when it is sent."""
+    robot = {"specVersion": "1.0", "type": "CALLBACK", "headers": {"topic": ROBOT_TOPIC}}
+    return {
+        "not_json": ["{not json", "", "\ufeff{}"],
+        "binary": [b"\x00\x01\x02 binary", b'{"type":"SYSTEM"}'],
+        "large": [{"type": "SYSTEM", "headers": {"topic": "padding"}, "data": "x" * MEBIBYTE}],
+        "unknown_type": [{"type": "WHATEVER", "headers": {"topic": "x"}, "data": "{}"}],
+        "unknown_topic": [
+            {"type": "CALLBACK", "headers": {"topic": "/v1.0/no/such/topic"}, "data": "{}"},
+            {"type": "SYSTEM", "headers": {"topic": "KEEPALIVE"}, "data": "{}"},
+        ],
+        "missing_fields": [
+            "{}",
+            "null",
+            "[]",
+            '"text"',
+            '{"type":"CALLBACK"}',
+            '{"headers":{}}',
+            '{"type":"SYSTEM","headers":{}}',
+        ],
+        "wrong_types": [
+            '{"type":7,"headers":[],"data":{}}',
+            json.dumps(
+                {"type": "CALLBACK", "headers": {"topic": ROBOT_TOPIC, "messageId": 7, "time": None}, "data": {}}
+            ),
+            robot | {"data": {"msgId": "not a string"}},
+        ],
+        "bad_data": [
+            robot | {"data": "{not json"},
+            robot | {"data": "[]"},
+            robot | {"data": "{}"},
+            robot | {"data": json.dumps({"msgId": 5, "msgtype": [], "text": "?", "conversationType": 2})},
+        ],
+    }
+
+
+class Actions:
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def act(self, name: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Do it. Raises ActionError for an unknown action, connection, card or parameter."""
+        if name not in ACTIONS:
+            raise ActionError(f"unknown action {name!r}; known: {', '.join(ACTIONS)}")
+        method: Callable[..., dict[str, Any]] = getattr(self, f"_{name}")
+        try:
+            return method(**(params or {}))
+        except TypeError as error:
+            raise ActionError(f"{name}: {error}") from None
+        except UnknownError as error:
+            raise ActionError(f"{name}: {error}") from None
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _chosen(self, connection: str | None) -> list[Connection]:
+        chosen = self._emulator.gateway.find(connection)
+        if connection is not None and not chosen:
+            raise UnknownError(f"no connection {connection!r}")
+        return chosen
+
+    def _each(self, connection: str | None, do: Callable[[Connection], None]) -> dict[str, Any]:
+        chosen = self._chosen(connection)
+        for one in chosen:
+            do(one)
+            self._emulator.feed.tell("connection", one.to_dict)
+        return {"connections": [one.id for one in chosen]}
+
+    def _reset(self, *, connection: str | None = None) -> dict[str, Any]:
+        return self._each(connection, lambda one: one.abort("reset"))
+
+    def _close(self, *, connection: str | None = None, code: int = 1000) -> dict[str, Any]:
+        return self._each(connection, lambda one: one.send(CloseFrame(code)))
+
+    def _disconnect(self, *, connection: str | None = None, close_after: float | None = 10.0) -> dict[str, Any]:
+        if close_after is not None and (isinstance(close_after, bool) or not close_after >= 0):
+            raise ActionError("disconnect: close_after is a number of seconds, or null for never")
+        return self._each(connection, lambda one: self._emulator.gateway.disconnect(one, close_after))
+
+    def _freeze(
+        self, *, connection: str | None = None, routed: bool = True, notice_after: float | None = None
+    ) -> dict[str, Any]:
+        """Half-open: neither read nor written, pongs included.
+
+        ``routed``: it goes on getting its share of the pushes, as the real server's dead sockets do. ``notice_after``:
+        seconds after which the server notices and drops it; None: never.
+        """
+
+        def do(one: Connection) -> None:
+            one.freeze()
+            one.routed = routed
+            if notice_after is not None:
+                one.arm("notice", notice_after, lambda: one.abort("now"))
+
+        return self._each(connection, do)
+
+    def _thaw(self, *, connection: str | None = None) -> dict[str, Any]:
+        def do(one: Connection) -> None:
+            one.thaw()
+            one.routed = True
+            one.disarm("notice")
+
+        return self._each(connection, do)
+
+    def _bad_frames(self, *, connection: str | None = None, which: str | None = None) -> dict[str, Any]:
+        frames = bad_frames()
+        if which is not None and which not in frames:
+            raise ActionError(f"bad_frames: which is one of {', '.join(frames)}")
+        kinds = list(frames) if which is None else [which]
+
+        def do(one: Connection) -> None:
+            for kind in kinds:
+                for frame in frames[kind]:
+                    self._emulator.gateway.send_odd(one, frame)
+
+        return self._each(connection, do) | {"kinds": kinds}
+
+    def _event(self, *, data: dict[str, Any] | None = None) -> dict[str, Any]:
+        event = data or {"timeStamp": "1771234579000", "userId": ["u-2002"]}
+        push = self._emulator.gateway.push(event, kind=Kind.EVENT, topic="*")
+        return push.to_dict()
+
+    def _card_click(
+        self,
+        *,
+        card: str | None = None,
+        person: str = "u-1001",
+        action: str = "btn_stop",
+        params: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        cards = self._emulator.cards.cards
+        chosen = cards.get(card) if card is not None else next(reversed(cards.values()), None)
+        if chosen is None or not chosen.replies:
+            raise UnknownError("no such card" if card is not None else "no card was delivered yet")
+        if not chosen.stream:
+            return {"delivered": False, "reason": "the card was created without callbackType STREAM"}
+        chat = self._emulator.chats.chat(chosen.replies[-1].chat)
+        data = self._emulator.cards.click(chosen, self._emulator.chats.person(person).id, chat, action, params or {})
+        push = self._emulator.gateway.push(data, topic=CARD_TOPIC)
+
+        async def use_answer() -> None:
+            try:
+                await asyncio.wait_for(push.acked.wait(), CARD_DEADLINE)
+            except TimeoutError:
+                return  # Too late: the real one does not use it either.
+            self._emulator.cards.answer_click(chosen, push.ack_data)
+
+        task = asyncio.get_running_loop().create_task(use_answer(), name="emulator-card-click")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return push.to_dict() | {"delivered": push.delivered, "card": chosen.out_track_id}
+
+    def _expire_sessions(self) -> dict[str, Any]:
+        self._emulator.chats.expire_sessions()
+        return {}
+
+    def _expire_tokens(self) -> dict[str, Any]:
+        self._emulator.tokens.expire()
+        return {}

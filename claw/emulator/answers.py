@@ -1,0 +1,120 @@
+"""Small things that all HTTP handlers of the emulator share: error bodies, reading JSON, hanging for good."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import LooseHeaders
+
+HTML: Final = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+POLL: Final = 0.2
+"""Seconds between two looks whether the peer of a hanging request is still there."""
+KNOWN_ERRORS: Final = {
+    400: ("invalidParameter", "参数错误"),
+    401: ("InvalidAuthentication", "不合法的access_token"),
+    403: (
+        "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi",
+        "您的企业应用调用钉钉开放平台当前接口的所有请求都被暂时禁用了",
+    ),
+    404: ("InvalidAction.NotFound", "Specified api is not found, please check your url and method."),
+    429: ("Throttling", "request is throttled"),
+    500: ("system.error", "系统错误"),
+    503: ("ServiceUnavailable", "service is busy"),
+    504: ("gateway.timeout", "gateway timeout"),
+}
+"""``code`` and ``message`` of an OpenAPI error by status, where nothing better is known (PROTOCOL 1.3, 6.6)."""
+
+
+def reply(body: Any, *, status: int = 200, headers: LooseHeaders | None = None) -> web.Response:
+    return web.Response(
+        body=json.dumps(body, ensure_ascii=False).encode(),
+        status=status,
+        content_type="application/json",
+        charset="utf-8",
+        headers=headers,
+    )
+
+
+def api_error(status: int, code: str = "", message: str = "", *, headers: LooseHeaders | None = None) -> web.Response:
+    """An error as api.dingtalk.com words it: ``requestid`` is in lower case (PROTOCOL 1.3)."""
+    known_code, known_message = KNOWN_ERRORS.get(status, ("unknownError", "unknown error"))
+    body = {
+        "requestid": str(uuid.uuid4()).upper(),
+        "code": code or known_code,
+        "message": message or (code or known_message),
+    }
+    return reply(body, status=status, headers=headers)
+
+
+def html(status: int = 502) -> web.Response:
+    return web.Response(text=HTML, status=status, content_type="text/html")
+
+
+async def read_json(request: web.Request) -> dict[str, Any] | None:
+    """The body as a JSON object; None if it is anything else."""
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def words(value: Any) -> str:
+    """A field that has to be a string; anything else counts as missing."""
+    return value if isinstance(value, str) else ""
+
+
+def has_gone(request: web.Request) -> bool:
+    """The peer has closed its connection."""
+    return request.transport is None or request.transport.is_closing()
+
+
+class Hangs:
+    """Requests that are never answered; they end with their peer or with the emulator."""
+
+    def __init__(self) -> None:
+        self._stopping = asyncio.Event()
+
+    async def forever(self, request: web.Request) -> web.Response:
+        """Wait until the peer has gone or the emulator stops, then end the connection without an answer."""
+        while not self._stopping.is_set() and not has_gone(request):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), POLL)
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=500)
+
+    async def sleep(self, seconds: float, request: web.Request | None = None) -> None:
+        """Sleep, but not longer than the emulator lives, nor than the request's peer is there."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._stopping.is_set():
+            if request is not None and has_gone(request):
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), left if request is None else min(left, POLL))
+
+    def open(self) -> None:
+        self._stopping = asyncio.Event()  # A new one: the emulator may have been started in another loop before.
+
+    def close(self) -> None:
+        self._stopping.set()
+
+
+def reset_transport(transport: asyncio.Transport | None) -> None:
+    """End a TCP connection with RST instead of FIN."""
+    if transport is None:
+        return
+    sock = transport.get_extra_info("socket")
+    if sock is not None and not transport.is_closing():
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -1,0 +1,306 @@
+"""The people, the groups and what was said: everything that a DingTalk client would show.
+
+Order of events: a person says something in a chat; it becomes a message with an id and, if the robot is meant, the
+robot's copy of it (``robot_data``) with a session webhook. What the robot says back is a message of the same chat.
+
+A session is not stored: its hex carries the chat, the message that it answers and its expiry under a keyed hash, so
+that a bench with millions of messages needs no memory for their sessions.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import dataclasses
+import hashlib
+import itertools
+import json
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SESSION_LIFE: Final = 90 * 60
+"""Seconds that a session webhook lives (PROTOCOL 5.1, sessionWebhookExpiredTime)."""
+CORP: Final = "dingfakecorp"
+ROBOT: Final = "robot"
+"""Sender of the robot's messages."""
+MAC_BYTES: Final = 16
+QUOTA_TEXT: Final = "受调用量超量影响，当前我的消息服务已经暂停。"
+
+
+class UnknownError(LookupError):
+    """No such person, chat or message."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    id: str
+    nick: str
+    staff_id: str | None
+    is_admin: bool = False
+
+    @property
+    def dingtalk_id(self) -> str:
+        """The encrypted id, of no use in the OpenAPI (PROTOCOL 5.1)."""
+        return "$:LWCP_v1:$" + base64.b64encode(hashlib.blake2s(self.id.encode(), digest_size=12).digest()).decode()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"id": self.id, "nick": self.nick, "staffId": self.staff_id, "isAdmin": self.is_admin}
+
+
+@dataclasses.dataclass(eq=False)
+class Message:
+    id: str
+    chat: str
+    sender: str
+    nick: str
+    created_at: int
+    """Milliseconds since the epoch."""
+    msgtype: str
+    text: str
+    title: str = ""
+    content: dict[str, Any] = dataclasses.field(default_factory=dict)
+    at: list[str] = dataclasses.field(default_factory=list)
+    quote: str | None = None
+    reactions: list[str] = dataclasses.field(default_factory=list)
+    card: str | None = None
+    """``outTrackId`` of a card."""
+    card_state: str = ""
+    recalled: bool = False
+    to_robot: bool = False
+    delivered: bool = False
+    via: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(eq=False)
+class Chat:
+    id: str
+    """``direct:<person>`` or a group's short name."""
+    number: int
+    conversation_id: str
+    title: str
+    person: str | None
+    """Who a direct chat is with; None for a group."""
+    messages: collections.deque[Message]
+
+    @property
+    def is_group(self) -> bool:
+        return self.person is None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "conversationId": self.conversation_id,
+            "title": self.title,
+            "group": self.is_group,
+            "person": self.person,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    chat: Chat
+    number: int
+    expires: int
+    """Milliseconds since the epoch."""
+    msg_id: str
+    """The message whose robot copy carried the session."""
+
+
+class Chats:
+    """The directory of one invented organisation. ``keep`` bounds what each log remembers."""
+
+    def __init__(self, *, robot_code: str, keep: int) -> None:
+        self.robot_code = robot_code
+        self.robot_id = "$:LWCP_v1:$" + base64.b64encode(robot_code.encode()[:12].ljust(12, b"0")).decode()
+        self.people: dict[str, Person] = {}
+        self.sessions_valid_from = 0
+        """Sessions of messages with a lower number have expired (the ``expire_sessions`` action)."""
+        self._keep = keep
+        self._key = secrets.token_bytes(16)
+        self._numbers = itertools.count(1)
+        self._last_number = 0
+        self._chats: dict[str, Chat] = {}
+        self._by_number: list[Chat] = []
+        self._messages: dict[str, Message] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything but the people and groups that every emulator begins with."""
+        self.people.clear()
+        self._chats.clear()
+        self._messages.clear()
+        for person in (
+            Person("u-1001", "林小雨", "u-1001", is_admin=True),
+            Person("u-1002", "王大伟", "u-1002"),
+            Person("u-1003", "Ann", "u-1003"),
+            Person("x-2001", "陈客户（外部）", None),
+        ):
+            self.add_person(person)
+        self.add_group("g-team", "产品研发群")
+        self.add_group("g-ops", "Ops on call")
+
+    def add_person(self, person: Person) -> Person:
+        self.people[person.id] = person
+        self._add_chat(f"direct:{person.id}", title=person.nick, person=person.id)
+        return person
+
+    def add_group(self, group_id: str, title: str) -> Chat:
+        return self._add_chat(group_id, title=title, person=None)
+
+    def _add_chat(self, chat_id: str, *, title: str, person: str | None) -> Chat:
+        if chat_id in self._chats:
+            self._chats[chat_id].title = title
+            return self._chats[chat_id]
+        digest = hashlib.blake2s(f"{self.robot_code}/{chat_id}".encode(), digest_size=16).digest()
+        conversation_id = "cid" + base64.b64encode(digest).decode()
+        chat = Chat(chat_id, len(self._by_number), conversation_id, title, person, collections.deque(maxlen=self._keep))
+        # Sessions name a chat by its number: the list only grows, also over clear().
+        self._by_number.append(chat)
+        self._chats[chat_id] = self._chats[conversation_id] = chat
+        return chat
+
+    def all(self) -> list[Chat]:
+        return list(dict.fromkeys(self._chats.values()))
+
+    def person(self, person_id: str) -> Person:
+        try:
+            return self.people[person_id]
+        except KeyError:
+            raise UnknownError(f"no person {person_id!r}") from None
+
+    def chat(self, ref: str, person: Person | None = None) -> Chat:
+        """The chat by its id, by its conversationId, or ``direct`` with a person."""
+        if ref == "direct" and person is not None:
+            ref = f"direct:{person.id}"
+        try:
+            return self._chats[ref]
+        except KeyError:
+            raise UnknownError(f"no chat {ref!r}") from None
+
+    def message(self, msg_id: str) -> Message | None:
+        return self._messages.get(msg_id)
+
+    def next_number(self) -> int:
+        self._last_number = next(self._numbers)
+        return self._last_number
+
+    def expire_sessions(self) -> None:
+        self.sessions_valid_from = self._last_number + 1
+
+    def msg_id(self, number: int) -> str:
+        """The id of the n-th message, `msg…==` (PROTOCOL 5.1)."""
+        digest = hashlib.blake2s(number.to_bytes(8, "big"), key=self._key, digest_size=16).digest()
+        return "msg" + base64.b64encode(digest).decode()
+
+    def add(self, message: Message) -> Message:
+        self._chats[message.chat].messages.append(message)
+        self._messages[message.id] = message
+        if len(self._messages) > self._keep:
+            del self._messages[next(iter(self._messages))]
+        return message
+
+    def issue_session(self, chat: Chat, number: int, *, life: float = SESSION_LIFE) -> tuple[str, int]:
+        """A session of the chat, in hex, and its expiry in milliseconds since the epoch."""
+        expires = int((time.time() + life) * 1000)
+        payload = chat.number.to_bytes(4, "big") + number.to_bytes(6, "big") + expires.to_bytes(6, "big")
+        return (payload + self._mac(payload)).hex(), expires
+
+    def open_session(self, session: str) -> Session | None:
+        """The session of that hex; None if it was never issued or has expired."""
+        try:
+            raw = bytes.fromhex(session)
+        except ValueError:
+            return None
+        payload, mac = raw[:16], raw[16:]
+        if len(payload) != 16 or not secrets.compare_digest(mac, self._mac(payload)):
+            return None
+        number, expires = int.from_bytes(payload[4:10], "big"), int.from_bytes(payload[10:], "big")
+        if expires < time.time() * 1000 or number < self.sessions_valid_from:
+            return None
+        chat = self._by_number[int.from_bytes(payload[:4], "big")]
+        return Session(chat, number, expires, self.msg_id(number))
+
+    def _mac(self, payload: bytes) -> bytes:
+        return hashlib.blake2s(payload, key=self._key, digest_size=MAC_BYTES).digest()
+
+    def robot_data(
+        self,
+        person: Person,
+        chat: Chat,
+        *,
+        number: int,
+        base_url: str,
+        msgtype: str = "text",
+        body: dict[str, Any] | None = None,
+        quote: str | None = None,
+        at: Iterable[Person] = (),
+        over_quota: bool = False,
+    ) -> dict[str, Any]:
+        """What the robot is sent for one message (PROTOCOL 5.1, 5.2, vectors V5 and V7)."""
+        session, expires = self.issue_session(chat, number)
+        data: dict[str, Any] = {
+            "senderPlatform": "Win",
+            "conversationId": chat.conversation_id,
+            "openThreadId": chat.conversation_id,
+            "chatbotCorpId": CORP,
+            "chatbotUserId": self.robot_id,
+            "msgId": self.msg_id(number),
+            "senderNick": person.nick,
+            "isAdmin": person.is_admin,
+            "sessionWebhookExpiredTime": expires,
+            "createAt": int(time.time() * 1000),
+            "conversationType": "2" if chat.is_group else "1",
+            "senderId": person.dingtalk_id,
+            "sessionWebhook": f"{base_url}/robot/sendBySession?session={session}",
+            "robotCode": self.robot_code,
+            "msgtype": msgtype,
+        }
+        if person.staff_id is not None:
+            data |= {"senderStaffId": person.staff_id, "senderCorpId": CORP}
+        if chat.is_group:
+            data |= {"conversationTitle": chat.title, "isInAtList": True, "atUsers": [{"dingtalkId": self.robot_id}]}
+            data["atUsers"] += [
+                {"dingtalkId": one.dingtalk_id} | ({"staffId": one.staff_id} if one.staff_id else {}) for one in at
+            ]
+        if over_quota:
+            return data | {"msgtype": "text", "errCode": "20001", "errMsg": QUOTA_TEXT}
+        data["text" if msgtype == "text" else "content"] = dict(body or {})
+        if quote is not None:
+            data["originalMsgId"] = quote
+            data["text" if msgtype == "text" else "content"] |= {"isReplyMsg": True, "repliedMsg": self._quoted(quote)}
+        return data
+
+    def _quoted(self, msg_id: str) -> dict[str, Any]:
+        message = self._messages.get(msg_id)
+        if message is None:
+            raise UnknownError(f"no message {msg_id!r} to quote")
+        sender = self.people.get(message.sender)
+        kind = "interactiveCard" if message.card else message.msgtype
+        return {
+            "msgId": message.id,
+            "msgType": kind,
+            "senderId": sender.dingtalk_id if sender else self.robot_id,
+            "createdAt": message.created_at,
+            "content": message.content or {"text": message.text},
+        }
+
+
+def body_text(msgtype: str, body: dict[str, Any]) -> str:
+    """What the page shows for a message that is not plain text."""
+    if msgtype in {"text", "markdown"}:
+        return str(body.get("content", body.get("text", "")))
+    if msgtype == "richText":
+        parts = body.get("richText") or []
+        return "".join(str(part.get("text", "🖼")) for part in parts if isinstance(part, dict))
+    if msgtype == "audio":
+        return f"🎤 {body.get('recognition', '')}"
+    if msgtype == "file":
+        return f"📎 {body.get('fileName', '')}"
+    return {"picture": "🖼", "video": "🎞"}.get(msgtype) or json.dumps(body, ensure_ascii=False)
