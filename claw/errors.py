@@ -65,6 +65,20 @@ class HandshakeError(ClawError):
         self.status = status
 
 
+class SessionLostError(ClawError):
+    """A connection that served has ended without our wish; `lived` is for how many seconds it served.
+
+    `kind` is the word for its end in metrics, such as `lost` or `pongs_missed`.
+    """
+
+    retryable = True
+
+    def __init__(self, kind: str, *, lived: float) -> None:
+        super().__init__(f"the connection ended: {kind}")
+        self.kind = kind
+        self.lived = lived
+
+
 class FrameError(ClawError):
     """A frame that is not DingTalk's protocol; `size` is its length, since its text may be private."""
 
@@ -167,6 +181,7 @@ class DingTalkError(ClawError):
         code: str = "",
         retryable: bool = False,
         retry_after: float | None = None,
+        maybe_delivered: bool = False,
     ) -> None:
         super().__init__(f"{api}: {reason}")
         self.api = api
@@ -176,6 +191,8 @@ class DingTalkError(ClawError):
         self.code = code
         self.retryable = retryable
         self.retry_after = retry_after
+        self.maybe_delivered = maybe_delivered
+        """The call was sent and its answer never came: what it was to do may have been done."""
 
 
 class WebhookGoneError(DingTalkError):

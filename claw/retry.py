@@ -12,10 +12,14 @@ import asyncio
 import random
 import time
 from enum import Enum
+from typing import Final
 
 import aiohttp
 
-from claw.errors import ClawError, GatewayError
+from claw.errors import ClawError, GatewayError, SessionLostError
+
+STEADY_S: Final = 5.0
+"""Seconds that a connection must have served to be replaced at once; a shorter one counts as a failed try."""
 
 
 class Verdict(Enum):
@@ -33,10 +37,8 @@ class Verdict(Enum):
 
 def verdict(error: BaseException) -> Verdict:
     """Classify `error` (table in tests/test_retry.py; facts: PROTOCOL section 1.3, DESIGN section 3)."""
-    if isinstance(error, GatewayError) and error.rejected:
-        return Verdict.REJECTED
     if isinstance(error, ClawError):
-        return Verdict.BACKOFF if error.retryable else Verdict.FATAL
+        return _verdict_of_ours(error)
     if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError | EOFError):
         return Verdict.NOW
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not isinstance(
@@ -47,6 +49,14 @@ def verdict(error: BaseException) -> Verdict:
     if isinstance(error, TimeoutError | aiohttp.ClientError | OSError):
         return Verdict.BACKOFF
     return Verdict.FATAL
+
+
+def _verdict_of_ours(error: ClawError) -> Verdict:
+    if isinstance(error, GatewayError) and error.rejected:
+        return Verdict.REJECTED
+    if isinstance(error, SessionLostError) and error.lived >= STEADY_S:
+        return Verdict.NOW
+    return Verdict.BACKOFF if error.retryable else Verdict.FATAL
 
 
 def backoff(tries: int, *, base: float, ceiling: float, draw: random.Random | None = None) -> float:

@@ -25,6 +25,9 @@ from dotenv import dotenv_values
 from claw.errors import SettingsError
 from claw.messages import Language, Secret
 
+TABLE_BEGIN: Final = "<!-- settings -->"
+TABLE_END: Final = "<!-- /settings -->"
+"""Marks between which README holds the table of variables."""
 SECRET_FILE_MAX: Final = 64 * 1024
 """Bytes read of a `_FILE` secret at most; a larger file is not a secret."""
 
@@ -95,13 +98,14 @@ def identifier(value: str) -> str:
 
 
 def url(value: str) -> str:
-    parts = urlsplit(value)
+    right = "an http:// or https:// address, for example https://api.example.com"
     try:
+        parts = urlsplit(value)
         port = parts.port
     except ValueError:
-        port = 0
+        raise ValueError(right) from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or re.search(r"\s", value):
-        raise ValueError("an http:// or https:// address, for example https://api.example.com")
+        raise ValueError(right)
     if parts.username or parts.password:
         raise ValueError("an address without user and password in it")
     return value.rstrip("/")
@@ -410,7 +414,9 @@ def environment(environ: Mapping[str, str] | None = None, dotenv: Path | None = 
     if in_container(own) or not path.is_file():
         return own
     try:
-        found = {name: value for name, value in dotenv_values(path).items() if value is not None}
+        # As it stands: a `$` in a secret is no reference, and an editor's byte order mark is no part of a name.
+        values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+        found = {name: value for name, value in values.items() if value is not None}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError([f"{path}: cannot be read as UTF-8 text ({type(error).__name__})"]) from None
     return found | {name: value for name, value in own.items() if value.strip() or name not in found}
@@ -418,9 +424,9 @@ def environment(environ: Mapping[str, str] | None = None, dotenv: Path | None = 
 
 def read_secret_file(path: Path) -> str:
     """The secret in a file, without the line end that editors add. Raises OSError, or ValueError with the reason."""
+    if not stat.S_ISREG(path.stat().st_mode):  # Before opening: that of a FIFO would wait for ever.
+        raise ValueError("is not a regular file")
     with path.open("rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("is not a regular file")
         raw = file.read(SECRET_FILE_MAX + 1)
     if len(raw) > SECRET_FILE_MAX:
         raise ValueError("is too large to be a secret")
@@ -484,7 +490,9 @@ class _Reader:
             try:
                 values[each.name] = info.parse(raw)
             except ValueError as error:
-                shown = "its value" if info.secret else repr(raw if len(raw) <= 60 else raw[:57] + "...")
+                # An address may hold a password in front of its @.
+                hidden = info.secret or "@" in raw
+                shown = "its value" if hidden else repr(raw if len(raw) <= 60 else raw[:57] + "...")
                 self.problems.append(f"{info.name}: {shown} is not usable; right would be {error}")
         return values
 
@@ -546,6 +554,15 @@ def markdown_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _usable_default(info: Variable) -> str:
+    """The default where it can be written as a value, and not only be described."""
+    try:
+        info.parse(info.default_text)
+    except ValueError:
+        return ""
+    return info.default_text
+
+
 def dotenv_example() -> str:
     """The text of `.env.example`."""
     lines = [
@@ -558,5 +575,18 @@ def dotenv_example() -> str:
             lines += ["", f"# --- {title} ---"]
             last = title
         lines.append(f"# {info.meaning}" + (f" (also {', '.join(info.aliases)})" if info.aliases else ""))
-        lines.append(f"{info.name}=" if info.required else f"#{info.name}={info.default_text}")
+        lines.append(f"{info.name}=" if info.required else f"#{info.name}={_usable_default(info)}")
     return "\n".join(lines) + "\n"
+
+
+def refresh_documents(root: Path) -> None:
+    """Write the tables that are made from this module: `.env.example`, and README between its markers."""
+    (root / ".env.example").write_text(dotenv_example(), encoding="utf-8")
+    readme = root / "README.md"
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(TABLE_BEGIN)
+    _, end, after = rest.partition(TABLE_END)
+    readme.write_text(f"{before}{begin}\n{markdown_table()}{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    refresh_documents(Path(__file__).parent.parent)

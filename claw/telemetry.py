@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -138,6 +140,9 @@ def captures_content() -> bool:
 
 # --- provider ------------------------------------------------------------------------------------------------------
 
+FLUSH_TIMEOUT_S: Final = 1.5
+"""Seconds for the last export: Cloud Run's 10 s leave 2 s after CLAW_DRAIN_TIMEOUT (8 s), and not all to us."""
+
 
 class Telemetry:
     """The providers that `setup` installed, if any; `shutdown` sends what is left (blocking, a few seconds at most)."""
@@ -146,14 +151,27 @@ class Telemetry:
         self._traces = traces
         self._meters = meters
 
-    def shutdown(self) -> None:
-        for provider in (self._traces, self._meters):
-            if provider is None:
-                continue
-            try:
-                provider.shutdown()
-            except Exception as error:  # noqa: BLE001 - an exporter's fault must not change the exit code
-                log.warning("telemetry could not be flushed", extra={"cause": type(error).__name__})
+    def shutdown(self, timeout: float = FLUSH_TIMEOUT_S) -> None:
+        """Send what is left, within `timeout` seconds: a dead collector must not hold up the end for 20."""
+        providers = [provider for provider in (self._traces, self._meters) if provider is not None]
+        threads = [
+            threading.Thread(target=_flush, args=(provider,), name="telemetry.flush", daemon=True)
+            for provider in providers
+        ]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + timeout
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        if any(thread.is_alive() for thread in threads):
+            log.warning("telemetry could not be sent in time", extra={"timeout_s": timeout})
+
+
+def _flush(provider: TracerProvider | MeterProvider) -> None:
+    try:
+        provider.shutdown()
+    except Exception as error:  # noqa: BLE001 - an exporter's fault must not change the exit code
+        log.warning("telemetry could not be flushed", extra={"cause": type(error).__name__})
 
 
 def _exports(signal: str) -> bool:
@@ -185,7 +203,8 @@ def setup() -> Telemetry:
     resource = Resource.create({SERVICE_VERSION: __version__} | ({} if service else {SERVICE_NAME: "claw"}))
     traces: TracerProvider | None = None
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        traces = TracerProvider(resource=resource)
+        # Shut down by us alone: the SDK's own atexit hook would wait for a dead collector.
+        traces = TracerProvider(resource=resource, shutdown_on_exit=False)
         if _exports("TRACES"):
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
             from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
@@ -198,6 +217,7 @@ def setup() -> Telemetry:
         from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
         from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
 
-        meters = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource=resource)
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+        meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
         metrics.set_meter_provider(meters)
     return Telemetry(traces, meters)
