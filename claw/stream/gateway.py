@@ -1,0 +1,255 @@
+"""Registers at DingTalk's gateway: credentials -> endpoint and one-use ticket (PROTOCOL section 1).
+
+Order of events in `register`: wait for our turn (never more than two registrations a second, whoever asks), POST
+the credentials, judge the answer. It returns a `Registration` or raises GatewayError, which says whether DingTalk
+rejected us (a person must act) or is merely in trouble. A ticket is good for 90 s and one connection, so each
+connection registers anew. Neither secret, ticket nor a body ever reaches a log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+
+from claw import __version__, logs, telemetry
+from claw.errors import GatewayError
+from claw.messages import Secret
+from claw.retry import Clock
+from claw.settings import Credentials
+from claw.stream import frames
+
+PATH: Final = "/v1.0/gateway/connections/open"
+TIMEOUT_S: Final = 10.0
+"""Seconds for a registration in all (PROTOCOL section 8, bug 1: peers without a limit hang for ever)."""
+BODY_MAX: Final = 64 * 1024
+"""Bytes of an answer that are read; a real one has some 150."""
+RETRY_AFTER_MAX_S: Final = 300.0
+"""Seconds that we let ourselves be sent away for: the longest ban DingTalk documents (PROTOCOL section 1.3)."""
+QPS_WAIT_S: Final = 1.0
+"""Seconds after which a per-second quota is worth another try (PROTOCOL section 6.6)."""
+RATE_CALLS: Final = 2
+RATE_WINDOW_S: Final = 1.05
+"""Two registrations a second at most; the window is a little wider, as the network may bring them closer."""
+
+USER_AGENT: Final = f"claw-sdk-python/v{__version__}"
+"""`name-sdk-lang/version`, as DingTalk's own SDKs call themselves (PROTOCOL section 1.1)."""
+_METRIC_API: Final = "gateway.open"
+_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}")
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """The right to open one WebSocket within 90 s. `url` holds the ticket; `host` may be logged."""
+
+    url: Secret
+    host: str
+    client_id: str
+
+
+class Pace:
+    """Lets `calls` pass in any `window` seconds, in the order in which they ask."""
+
+    def __init__(self, clock: Clock, calls: int = RATE_CALLS, window: float = RATE_WINDOW_S) -> None:
+        self._clock = clock
+        self._window = window
+        self._passed: deque[float] = deque(maxlen=calls)
+        self._turn = asyncio.Lock()
+
+    async def wait(self) -> None:
+        async with self._turn:
+            if len(self._passed) == self._passed.maxlen:
+                await self._clock.sleep(self._passed[0] + self._window - self._clock.monotonic())
+            self._passed.append(self._clock.monotonic())
+
+
+class Gateway:
+    """DingTalk's gateway as seen by one robot; all lanes share it, since they share its rate."""
+
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        endpoint: str,
+        credentials: Callable[[], Credentials],
+        *,
+        clock: Clock | None = None,
+        timeout: float = TIMEOUT_S,
+    ) -> None:
+        self.credentials = credentials
+        self._http = http
+        self._url = endpoint.rstrip("/") + PATH
+        self._clock = clock or Clock()
+        self._timeout = timeout
+        self._pace = Pace(self._clock)
+
+    async def register(self, credentials: Credentials | None = None) -> Registration:
+        """Ask for an endpoint and a ticket, within 10 s. Raises GatewayError."""
+        credentials = credentials or self.credentials()
+        logs.register(credentials.client_secret)  # It may be another one than at the start: files change.
+        await self._pace.wait()
+        outcome = "cancelled"
+        try:
+            registration = await self._open(credentials)
+            outcome = "ok"
+        except GatewayError as error:
+            outcome = "rejected" if error.rejected else "failed"
+            raise
+        finally:
+            telemetry.dingtalk_calls.add(1, {"api": _METRIC_API, "outcome": outcome})
+        return registration
+
+    async def _open(self, credentials: Credentials) -> Registration:
+        try:
+            async with asyncio.timeout(self._timeout):
+                status, headers, body = await self._post(credentials)
+        except TimeoutError:
+            raise GatewayError("the gateway did not answer in time") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # ValueError: an address that cannot even be tried, for instance by its host's encoding.
+            raise GatewayError(f"the gateway cannot be reached ({type(error).__name__})") from None
+        return judge(status, headers, body, credentials, now=self._clock.wall())
+
+    async def _post(self, credentials: Credentials) -> tuple[int, Mapping[str, str], bytes]:
+        body = {
+            "clientId": credentials.client_id,
+            "clientSecret": credentials.client_secret.reveal(),
+            "subscriptions": [
+                {"type": "CALLBACK", "topic": frames.ROBOT_TOPIC},
+                {"type": "CALLBACK", "topic": frames.CARD_TOPIC},
+            ],
+            "ua": USER_AGENT,
+            "localIp": local_ip(),
+        }
+        headers = {
+            "Accept": "application/json",  # else XML may come (PROTOCOL section 1.1)
+            "User-Agent": USER_AGENT,
+            # A pooled connection may have died of the very fault that we recover from, and cost us an attempt.
+            "Connection": "close",
+        }
+        # A redirect would carry the secret to whoever is named there.
+        async with self._http.post(self._url, json=body, headers=headers, allow_redirects=False) as response:
+            answer = bytearray()
+            async for chunk in response.content.iter_any():
+                answer += chunk
+                if len(answer) > BODY_MAX:
+                    break
+            return response.status, response.headers, bytes(answer)
+
+
+def judge(
+    status: int, headers: Mapping[str, str], body: bytes, credentials: Credentials, *, now: float
+) -> Registration:
+    """What an answer of the gateway means (PROTOCOL section 1.3). Raises GatewayError.
+
+    `now`: seconds since the epoch, for a Retry-After that names a date.
+    """
+    fields = _fields(body)
+    code = fields.get("code")
+    code = code if isinstance(code, str) and _CODE.fullmatch(code) else ""
+    if credentials.client_secret.reveal() and credentials.client_secret.reveal() in code:
+        code = ""
+    retry_after = parse_retry_after(headers.get("Retry-After", ""), now)
+    if _is_html(headers, body):
+        # A proxy or firewall speaks here, not DingTalk; it may be gone at the next try.
+        raise GatewayError("a web page came instead of the gateway's answer", status=status, retry_after=retry_after)
+    if "punish" in fields:
+        wait = fields.get("wait")
+        asked = parse_retry_after(str(wait), now) if isinstance(wait, int | float) else None
+        raise GatewayError("the gateway has banned this address for a while", status=status, retry_after=asked)
+    if 200 <= status < 300:
+        return _registration(fields, body, status, credentials)
+    if status == 403 and re.search(r"Q[pP][sSmM]Limit", code):
+        wait_s = retry_after or QPS_WAIT_S
+        raise GatewayError("too many calls in this second", status=status, code=code, retry_after=wait_s)
+    # 403 with a word of DingTalk's is a whitelist, a missing permission or the month's quota: a person must act.
+    if status in {400, 401} or (status == 403 and code):
+        raise GatewayError(f"the gateway refused us with HTTP {status}", status=status, code=code, rejected=True)
+    raise GatewayError(f"the gateway answered HTTP {status}", status=status, code=code, retry_after=retry_after)
+
+
+def _registration(fields: Mapping[str, Any], body: bytes, status: int, credentials: Credentials) -> Registration:
+    endpoint, ticket = fields.get("endpoint"), fields.get("ticket")
+    if not (isinstance(endpoint, str) and isinstance(ticket, str) and endpoint and ticket):
+        size = len(body)
+        raise GatewayError(f"the gateway's answer lacks endpoint or ticket ({size} bytes)", status=status)
+    try:
+        parts = urlsplit(endpoint)
+        usable = parts.scheme in {"ws", "wss"} and parts.port != 0 and not re.search(r"[\s\x00-\x1f\x7f#]", endpoint)
+        url = f"{endpoint}{'&' if parts.query else '?'}ticket={quote(ticket, safe='')}"
+    except ValueError:  # a port that is none, or a ticket with a lone surrogate
+        raise GatewayError("the gateway named an endpoint or ticket that cannot be used", status=status) from None
+    if not usable or not parts.hostname:
+        raise GatewayError("the gateway named an endpoint that cannot be used", status=status)
+    return Registration(Secret(url), parts.hostname, credentials.client_id)
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _is_html(headers: Mapping[str, str], body: bytes) -> bool:
+    start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:15].lower()
+    return headers.get("Content-Type", "").lower().startswith("text/html") or start.startswith((b"<html", b"<!doctype"))
+
+
+def parse_retry_after(value: str, now: float) -> float | None:
+    """Seconds out of a Retry-After header (a number or an HTTP date), at most 300; None where there is none."""
+    value = value.strip()
+    try:
+        seconds = (
+            float(value) if re.fullmatch(r"[0-9.]{1,12}", value) else parsedate_to_datetime(value).timestamp() - now
+        )
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), RETRY_AFTER_MAX_S) if math.isfinite(seconds) else None
+
+
+def explain(error: GatewayError) -> str:
+    """Why DingTalk rejected us and what to do about it, in both languages."""
+    shown = f"HTTP {error.status}" + (f" {error.code}" if error.code else "")
+    if "Ip" in error.code and "White" in error.code:
+        zh = "本机的出口 IP 不在应用的白名单中：请在开放平台的应用安全设置里加入它"
+        en = "this machine's outgoing IP is not on the app's whitelist: add it in the app's security settings"
+    elif "ApiCount" in error.code:
+        zh = "本月的 API 调用额度已用完：请升级或购买额度包"
+        en = "this month's API quota is used up: upgrade, or buy an add-on pack"
+    elif error.status == 401:
+        zh = "请核对 DINGTALK_CLIENT_ID 与 DINGTALK_CLIENT_SECRET（应用的「凭证与基础信息」页）"
+        en = "check DINGTALK_CLIENT_ID and DINGTALK_CLIENT_SECRET (the app's page 凭证与基础信息)"
+    elif error.status == 403:
+        zh = "请检查应用的权限与安全设置"
+        en = "check the app's permissions and security settings"
+    else:
+        zh = (
+            "请检查：应用版本是否已发布、机器人的消息接收模式是否为 Stream、出口 IP 是否在白名单中、"
+            "DINGTALK_CLIENT_ID 与 DINGTALK_CLIENT_SECRET 是否正确"
+        )
+        en = (
+            "check that the app's version is published, that the robot receives messages in Stream mode, that this "
+            "machine's IP is whitelisted, and DINGTALK_CLIENT_ID and DINGTALK_CLIENT_SECRET"
+        )
+    return f"钉钉拒绝了连接（{shown}）。{zh}。 / DingTalk refused the connection ({shown}); {en}."
+
+
+def local_ip() -> str:
+    """The address that this machine would go out from, for DingTalk's diagnostics; nothing is sent to find it."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): only asks the routing table
+            return str(probe.getsockname()[0])
+    except OSError:
+        return "127.0.0.1"

@@ -1,0 +1,350 @@
+"""One WebSocket, from open to its typed end.
+
+Order of events: `open_session` upgrades with the ticket. `run` reads frames until the end and answers each on this
+very socket: a ping is echoed, a `disconnect` sets `farewell`, a robot message is handed to `deliver` in a task of
+its own, which stores it and then asks for the ack. Meanwhile our own pings ask whether the peer lives: two without
+a sign of life from it, and the socket is aborted. What ends is only the socket: deliveries under way go on (their
+message may become durable) and find that their ack has nowhere to go. DingTalk's repeat is deduplicated then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from claw.errors import FrameError, HandshakeError
+from claw.messages import Delivery
+from claw.retry import Clock
+from claw.stream import frames
+from claw.stream.frames import Frame, Kind
+from claw.stream.gateway import Registration
+
+log: Final = logging.getLogger(__name__)
+
+HANDSHAKE_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 2.0
+"""Seconds that the peer gets to answer our close frame, and pending acks to be written when we drain."""
+CLOCK_JUMP_S: Final = 30.0
+"""Seconds of difference that tell a machine that slept (or a stopped process) from a slow one (DESIGN section 3)."""
+CLOCK_CHECK_S: Final = 1.0
+PINGS_UNANSWERED_MAX: Final = 2
+FRAME_MAX: Final = 8 * 1024 * 1024
+"""Bytes of one frame, the most that any client is known to accept (PROTOCOL section 1.4)."""
+DELIVERIES_MAX: Final = 1_000
+"""Deliveries of one session that are under way at once; beyond that reading rests, and TCP holds the peer back."""
+FAULTS_LOGGED: Final = 10
+FAULTS_LOGGED_EACH: Final = 1_000
+"""Of refused frames, the first 10 are logged and then each 1 000th: a broken peer must not fill the disk."""
+
+_WS_TO_HTTP: Final = {"ws": "http", "wss": "https"}
+
+
+class EndKind(StrEnum):
+    """Why a session ended; also the `reason` of the reconnect metric."""
+
+    LOST = "lost"
+    """Reset or EOF without a close frame."""
+    PEER_CLOSED = "peer_closed"
+    PONGS_MISSED = "pongs_missed"
+    CLOCK_JUMP = "clock_jump"
+    BAD_PROTOCOL = "bad_protocol"
+    """No WebSocket any more: a frame too large, text that is not UTF-8, a broken header."""
+    CLOSED = "closed"
+    """By us."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    """The end of a session: `detail` for the log (a close code, an error's type), `lived` in seconds."""
+
+    kind: EndKind
+    detail: str
+    lived: float
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What went through the sessions of a lane. Times: seconds since the epoch, 0 for never."""
+
+    frames: int = 0
+    refused: int = 0
+    last_frame_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What all sessions of a supervisor share.
+
+    `deliver` stores a message and then calls its `acknowledge`. `deliveries` owns the tasks that do so: they outlive
+    their session, and whoever stops the supervisor waits for them. `heartbeat` is in seconds.
+    """
+
+    deliver: Callable[[Delivery], Awaitable[None]]
+    heartbeat: float
+    clock: Clock
+    deliveries: set[asyncio.Task[None]] = field(default_factory=set)
+    handshake_timeout: float = HANDSHAKE_TIMEOUT_S
+    close_timeout: float = CLOSE_TIMEOUT_S
+    deliveries_max: int = DELIVERIES_MAX
+
+
+async def open_session(
+    http: aiohttp.ClientSession, registration: Registration, wiring: Wiring, traffic: Traffic | None = None
+) -> Session:
+    """Upgrade to a WebSocket within 10 s. Raises HandshakeError; the ticket is used up either way."""
+    url = URL(registration.url.reveal(), encoded=True)
+    # aiohttp looks for WSS_PROXY where a wss address is given; as https the usual HTTPS_PROXY and NO_PROXY hold.
+    url = url.with_scheme(_WS_TO_HTTP.get(url.scheme, url.scheme))
+    try:
+        async with asyncio.timeout(wiring.handshake_timeout):
+            socket = await http.ws_connect(
+                url,
+                autoclose=False,
+                autoping=False,
+                heartbeat=None,
+                max_msg_size=FRAME_MAX,
+                timeout=aiohttp.ClientWSTimeout(ws_close=wiring.close_timeout),
+            )
+    except TimeoutError:
+        raise HandshakeError("the endpoint did not upgrade in time") from None
+    except aiohttp.WSServerHandshakeError as error:
+        raise HandshakeError(
+            f"the endpoint refused the upgrade with HTTP {error.status}", status=error.status
+        ) from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise HandshakeError(f"the endpoint cannot be reached ({type(error).__name__})") from None
+    return Session(socket, registration, wiring, traffic or Traffic())
+
+
+class Session:
+    """A WebSocket that serves. `run` once; `close`, `drain` or `abort` from anywhere."""
+
+    def __init__(
+        self, socket: aiohttp.ClientWebSocketResponse, registration: Registration, wiring: Wiring, traffic: Traffic
+    ) -> None:
+        self.opened_at: Final = wiring.clock.monotonic()
+        self.host: Final = registration.host
+        self.traffic: Final = traffic
+        self.farewell: Final = asyncio.Event()
+        """Set when DingTalk says that it will close this connection and pushes nothing on it any more."""
+        self._socket = socket
+        self._transport = _transport_of(socket)
+        self._client_id = registration.client_id
+        self._wiring = wiring
+        self._clock = wiring.clock
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._places = asyncio.Semaphore(wiring.deliveries_max)
+        self._unanswered = 0
+        self._ended_by_us = ""
+        self._gone = asyncio.Event()
+        """Set when the socket is closed for good by us."""
+
+    @property
+    def lived(self) -> float:
+        """Seconds since the upgrade."""
+        return self._clock.monotonic() - self.opened_at
+
+    async def run(self) -> SessionEnd:
+        """Serve until the end; the socket is gone when this returns, or is cancelled."""
+        reading = asyncio.create_task(self._read(), name="claw.stream.session.read")
+        watching = asyncio.create_task(self._watch(), name="claw.stream.session.watch")
+        gone = asyncio.create_task(self._gone.wait(), name="claw.stream.session.gone")
+        tasks = {reading, watching, gone}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._ended_by_us:
+                # Reading ends as soon as we begin to say goodbye; the peer's answer is still to come.
+                await self._gone.wait()
+                return SessionEnd(EndKind.CLOSED, self._ended_by_us, self.lived)
+            kind, detail = (watching if watching in done else reading).result()
+            return SessionEnd(kind, detail, self.lived)
+        finally:
+            for task in tasks:
+                task.cancel()
+            # Without a close handshake: at this point the peer has said goodbye, or will not answer.
+            self.abort()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self, code: int = aiohttp.WSCloseCode.OK) -> None:
+        """Say goodbye with a close frame; the peer gets 2 s to answer it."""
+        if self._ended_by_us:
+            await self._gone.wait()
+            return
+        self._ended_by_us = f"close {code}"
+        try:
+            async with asyncio.timeout(self._wiring.close_timeout):
+                await self._socket.close(code=code)
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            pass  # the peer is gone, which is what we wanted
+        finally:
+            self.abort()
+
+    async def drain(self) -> None:
+        """Close as soon as the acks of all messages read so far are written, or after 2 s."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=self._wiring.close_timeout)
+        await self.close()
+
+    def abort(self) -> None:
+        """Cut the connection at once, without a close frame."""
+        self._ended_by_us = self._ended_by_us or "abort"
+        if self._transport is not None:
+            self._transport.abort()
+        # Gives the connection's place in the pool back, which the WebSocket alone does not do in each of its ends.
+        self._socket._response.close()
+        self._gone.set()
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> tuple[EndKind, str]:
+        while True:
+            message = await self._socket.receive()
+            # Whatever the peer sent, it lives; what we do with it here never counts as its life.
+            match message.type:
+                case aiohttp.WSMsgType.TEXT:
+                    self._unanswered = 0
+                    await self._frame(message.data)
+                case aiohttp.WSMsgType.PONG:
+                    self._unanswered = 0
+                case aiohttp.WSMsgType.PING:
+                    self._unanswered = 0
+                    await self._send(self._socket.pong(message.data))
+                case aiohttp.WSMsgType.BINARY:
+                    self._unanswered = 0
+                    self._refuse("a binary frame", len(message.data))
+                case aiohttp.WSMsgType.CLOSE:
+                    code = message.data or aiohttp.WSCloseCode.OK
+                    await self._send(self._socket.send_frame(struct.pack("!H", code), aiohttp.WSMsgType.CLOSE))
+                    return EndKind.PEER_CLOSED, str(message.data or "no code")
+                case aiohttp.WSMsgType.ERROR:
+                    return EndKind.BAD_PROTOCOL, str(self._socket.close_code)
+                case _:
+                    return EndKind.LOST, str(self._socket.close_code)
+
+    async def _frame(self, text: str) -> None:
+        read_at = self._clock.wall()
+        self.traffic.frames += 1
+        self.traffic.last_frame_at = read_at
+        try:
+            await self._act(frames.parse(text), read_at)
+        except FrameError as error:
+            self._refuse(error.reason, error.size)
+            await self._answer(error.message_id, frames.BAD_REQUEST, "{}", "bad request")
+        except Exception as error:  # noqa: BLE001 - no single frame, whatever it holds, may end the session
+            self._refuse(type(error).__name__, len(text))
+
+    async def _act(self, frame: Frame, read_at: float) -> None:
+        match frame.kind:
+            case Kind.ROBOT:
+                await self._accept(frame, read_at)
+            case Kind.PING:
+                await self._answer(frame.message_id, frames.OK, frame.data)
+            case Kind.CARD:
+                await self._answer(frame.message_id, frames.OK, frames.CARD_ACK)
+            case Kind.EVENT:
+                await self._answer(frame.message_id, frames.OK, frames.EVENT_ACK)
+            case Kind.DISCONNECT:
+                log.info("dingtalk asks to reconnect", extra={"reason": frames.disconnect_reason(frame)})
+                self.farewell.set()
+            case Kind.LEGACY:
+                pass
+            case Kind.UNKNOWN:
+                self._refuse("an unknown topic", frame.size)
+                await self._answer(frame.message_id, frames.NOT_FOUND, "{}", "topic not supported")
+
+    async def _accept(self, frame: Frame, read_at: float) -> None:
+        inbound = frames.to_inbound(frame, self._client_id)
+        push = frame.message_id  # the frame itself may be large, and is not needed until the ack
+
+        async def acknowledge() -> None:
+            await self._answer(push, frames.OK, frames.ROBOT_ACK)
+
+        await self._places.acquire()
+        # Tasks start in the order of their creation, so messages reach the store in the order of their arrival.
+        task = asyncio.create_task(
+            self._deliver(Delivery(inbound, read_at, acknowledge)), name="claw.stream.session.deliver"
+        )
+        self._under_way.add(task)
+        self._wiring.deliveries.add(task)
+        task.add_done_callback(self._delivered)
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        try:
+            await self._wiring.deliver(delivery)
+        except Exception as error:
+            # Not acked, so DingTalk repeats it after 60 s.
+            log.warning("message could not be accepted", extra={"cause": type(error).__name__}, exc_info=True)
+
+    def _delivered(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._wiring.deliveries.discard(task)
+        self._places.release()
+
+    def _refuse(self, reason: str, size: int) -> None:
+        self.traffic.refused += 1
+        count = self.traffic.refused
+        if count <= FAULTS_LOGGED or count % FAULTS_LOGGED_EACH == 0:
+            log.warning("frame refused", extra={"reason": reason, "size": size, "refused": count})
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    async def _answer(self, message_id: str, code: int, data: str, message: str = "OK") -> None:
+        if message_id:  # without an id there is nothing that an answer could refer to
+            await self._send(self._socket.send_str(frames.ack(message_id, code, data, message)))
+
+    async def _send(self, writing: Awaitable[None]) -> None:
+        """Write on this socket, or nowhere: an ack must not reach DingTalk by another connection."""
+        try:
+            await writing
+        except (aiohttp.ClientError, OSError):
+            log.debug("answer dropped, its connection is gone")
+
+    # --- liveness ------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> tuple[EndKind, str]:
+        """Ping each heartbeat; return when two pings in a row brought no sign of life, or when time has jumped."""
+        heartbeat = self._wiring.heartbeat
+        wall, monotonic = self._clock.wall(), self._clock.monotonic()
+        due = monotonic + heartbeat
+        while True:
+            await self._clock.sleep(max(0.0, min(due - monotonic, CLOCK_CHECK_S)))
+            was_wall, was_monotonic = wall, monotonic
+            wall, monotonic = self._clock.wall(), self._clock.monotonic()
+            # A machine that slept stops the monotonic clock; a process that was stopped sees it run ahead. Either
+            # way the peer may have given us up long ago, and a ping would only tell us so much later.
+            jump = max(abs((wall - was_wall) - (monotonic - was_monotonic)), monotonic - was_monotonic - CLOCK_CHECK_S)
+            if jump > CLOCK_JUMP_S:
+                return EndKind.CLOCK_JUMP, f"{jump:.0f} s"
+            if monotonic < due:
+                continue
+            if self._unanswered >= PINGS_UNANSWERED_MAX:
+                return EndKind.PONGS_MISSED, f"{self._unanswered} pings"
+            due = monotonic + heartbeat
+            # While reading rests, a pong could not be seen: that is our fault and no sign of the peer's death.
+            if not self._places.locked():
+                self._unanswered += 1
+            await self._ping(heartbeat)
+
+    async def _ping(self, timeout: float) -> None:
+        payload = struct.pack("!Q", time.monotonic_ns())
+        try:
+            # A peer that does not read lets the buffer fill, and a ping without limit would hang for ever.
+            async with asyncio.timeout(timeout):
+                await self._send(self._socket.ping(payload))
+        except TimeoutError:
+            log.debug("ping could not be written")
+
+
+def _transport_of(socket: aiohttp.ClientWebSocketResponse) -> asyncio.Transport | None:
+    """The transport below. aiohttp has no public way to abort a WebSocket, and its close waits for a dead peer."""
+    connection = socket._response.connection
+    return None if connection is None else connection.transport

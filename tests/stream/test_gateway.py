@@ -1,0 +1,252 @@
+"""The gateway: what is sent, what each answer means, and that nobody is asked too often."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from claw import __version__
+from claw.errors import GatewayError
+from claw.messages import Secret
+from claw.settings import Credentials
+from claw.stream import gateway
+from claw.stream.gateway import Gateway, Pace, Registration, explain, judge, parse_retry_after
+from tests.clock import FakeClock
+from tests.stream import vectors
+from tests.stream.dingtalk import DingTalk
+
+SECRET = "not-a-real-secret"
+CREDENTIALS = Credentials("dingfakeclient", Secret(SECRET))
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture
+async def dingtalk() -> AsyncIterator[DingTalk]:
+    async with DingTalk() as dingtalk:
+        yield dingtalk
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(trust_env=True) as http:
+        yield http
+
+
+def judged(status: int, body: str | bytes = b"", **headers: str) -> Registration:
+    raw = body.encode() if isinstance(body, str) else body
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return judge(status, named, raw, CREDENTIALS, now=NOW)
+
+
+async def test_request(dingtalk: DingTalk, http: aiohttp.ClientSession) -> None:
+    """The request is the official one: credentials, the two topics that we serve, who we are, and Accept."""
+    registration = await Gateway(http, dingtalk.url, lambda: CREDENTIALS).register()
+    (body,), (headers,) = dingtalk.registrations, dingtalk.headers
+    assert body.pop("localIp")
+    assert body == {
+        "clientId": "dingfakeclient",
+        "clientSecret": SECRET,
+        "subscriptions": [
+            {"type": "CALLBACK", "topic": vectors.ROBOT_TOPIC},
+            {"type": "CALLBACK", "topic": vectors.CARD_TOPIC},
+        ],
+        "ua": f"claw-sdk-python/v{__version__}",
+    }
+    assert headers["Accept"] == "application/json"
+    assert registration.url.reveal() == f"{dingtalk.endpoint}?ticket=ticket-1"
+    assert "ticket-1" not in repr(registration)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "ticket", "url"),
+    [
+        ("wss://h:443/connect", "8c1e7a52-0b6d", "wss://h:443/connect?ticket=8c1e7a52-0b6d"),
+        ("wss://h/connect?a=b", "t", "wss://h/connect?a=b&ticket=t"),
+        ("ws://h/c", "a&b c", "ws://h/c?ticket=a%26b%20c"),
+    ],
+)
+def test_address(endpoint: str, ticket: str, url: str) -> None:
+    """The ticket is added to whatever address the gateway names, never to one that we know."""
+    assert judged(200, json.dumps({"endpoint": endpoint, "ticket": ticket})).url.reveal() == url
+
+
+def test_vector_answer() -> None:
+    """The official answer gives the official address."""
+    registration = judged(200, vectors.GATEWAY_OK)
+    assert registration.host == "wss-open-connection.dingtalk.com"
+    assert registration.client_id == "dingfakeclient"
+
+
+IP = '{"code":"Forbidden.AccessDenied.IpNotInWhiteList"}'
+QPS = '{"code":"Forbidden.AccessDenied.QpsLimitForAppkeyAndApi","message":"…"}'
+MONTH = '{"code":"Forbidden.AccessDenied.ApiCountLimitForOrg","message":"api count limit"}'
+BAN = '{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"u"}'
+PAGE = "<html><body>The plain HTTP request was sent to HTTPS port</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "rejected", "code", "retry_after"),
+    [
+        (401, vectors.GATEWAY_401, {}, True, "authFailed", None),
+        (401, "", {}, True, "", None),
+        (400, "", {}, True, "", None),
+        (400, '{"code":"invalidParameter"}', {}, True, "invalidParameter", None),
+        (400, "<?xml version='1.0'?><Error/>", {}, True, "", None),
+        (400, PAGE, {}, False, "", None),
+        (400, "\ufeff\n<!DOCTYPE html><title>x</title>", {}, False, "", None),
+        (400, "denied", {"Content_Type": "text/html; charset=gbk"}, False, "", None),
+        (401, PAGE, {}, False, "", None),
+        (403, QPS, {}, False, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi", 1.0),
+        (403, QPS, {"Retry_After": "7"}, False, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi", 7.0),
+        (403, IP, {}, True, "Forbidden.AccessDenied.IpNotInWhiteList", None),
+        (403, MONTH, {}, True, "Forbidden.AccessDenied.ApiCountLimitForOrg", None),
+        (403, "", {}, False, "", None),
+        (403, BAN, {}, False, "", 5.0),
+        (200, BAN, {}, False, "", 5.0),
+        (429, "", {"Retry_After": "12"}, False, "", 12.0),
+        (429, "", {"Retry_After": "86400"}, False, "", 300.0),
+        (503, PAGE, {"Retry_After": formatdate(NOW + 20, usegmt=True)}, False, "", 20.0),
+        (500, "", {}, False, "", None),
+        (504, "", {}, False, "", None),
+        (404, "", {}, False, "", None),
+        (302, "", {}, False, "", None),
+        (200, "", {}, False, "", None),
+        (200, PAGE, {}, False, "", None),
+        (200, "[]", {}, False, "", None),
+        (200, "[" * 100_000, {}, False, "", None),
+        (200, '{"endpoint":"wss://h/c"}', {}, False, "", None),
+        (200, '{"endpoint":"wss://h/c","ticket":""}', {}, False, "", None),
+        (200, '{"endpoint":7,"ticket":"t"}', {}, False, "", None),
+        (200, '{"endpoint":"https://h/c","ticket":"t"}', {}, False, "", None),
+        (200, '{"endpoint":"wss:///c","ticket":"t"}', {}, False, "", None),
+        (200, '{"endpoint":"wss://h:0/c","ticket":"t"}', {}, False, "", None),
+        (200, '{"endpoint":"wss://h:99999/c","ticket":"t"}', {}, False, "", None),
+        (200, '{"endpoint":"wss://[h/c","ticket":"t"}', {}, False, "", None),
+        (200, '{"endpoint":"wss://h/c\\nx","ticket":"t"}', {}, False, "", None),
+        (200, '{"endpoint":"wss://h/c#x","ticket":"t"}', {}, False, "", None),
+        (200, '{"endpoint":"wss://h/c","ticket":"\\ud800"}', {}, False, "", None),
+        (401, json.dumps({"code": SECRET}), {}, True, "", None),
+    ],
+)
+def test_errors(
+    status: int, body: str, headers: dict[str, str], rejected: bool, code: str, retry_after: float | None
+) -> None:
+    """Each answer that is no registration is either a rejection or a trouble to wait out, and says for how long."""
+    with pytest.raises(GatewayError) as caught:
+        judged(status, body, **headers)
+    error = caught.value
+    assert (error.rejected, error.retryable) == (rejected, not rejected)
+    assert (error.status, error.code) == (status, code)
+    assert error.retry_after == (None if retry_after is None else pytest.approx(retry_after, abs=1))
+    assert SECRET not in str(error)
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-1", "1e9", "nan", "inf", "1.2.3", "Wed, 99 Foo 2026"])
+def test_retry_after_that_is_none(value: str) -> None:
+    """A Retry-After that cannot be read is as if it were not there."""
+    assert parse_retry_after(value, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (401, "authFailed", "DINGTALK_CLIENT_SECRET"),
+        (400, "", "Stream"),
+        (403, "Forbidden.AccessDenied.IpNotInWhiteList", "whitelist"),
+        (403, "Forbidden.AccessDenied.ApiCountLimitForOrg", "quota"),
+        (403, "Forbidden.AccessDenied.AccessTokenPermissionDenied", "permissions"),
+    ],
+)
+def test_explanation(status: int, code: str, words: str) -> None:
+    """A rejection says in both languages what a person has to check."""
+    text = explain(GatewayError("x", status=status, code=code, rejected=True))
+    zh, en = text.split(" / ")
+    assert words in en
+    assert "请" in zh
+    assert f"HTTP {status}" in zh
+
+
+async def test_gateway_that_never_answers(dingtalk: DingTalk, http: aiohttp.ClientSession) -> None:
+    """A gateway that accepts and stays silent costs the timeout, not for ever."""
+    released = asyncio.Event()
+
+    async def hang() -> web.Response:
+        await released.wait()
+        return web.Response()
+
+    dingtalk.answer = hang
+    with pytest.raises(GatewayError, match="in time") as caught:
+        await Gateway(http, dingtalk.url, lambda: CREDENTIALS, timeout=0.2).register()
+    assert caught.value.retryable
+    released.set()
+
+
+async def test_gateway_that_drips(dingtalk: DingTalk, http: aiohttp.ClientSession) -> None:
+    """An endless answer is cut at 64 KiB."""
+
+    async def flood() -> web.Response:
+        return web.Response(body=b'{"endpoint":"' + b"x" * 10_000_000)
+
+    dingtalk.answer = flood
+    with pytest.raises(GatewayError, match=r"lacks endpoint") as caught:
+        await Gateway(http, dingtalk.url, lambda: CREDENTIALS).register()
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://\udcff.invalid", "http://a..b:80"])
+async def test_gateway_out_of_reach(http: aiohttp.ClientSession, url: str) -> None:
+    """Nobody there, or an address that cannot be: retryable."""
+    with pytest.raises(GatewayError, match="cannot be reached") as caught:
+        await Gateway(http, url, lambda: CREDENTIALS).register()
+    assert caught.value.retryable
+
+
+async def test_redirects_are_not_followed(dingtalk: DingTalk, http: aiohttp.ClientSession) -> None:
+    """The secret goes to the configured host only."""
+
+    async def away() -> web.Response:
+        return web.Response(status=307, headers={"Location": dingtalk.url + gateway.PATH})
+
+    dingtalk.answer = away
+    with pytest.raises(GatewayError):
+        await Gateway(http, dingtalk.url, lambda: CREDENTIALS).register()
+    assert len(dingtalk.registrations) == 1
+
+
+async def test_nothing_secret_is_logged(
+    dingtalk: DingTalk, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither secret nor ticket reaches a log, even at DEBUG and from the libraries below."""
+    caplog.set_level(logging.DEBUG)
+    await Gateway(http, dingtalk.url, lambda: CREDENTIALS).register()
+    text = "".join(f"{record.getMessage()}{record.__dict__}" for record in caplog.records if record.name[:4] == "claw")
+    assert SECRET not in text
+    assert "ticket-1" not in text
+
+
+async def test_pace() -> None:
+    """Never more than two registrations in any second, in the order asked, and the first two at once."""
+    clock = FakeClock()
+    pace = Pace(clock)
+    passed: list[tuple[int, float]] = []
+
+    async def ask(number: int) -> None:
+        await pace.wait()
+        passed.append((number, clock.monotonic()))
+
+    asking: list[asyncio.Task[Any]] = [asyncio.create_task(ask(number)) for number in range(7)]
+    await clock.advance(0)
+    assert len(passed) == 2
+    await clock.advance(10)
+    await asyncio.gather(*asking)
+    assert [number for number, _ in passed] == list(range(7))
+    times = [at for _, at in passed]
+    assert all(later - earlier > 1.0 for earlier, later in zip(times, times[2:], strict=False))

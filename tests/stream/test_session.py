@@ -1,0 +1,605 @@
+"""One session on a real socket: what it answers, how it ends, and that nothing a peer sends can hurt it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+
+from claw.errors import HandshakeError
+from claw.messages import Delivery, Secret
+from claw.retry import Clock
+from claw.stream import frames
+from claw.stream import session as module
+from claw.stream.gateway import Registration
+from claw.stream.session import EndKind, Session, SessionEnd, Wiring, open_session
+from tests.clock import FakeClock
+from tests.stream import vectors
+from tests.stream.dingtalk import DingTalk, Peer, nothing_left, until
+
+
+@dataclass
+class Line:
+    """A session that runs, its peer, and what was delivered. `accept` is done with each delivery."""
+
+    dingtalk: DingTalk
+    clock: FakeClock
+    session: Session
+    peer: Peer
+    running: asyncio.Task[SessionEnd]
+    wiring: Wiring
+    delivered: list[str] = field(default_factory=list)
+
+    async def end(self) -> SessionEnd:
+        async with asyncio.timeout(10):
+            return await asyncio.shield(self.running)
+
+
+Connect = Callable[..., Awaitable[Line]]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    lines: list[Line] = []
+    async with nothing_left(), DingTalk() as dingtalk, aiohttp.ClientSession() as http:
+
+        async def connect(accept: Callable[[Delivery], Awaitable[None]] | None = None, **wired: Any) -> Line:
+            delivered: list[str] = []
+
+            async def deliver(delivery: Delivery) -> None:
+                delivered.append(delivery.inbound.msg_id)
+                if accept is not None:
+                    await accept(delivery)
+                else:
+                    await delivery.acknowledge()
+
+            clock = wired.pop("clock", None) or FakeClock()
+            wiring = Wiring(deliver, wired.pop("heartbeat", 5.0), clock, **wired)
+            registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "dingclient")
+            opened = await open_session(http, registration, wiring)
+            line = Line(dingtalk, clock, opened, await dingtalk.peer(), asyncio.create_task(opened.run()), wiring)
+            line.delivered = delivered
+            lines.append(line)
+            await FakeClock().settle()
+            return line
+
+        yield connect
+        for line in lines:
+            line.running.cancel()
+            await asyncio.wait({line.running})
+            for task in [*line.wiring.deliveries]:
+                task.cancel()
+        # However a session ended, its place in the pool of connections is free again.
+        assert http.connector is not None
+        assert not http.connector._acquired
+
+
+# --- answers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (vectors.PING, json.loads(vectors.PONG)),
+        (vectors.EVENT, json.loads(vectors.EVENT_ACK)),
+        (vectors.ROBOT, json.loads(vectors.ROBOT_ACK)),
+        (
+            vectors.frame(vectors.CARD_DATA, topic=vectors.CARD_TOPIC),
+            {"code": 200, "message": "OK", "data": '{"response":{}}'},
+        ),
+        (vectors.frame("{}", topic="/v1.0/graph/api/invoke"), {"code": 404}),
+        (vectors.frame("{}", frame_type="SYSTEM", topic="news"), {"code": 404}),
+        (vectors.frame("{}", frame_type="NOVELTY"), {"code": 404}),
+        (vectors.frame("no JSON"), {"code": 400}),
+        (vectors.frame('{"msgtype":"text"}'), {"code": 400}),
+    ],
+)
+async def test_answers(connect: Connect, text: str, answer: dict[str, Any]) -> None:
+    """Each frame that asks for an answer gets the official one, under its own id."""
+    line = await connect()
+    await line.peer.push(text)
+    got = await line.peer.ack()
+    assert got | answer == got
+    assert got["headers"]["messageId"] == json.loads(text)["headers"]["messageId"]
+
+
+async def test_frames_without_answer(connect: Connect) -> None:
+    """A disconnect, legacy notes, frames without id and nonsense are not answered, and the session goes on."""
+    line = await connect()
+    for text in (
+        vectors.DISCONNECT,
+        vectors.frame("{}", frame_type="SYSTEM", topic="KEEPALIVE"),
+        vectors.frame("{}", message_id="", topic="novelty"),
+        "nonsense",
+        vectors.PING,
+    ):
+        await line.peer.push(text)
+    assert (await line.peer.ack())["headers"]["messageId"] == json.loads(vectors.PING)["headers"]["messageId"]
+    assert line.session.farewell.is_set()
+
+
+async def test_delivery(connect: Connect) -> None:
+    """A delivery tells the message and when it was read; the ack is written only when it is asked for."""
+    deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
+    line = await connect(accept=deliveries.put)
+    await line.peer.push(vectors.robot(1))
+    delivery = await deliveries.get()
+    assert delivery.inbound.key == "dingfakeclient:msg-1"
+    assert delivery.read_at == line.clock.wall() == line.session.traffic.last_frame_at
+    await line.peer.push(vectors.PING)
+    assert (await line.peer.ack())["headers"]["messageId"].startswith("2141a0c7")
+    await delivery.acknowledge()
+    assert (await line.peer.ack())["headers"]["messageId"] == "push-1"
+
+
+async def test_deliveries_start_in_order_and_do_not_hold_up_reading(connect: Connect) -> None:
+    """A slow store does not stop the read loop, and messages reach it in the order in which they came."""
+    gate = asyncio.Event()
+
+    async def accept(delivery: Delivery) -> None:
+        await gate.wait()
+        await delivery.acknowledge()
+
+    line = await connect(accept=accept)
+    for number in range(50):
+        await line.peer.push(vectors.robot(number))
+    await line.peer.push(vectors.PING)
+    await line.peer.ack()
+    assert line.delivered == [f"msg-{number}" for number in range(50)]
+    gate.set()
+    acks = {(await line.peer.ack())["headers"]["messageId"] for _ in range(50)}
+    assert acks == {f"push-{number}" for number in range(50)}
+
+
+async def test_backpressure(connect: Connect) -> None:
+    """Beyond the bound of deliveries under way reading rests; it is no sign of a dead peer, and goes on afterwards."""
+    gate = asyncio.Event()
+
+    async def accept(delivery: Delivery) -> None:
+        await gate.wait()
+        await delivery.acknowledge()
+
+    line = await connect(accept=accept, deliveries_max=3)
+    for number in range(10):
+        await line.peer.push(vectors.robot(number))
+    await until(lambda: len(line.delivered) == 3)
+    for _ in range(30):
+        await line.clock.advance(1)
+    assert len(line.delivered) == 3
+    assert not line.running.done()
+    gate.set()
+    for _ in range(10):
+        await line.peer.ack()
+
+
+async def test_delivery_that_fails_is_not_acked(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    """What could not be stored is not acked, is logged without content, and does not end the session."""
+
+    async def accept(delivery: Delivery) -> None:
+        if delivery.inbound.msg_id == "msg-1":
+            raise OSError("disk full")
+        await delivery.acknowledge()
+
+    line = await connect(accept=accept)
+    await line.peer.push(vectors.robot(1, "private words"))
+    await line.peer.push(vectors.robot(2))
+    assert (await line.peer.ack())["headers"]["messageId"] == "push-2"
+    assert "message could not be accepted" in caplog.text
+    assert "private words" not in caplog.text
+
+
+async def test_server_pings_are_answered(connect: Connect) -> None:
+    """A WebSocket ping of the server gets its pong."""
+    line = await connect()
+    await line.peer.socket.ping(b"are you there")
+    await until(lambda: line.peer.pongs == [b"are you there"])
+
+
+# --- ends --------------------------------------------------------------------------------------------------------
+
+
+async def test_reset(connect: Connect) -> None:
+    """A connection that breaks ends the session at once, as lost."""
+    line = await connect()
+    await line.clock.advance(3)
+    line.peer.reset()
+    end = await line.end()
+    assert (end.kind, end.lived) == (EndKind.LOST, 3.0)
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1011, 4000])
+async def test_close_of_the_server(connect: Connect, code: int) -> None:
+    """A close frame ends the session with its code, is answered, and leaves the server satisfied."""
+    line = await connect()
+    await line.peer.socket.close(code=code)
+    end = await line.end()
+    assert (end.kind, end.detail) == (EndKind.PEER_CLOSED, str(code))
+    await line.peer.closed.wait()
+
+
+async def test_close_by_us(connect: Connect) -> None:
+    """Our close sends 1000 and waits for the server's answer."""
+    line = await connect()
+    await asyncio.gather(line.session.close(), line.session.close())
+    assert (await line.end()).kind is EndKind.CLOSED
+    await line.peer.closed.wait()
+    assert line.peer.close_code == 1000
+
+
+async def test_close_with_a_peer_that_is_gone(connect: Connect) -> None:
+    """Our close does not wait for a dead peer beyond its limit."""
+    line = await connect(close_timeout=0.1)
+    transport = line.peer.request.transport
+    assert isinstance(transport, asyncio.Transport)
+    transport.pause_reading()
+    await line.session.close()
+    assert (await line.end()).kind is EndKind.CLOSED
+
+
+async def test_drain(connect: Connect) -> None:
+    """A drain writes the acks of all that was read, and closes then."""
+    gate = asyncio.Event()
+
+    async def accept(delivery: Delivery) -> None:
+        await gate.wait()
+        await delivery.acknowledge()
+
+    line = await connect(accept=accept)
+    await line.peer.push(vectors.robot(1))
+    await until(lambda: line.delivered)
+    drain = asyncio.create_task(line.session.drain())
+    await asyncio.sleep(0.05)
+    assert not drain.done()
+    gate.set()
+    await drain
+    assert (await line.peer.ack())["headers"]["messageId"] == "push-1"
+    await line.peer.closed.wait()
+    assert line.peer.close_code == 1000
+
+
+async def test_close_while_reading_rests(connect: Connect) -> None:
+    """A store that hangs cannot keep a session from being closed."""
+    gate = asyncio.Event()
+
+    async def accept(_: Delivery) -> None:
+        await gate.wait()
+
+    line = await connect(accept=accept, deliveries_max=1)
+    await line.peer.push(vectors.robot(1))
+    await line.peer.push(vectors.robot(2))
+    await until(lambda: line.session.traffic.frames == 2)
+    await line.session.close()
+    assert (await line.end()).kind is EndKind.CLOSED
+    await line.peer.closed.wait()
+    gate.set()
+
+
+async def test_late_ack_goes_nowhere(connect: Connect) -> None:
+    """An ack of an ended session is dropped: it does not fail, and does not use another connection."""
+    deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
+    first = await connect(accept=deliveries.put)
+    await first.peer.push(vectors.robot(1))
+    late = await deliveries.get()
+    first.peer.reset()
+    await first.end()
+    second = await connect()
+    await late.acknowledge()
+    await second.peer.push(vectors.PING)
+    assert (await second.peer.ack())["headers"]["messageId"].startswith("2141a0c7")
+
+
+async def test_delivery_outlives_its_session(connect: Connect) -> None:
+    """A delivery under way is not cancelled by the end of its session: the message may still become durable."""
+    gate, stored = asyncio.Event(), asyncio.Event()
+
+    async def accept(delivery: Delivery) -> None:
+        await gate.wait()
+        stored.set()
+        await delivery.acknowledge()
+
+    line = await connect(accept=accept)
+    await line.peer.push(vectors.robot(1))
+    await until(lambda: line.delivered)
+    line.peer.reset()
+    await line.end()
+    assert len(line.wiring.deliveries) == 1
+    gate.set()
+    async with asyncio.timeout(5):
+        await stored.wait()
+    await until(lambda: not line.wiring.deliveries)
+
+
+async def test_too_large_frame_ends_the_session_only(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame beyond the limit is a typed end, not a crash."""
+    monkeypatch.setattr(module, "FRAME_MAX", 1024)
+    line = await connect()
+    await line.peer.push("x" * 2048)
+    end = await line.end()
+    assert (end.kind, end.detail) == (EndKind.BAD_PROTOCOL, "1009")
+
+
+async def test_frame_of_eight_mebibytes(connect: Connect) -> None:
+    """A message of 7 MiB is read and delivered."""
+    line = await connect()
+    await line.peer.push(vectors.robot(1, "x" * (7 << 20)))
+    assert (await line.peer.ack())["code"] == 200
+
+
+async def test_cancellation(connect: Connect) -> None:
+    """Cancelling `run` propagates, and cuts the socket."""
+    line = await connect()
+    line.running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await line.running
+    await line.peer.closed.wait()
+
+
+# --- liveness ----------------------------------------------------------------------------------------------------
+
+
+async def test_pings_and_pongs(connect: Connect) -> None:
+    """Every heartbeat brings one ping; as long as pongs come, a session without any frame lives."""
+    line = await connect()
+    pings = 0
+
+    def asked() -> bool:
+        return line.peer.pings == pings
+
+    for pings in range(1, 13):  # noqa: B007 - read by `asked`
+        await line.clock.advance(5)
+        await until(asked)
+        await until(lambda: line.session._unanswered == 0)
+    assert not line.running.done()
+
+
+async def test_two_missed_pongs(connect: Connect) -> None:
+    """Two pings without any sign of life are death, three heartbeats after the fault at the latest."""
+    line = await connect()
+    line.dingtalk.pongs = False
+    await line.clock.advance(14.9)
+    assert not line.running.done()
+    await line.clock.advance(0.1)
+    end = await line.end()
+    assert end.kind is EndKind.PONGS_MISSED
+    assert end.lived == pytest.approx(15)
+
+
+async def test_any_data_is_life(connect: Connect) -> None:
+    """A peer that sends no pongs but sends frames is alive."""
+    line = await connect()
+    line.dingtalk.pongs = False
+    for number in range(6):
+        await line.clock.advance(5)
+        await line.peer.push(vectors.robot(number))
+        await line.peer.ack()
+    assert not line.running.done()
+
+
+async def test_local_work_is_no_life(connect: Connect) -> None:
+    """Deliveries and acks of ours do not hide that the peer is dead."""
+    gate = asyncio.Event()
+
+    async def accept(delivery: Delivery) -> None:
+        await gate.wait()
+        await delivery.acknowledge()
+
+    line = await connect(accept=accept)
+    for number in range(20):
+        await line.peer.push(vectors.robot(number))
+    await until(lambda: len(line.delivered) == 20)
+    line.dingtalk.pongs = False
+    await line.clock.advance(14)
+    gate.set()
+    await line.peer.ack()
+    await line.clock.advance(1)
+    assert (await line.end()).kind is EndKind.PONGS_MISSED
+
+
+async def test_peer_that_does_not_read(connect: Connect) -> None:
+    """A peer that reads nothing cannot hang our ping: the session ends all the same."""
+    line = await connect(clock=Clock(), heartbeat=0.1)
+    transport = line.peer.request.transport
+    assert isinstance(transport, asyncio.Transport)
+    transport.pause_reading()
+    client = line.session._transport
+    assert client is not None
+    client.set_write_buffer_limits(high=0)
+    client.write(b"\x89\x80aaaa" * 5_000_000)
+    assert (await line.end()).kind is EndKind.PONGS_MISSED
+
+
+@pytest.mark.parametrize("seconds", [31.0, -31.0, 36_000.0])
+async def test_clock_jump(connect: Connect, seconds: float) -> None:
+    """A machine that slept has lost its connections: the session ends at once, without asking by ping."""
+    line = await connect()
+    await line.clock.advance(2)
+    line.clock.jump(seconds)
+    await line.clock.advance(1)
+    assert (await line.end()).kind is EndKind.CLOCK_JUMP
+
+
+async def test_stopped_process(connect: Connect) -> None:
+    """A process that was stopped for more than 30 s sees the monotonic clock run ahead, and ends the session."""
+    line = await connect()
+    line.clock._now += 40
+    await line.clock.advance(1)
+    assert (await line.end()).kind is EndKind.CLOCK_JUMP
+
+
+async def test_small_clock_step_is_no_jump(connect: Connect) -> None:
+    """A clock that is set right by a few seconds changes nothing."""
+    line = await connect()
+    for step in (5, -5, 25, -25):
+        line.clock.jump(step)
+        await line.clock.advance(2)
+    assert not line.running.done()
+
+
+# --- hostile peers -----------------------------------------------------------------------------------------------
+
+
+async def test_thousands_of_hostile_frames(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    """After thousands of broken frames a good one is delivered; the log holds a handful of lines, and no content."""
+    line = await connect()
+    draw = random.Random(11)
+    good = vectors.robot(1, "private words")
+    caplog.set_level(logging.INFO, "claw")
+    for number in range(3_000):
+        match number % 4:
+            case 0:
+                await line.peer.push(good[: draw.randrange(len(good))])
+            case 1:
+                at = draw.randrange(len(good))
+                await line.peer.push(good[:at] + draw.choice('"{}[]\\\0') + good[at + 5 :])
+            case 2:
+                await line.peer.socket.send_bytes(draw.randbytes(30))
+            case _:
+                await line.peer.push("[" * 3_000)
+    await line.peer.push(vectors.robot(2))
+    await until(lambda: "msg-2" in line.delivered)
+    assert line.session.traffic.refused > 2_000
+    lines = [record for record in caplog.records if record.message == "frame refused"]
+    assert len(lines) < 20
+    assert "private words" not in caplog.text
+
+
+async def test_fault_of_ours_in_one_frame(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even a fault in our own reading of a frame ends that frame only."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("ours")
+
+    line = await connect()
+    with monkeypatch.context() as patched:
+        patched.setattr(frames, "to_inbound", broken)
+        await line.peer.push(vectors.robot(1))
+        await line.peer.push(vectors.PING)
+        await line.peer.ack()
+    await line.peer.push(vectors.robot(2))
+    assert (await line.peer.ack())["headers"]["messageId"] == "push-2"
+
+
+# --- opening -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 503])
+async def test_refused_upgrade(status: int) -> None:
+    """A refused upgrade raises HandshakeError with its status."""
+    async with DingTalk() as dingtalk, aiohttp.ClientSession() as http:
+        dingtalk.upgrade = status
+        registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "c")
+        with pytest.raises(HandshakeError) as caught:
+            await open_session(http, registration, Wiring(_nothing, 5, Clock()))
+        assert caught.value.status == status
+        assert caught.value.retryable
+
+
+async def test_upgrade_that_never_comes() -> None:
+    """An endpoint that accepts and stays silent costs the timeout."""
+    async with nothing_left():
+        asked = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.set()
+            while await reader.read(1024):
+                pass
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with aiohttp.ClientSession() as http:
+            registration = Registration(Secret(f"ws://127.0.0.1:{port}/?ticket=t"), "127.0.0.1", "c")
+            with pytest.raises(HandshakeError, match="in time"):
+                await open_session(http, registration, Wiring(_nothing, 5, Clock(), handshake_timeout=0.2))
+        assert asked.is_set()
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:1/x?ticket=t", "ws://a..b/x?ticket=t", "wss://127.0.0.1:1/?ticket=t"])
+async def test_endpoint_out_of_reach(url: str) -> None:
+    """Nobody there, or an address that cannot be: HandshakeError, which never shows the ticket."""
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(HandshakeError, match="cannot be reached") as caught:
+            await open_session(http, Registration(Secret(url), "h", "c"), Wiring(_nothing, 5, Clock()))
+        assert "ticket" not in str(caught.value)
+
+
+async def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTPS_PROXY holds for a wss endpoint, and NO_PROXY exempts from it."""
+    asked: list[str] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readline()).decode().strip())
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+    registration = Registration(Secret("wss://dingtalk.invalid:443/connect?ticket=t"), "dingtalk.invalid", "c")
+    async with aiohttp.ClientSession(trust_env=True) as http:
+        with pytest.raises(HandshakeError):
+            await open_session(http, registration, Wiring(_nothing, 5, Clock()))
+        assert asked == ["CONNECT dingtalk.invalid:443 HTTP/1.1"]
+        monkeypatch.setenv("NO_PROXY", "dingtalk.invalid")
+        with pytest.raises(HandshakeError):
+            await open_session(http, registration, Wiring(_nothing, 5, Clock()))
+    assert len(asked) == 1
+    server.close()
+    await server.wait_closed()
+
+
+async def test_session_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames and acks go through a proxy as they do without one."""
+    async with DingTalk() as dingtalk:
+        requests: list[str] = []
+
+        async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            requests.append(head.split(b"\r\n")[0].decode())
+            onward, back = await asyncio.open_connection("127.0.0.1", int(dingtalk.url.rsplit(":", 1)[1]))
+            back.write(head)
+            pumps = [asyncio.create_task(_pump(reader, back)), asyncio.create_task(_pump(onward, writer))]
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            for pump in pumps:
+                pump.cancel()
+            writer.close()
+            back.close()
+
+        server = await asyncio.start_server(forward, "127.0.0.1", 0)
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        for name in ("no_proxy", "NO_PROXY", "http_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        async with aiohttp.ClientSession(trust_env=True) as http:
+            registration = Registration(Secret("ws://dingtalk.invalid/connect?ticket=t"), "dingtalk.invalid", "c")
+            opened = await open_session(http, registration, Wiring(_nothing, 5, Clock()))
+            running = asyncio.create_task(opened.run())
+            peer = await dingtalk.peer()
+            await peer.push(vectors.PING)
+            await peer.ack()
+            await opened.close()
+            await running
+        assert requests == ["GET http://dingtalk.invalid/connect?ticket=t HTTP/1.1"]
+        server.close()
+        await server.wait_closed()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+
+
+async def _nothing(_: Delivery) -> None:
+    return None

@@ -1,0 +1,86 @@
+"""The table of `claw.retry.verdict`, row by row, and the bounds of `backoff`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+
+import aiohttp
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+
+from claw import errors
+from claw.retry import STEADY_S, Verdict, backoff, verdict
+
+KEY = ConnectionKey("h", 443, is_ssl=True, ssl=True, proxy=None, proxy_auth=None, proxy_headers_hash=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        # The connection to DingTalk (DESIGN section 3).
+        (errors.SessionLostError("lost", lived=STEADY_S), Verdict.NOW),
+        (errors.SessionLostError("lost", lived=3600), Verdict.NOW),
+        (errors.SessionLostError("lost", lived=STEADY_S - 0.1), Verdict.BACKOFF),
+        (errors.GatewayError("401", status=401, rejected=True), Verdict.REJECTED),
+        (errors.GatewayError("503", status=503), Verdict.BACKOFF),
+        (errors.GatewayError("429", status=429, retry_after=7), Verdict.BACKOFF),
+        (errors.GatewayError("no answer"), Verdict.BACKOFF),
+        (errors.HandshakeError("401", status=401), Verdict.BACKOFF),
+        (errors.FrameError("no JSON", size=3), Verdict.FATAL),
+        # Store.
+        (errors.StoreError("disk"), Verdict.BACKOFF),
+        (errors.StoreBusyError("held"), Verdict.FATAL),
+        (errors.StoreSchemaError("newer"), Verdict.FATAL),
+        (errors.LeaseLostError("gone"), Verdict.FATAL),
+        # Model and replies say it themselves.
+        (errors.ModelError(errors.ModelFault.BUSY, "429", retryable=True), Verdict.BACKOFF),
+        (errors.ModelError(errors.ModelFault.BAD_REQUEST, "400"), Verdict.FATAL),
+        (errors.DingTalkError("send", "busy", retryable=True), Verdict.BACKOFF),
+        (errors.DingTalkError("send", "no"), Verdict.FATAL),
+        (errors.WebhookGoneError("send", "gone"), Verdict.FATAL),
+        (errors.MediaError("too large"), Verdict.FATAL),
+        (errors.SettingsError(["x"]), Verdict.FATAL),
+        # A link that broke.
+        (ConnectionResetError(), Verdict.NOW),
+        (ConnectionAbortedError(), Verdict.NOW),
+        (BrokenPipeError(), Verdict.NOW),
+        (EOFError(), Verdict.NOW),
+        (aiohttp.ServerDisconnectedError(), Verdict.NOW),
+        (aiohttp.ClientOSError(104, "reset"), Verdict.NOW),
+        (aiohttp.ClientConnectionResetError(), Verdict.NOW),
+        # A peer in trouble, or out of reach.
+        (aiohttp.ClientConnectorError(KEY, OSError(111, "refused")), Verdict.BACKOFF),
+        (aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "unknown")), Verdict.BACKOFF),
+        (aiohttp.ClientPayloadError(), Verdict.BACKOFF),
+        (aiohttp.InvalidURL("ws://"), Verdict.BACKOFF),
+        (aiohttp.ServerTimeoutError(), Verdict.BACKOFF),
+        (TimeoutError(), Verdict.BACKOFF),
+        (ConnectionRefusedError(), Verdict.BACKOFF),
+        (ssl.SSLError(), Verdict.BACKOFF),
+        (OSError(101, "unreachable"), Verdict.BACKOFF),
+        # A wish to stop, and faults of our own.
+        (asyncio.CancelledError(), Verdict.FATAL),
+        (KeyboardInterrupt(), Verdict.FATAL),
+        (SystemExit(), Verdict.FATAL),
+        (TypeError("ours"), Verdict.FATAL),
+        (ValueError("ours"), Verdict.FATAL),
+        (RuntimeError("ours"), Verdict.FATAL),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value.value,
+)
+def test_verdict(error: BaseException, expected: Verdict) -> None:
+    """Every error has one verdict."""
+    assert verdict(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("tries", "limit"), [(-1, 0.5), (0, 0.5), (1, 0.5), (2, 1.0), (3, 2.0), (5, 8.0), (6, 10.0), (10_000, 10.0)]
+)
+def test_backoff_is_full_jitter_below_a_doubling_ceiling(tries: int, limit: float) -> None:
+    """A wait lies anywhere from zero to min(ceiling, base * 2^(tries-1)), also after very many tries."""
+    draw = random.Random(7)
+    waits = [backoff(tries, base=0.5, ceiling=10.0, draw=draw) for _ in range(500)]
+    assert 0 <= min(waits) < 0.1 * limit
+    assert 0.9 * limit < max(waits) <= limit
