@@ -28,6 +28,8 @@ from claw.messages import Language, Secret
 TABLE_BEGIN: Final = "<!-- settings -->"
 TABLE_END: Final = "<!-- /settings -->"
 """Marks between which README holds the table of variables."""
+EXIT_BAD_SETTINGS: Final = 78
+"""Exit code, `EX_CONFIG` of sysexits.h."""
 SECRET_FILE_MAX: Final = 64 * 1024
 """Bytes read of a `_FILE` secret at most; a larger file is not a secret."""
 
@@ -534,6 +536,13 @@ def load(environ: Mapping[str, str]) -> Settings:
         logs=Logs(**logs),
         warnings=tuple(_unknown(environ)),
     )
+
+
+def complain(error: SettingsError) -> None:
+    """Tell the operator every fault of the environment, in one go and without a traceback."""
+    print("claw cannot start with these settings:", file=sys.stderr)  # noqa: T201 - before there is a log
+    for problem in error.problems:
+        print(f"  - {problem}", file=sys.stderr)  # noqa: T201
 
 
 # --- tables --------------------------------------------------------------------------------------------------

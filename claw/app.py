@@ -1,0 +1,380 @@
+"""The composition root: builds each part, owns each named task, and takes the house down in order.
+
+Order of events: logs, telemetry, store (opened and locked), HTTP surface, then worker and stream as tasks; the model's
+library is loaded once the rest serves. On SIGTERM, SIGINT or `POST /restart?scope=process`: readiness says no, nothing
+new is claimed, the sockets close after their pending acks, running turns get `CLAW_DRAIN_TIMEOUT`, the store closes,
+telemetry is flushed. A second signal skips the waiting. An owned task that ends by itself is a fault: liveness fails,
+and the process leaves with 70.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+import aiohttp
+
+from claw import __version__, logs, telemetry
+from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
+from claw.inbox.accept import Acceptance
+from claw.inbox.worker import Worker
+from claw.messages import Check, Language
+from claw.ops.health import Health
+from claw.ops.server import Scope, Server
+from claw.ops.status import Status
+from claw.reply.call import BILLABLE, Api, Calls
+from claw.reply.media import Pictures
+from claw.reply.openapi import OpenApi
+from claw.reply.sender import Sender
+from claw.reply.webhook import Webhook
+from claw.retry import Clock
+from claw.settings import EXIT_BAD_SETTINGS, Settings, complain
+from claw.store.ports import Depth
+from claw.store.sqlite import SqliteStore
+from claw.stream.gateway import Gateway
+from claw.stream.supervisor import Supervisor
+from claw.turn import texts
+from claw.turn.conversation import Conversations, remedy_of
+from claw.turn.llm import Model
+
+log: Final = logging.getLogger(__name__)
+
+STORE_LOCK_PATIENCE_S: Final = 15.0
+"""Seconds to wait for a predecessor that is still draining to let go of the store."""
+JANITOR_EVERY_S: Final = 60.0
+"""Seconds between two cleanings of the store and two savings of the call counts."""
+LOOK_EVERY_S: Final = 5.0
+CLOSING_PATIENCE_S: Final = 2.0
+"""Seconds beyond the drain that each closing step may take before it is left behind."""
+
+
+class Exit(IntEnum):
+    """What the process tells its orchestrator."""
+
+    ASKED = 0
+    INTERNAL = 70
+    RESTART = 75
+    SETTINGS = EXIT_BAD_SETTINGS
+
+
+@dataclass(frozen=True)
+class House:
+    """The parts, built and not yet started."""
+
+    store: SqliteStore
+    worker: Worker
+    supervisor: Supervisor
+    model: Model
+    calls: Calls
+    health: Health
+    server: Server
+
+
+class App:
+    """One claw: built from settings, run once."""
+
+    def __init__(self, settings: Settings, on_serving: Callable[[], None] | None = None) -> None:
+        self._settings = settings
+        self._on_serving = on_serving
+        self._clock = Clock()
+        self._exit: asyncio.Future[Exit] | None = None
+        self._depth = Depth(0, 0, 0, 0.0)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._drain_task: asyncio.Task[None] | None = None
+        self.port = settings.http.port
+
+    async def run(self) -> Exit:
+        """Serve until asked to stop; returns how the process should end. Raises SettingsError."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(logs.asyncio_exception_handler)
+        leaving: asyncio.Future[Exit] = loop.create_future()
+        self._exit = leaving
+        with self._signals():
+            store = await self._opened_store(leaving)
+            if store is None:
+                return leaving.result()
+            try:
+                async with http_session() as http:
+                    return await self._serve(self._built(store, http), leaving)
+            finally:
+                await store.close()
+
+    # --- building: conversations and worker need each other, hence the two small functions inside ---------------------
+
+    async def _opened_store(self, leaving: asyncio.Future[Exit]) -> SqliteStore | None:
+        """The store, opened; None where we were asked to stop while somebody else held it."""
+        path = self._settings.store.path
+        store = SqliteStore(path, clock=self._clock)
+        deadline = self._clock.monotonic() + STORE_LOCK_PATIENCE_S
+        while True:
+            try:
+                await store.open()
+            except StoreBusyError as error:
+                if self._clock.monotonic() >= deadline:
+                    raise SettingsError([f"CLAW_STORE_URL: {error}; each claw needs a store of its own"]) from None
+                log.warning("another claw holds the store, waiting for it to end")
+                await asyncio.wait([leaving], timeout=1.0)
+                if leaving.done():
+                    return None
+            except StoreSchemaError as error:
+                raise SettingsError([f"CLAW_STORE_URL: {error}; start the newer version"]) from None
+            except StoreError as error:
+                raise SettingsError([f"CLAW_STORE_URL: {path} cannot be used: {error}"]) from None
+            else:
+                return store
+
+    def _built(self, store: SqliteStore, http: aiohttp.ClientSession) -> House:
+        """Build each part, and hand it what it needs of the others."""
+        settings = self._settings
+        clock = self._clock
+        dingtalk = settings.dingtalk
+        calls = Calls(clock)
+        endpoints = (dingtalk.openapi_endpoint, dingtalk.oapi_endpoint)
+        openapi = OpenApi(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock, calls)
+        sender = Sender(Webhook(http, endpoints, calls), openapi, settings.logs.language, clock)
+        model = Model(settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock)
+
+        async def described(language: Language) -> str:
+            depth = await store.depth()
+            return texts.STATUS[language].format(
+                model=settings.model.name,
+                stream=supervisor.check().state,
+                pending=depth.pending - depth.leased,
+                turns=worker.running,
+                version=__version__,
+            )
+
+        def stopped(lane: str) -> bool:
+            return worker.stop(lane)
+
+        conversations = Conversations(
+            settings.conversation,
+            model=model,
+            history=store,
+            language=settings.logs.language,
+            pictures=Pictures(http, openapi, endpoints).of,
+            status=described,
+            stop=stopped,
+        )
+        worker = Worker(
+            store,
+            settings.inbox,
+            owner=f"{socket.gethostname()}:{os.getpid()}",
+            think=conversations.answer,
+            apologise=conversations.apology,
+            remedy=remedy_of,
+            send=sender.send,
+            clock=clock,
+        )
+        gateway = Gateway(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock=clock)
+        supervisor = Supervisor(settings.stream, gateway, http, Acceptance(store), clock)
+
+        async def store_check() -> Check:
+            try:
+                await store.check()
+            except StoreError as error:
+                return Check(ok=False, state="FAILING", reason=str(error))
+            return Check(ok=True, state="OPEN")
+
+        async def counted(month: str) -> Mapping[str, int]:
+            kept = Counter(await store.calls(month))
+            kept.update(calls.peek().get(month, {}))
+            return kept
+
+        health = Health(clock)
+        health.add("stream", supervisor.check)
+        health.add("store", store_check)
+        status = Status(
+            settings,
+            started_at=clock.wall(),
+            stream=supervisor.status,
+            depth=store.depth,
+            turns=lambda: worker.running,
+            calls=counted,
+            dead=store.dead,
+            free=set(Api) - BILLABLE,
+            clock=clock,
+        )
+        server = Server(
+            settings.http.host,
+            settings.http.port,
+            health,
+            admin_token=settings.http.admin_token,
+            on_restart=lambda scope: self._restart(scope, supervisor),
+            status=status,
+        )
+        telemetry.gauge("claw.stream.connected", "{session}", "Open sessions", lambda: supervisor.connected)
+        telemetry.gauge("claw.inbox.depth", "{message}", "Messages not yet answered", lambda: self._depth.pending)
+        telemetry.gauge("claw.inbox.oldest_age", "s", "Age of the oldest message", lambda: self._depth.oldest_age)
+
+        return House(store, worker, supervisor, model, calls, health, server)
+
+    # --- serving -------------------------------------------------------------------------------------------------
+
+    async def _serve(self, house: House, leaving: asyncio.Future[Exit]) -> Exit:
+        settings, server, health = self._settings, house.server, house.health
+        await server.start()
+        health.start()
+        self.port = server.port
+        log.info("claw serves", extra={"version": __version__, "port": server.port, "store": settings.store.url})
+        try:
+            self._own("worker", house.worker.run(), health)
+            self._own("stream", house.supervisor.run(), health)
+            self._own("janitor", self._clean_for_ever(house.store, house.calls), health)
+            self._own("gauges", self._look_for_ever(house.store), health)
+            warming = asyncio.create_task(house.model.warm(), name="model-warming")
+            if self._on_serving is not None:
+                self._on_serving()
+            code = await leaving
+            health.drain()
+            await self._drain(house.supervisor, house.worker)
+            warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)
+            return code
+        finally:
+            health.drain()
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await _within("call counts", _save_calls(house.store, house.calls))
+            await _within("model", house.model.close())
+            await _within("http surface", server.stop())
+            await health.stop()
+
+    def _own(self, name: str, work: Coroutine[Any, Any, None], health: Health) -> None:
+        """Start a task that must live as long as we do; its end before we leave is a fault that a restart cures."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks[name] = task
+        health.own(task)
+
+        def ended(done: asyncio.Task[None]) -> None:
+            if not done.cancelled():
+                done.exception()  # Health has logged it.
+            self._leave(Exit.INTERNAL)
+
+        task.add_done_callback(ended)
+
+    # --- leaving -------------------------------------------------------------------------------------------------
+
+    def _leave(self, code: Exit) -> bool:
+        """Begin to leave; False where we do so already."""
+        if self._exit is None or self._exit.done():
+            return False
+        self._exit.set_result(code)
+        return True
+
+    def _restart(self, scope: Scope, supervisor: Supervisor) -> bool:
+        if scope is Scope.PROCESS:
+            return self._leave(Exit.RESTART)
+        leaving = self._exit is None or self._exit.done()
+        return not leaving and supervisor.replace("restart")
+
+    def stop(self) -> None:
+        """Ask for an orderly end, as SIGTERM does."""
+        self._leave(Exit.ASKED)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for sign in signals:
+            loop.add_signal_handler(sign, self._asked_to_stop, sign.name)
+        try:
+            yield
+        finally:
+            for sign in signals:
+                loop.remove_signal_handler(sign)
+
+    def _asked_to_stop(self, name: str) -> None:
+        log.info("asked to stop", extra={"signal": name})
+        if not self._leave(Exit.ASKED) and self._drain_task is not None:
+            log.warning("asked again: running turns are given back at once")
+            self._drain_task.cancel()
+
+    async def _drain(self, supervisor: Supervisor, worker: Worker) -> None:
+        """Stop the intake and let running turns end, both at the same time, within the drain's timeout."""
+        log.info("draining", extra={"turns": worker.running})
+        intake = asyncio.create_task(supervisor.drain(), name="drain-stream")
+        self._drain_task = asyncio.create_task(worker.drain(self._settings.inbox.drain_timeout), name="drain-worker")
+        try:
+            await asyncio.wait([intake, self._drain_task])
+        finally:
+            intake.cancel()
+            self._drain_task.cancel()
+            await asyncio.gather(intake, self._drain_task, return_exceptions=True)
+
+    # --- upkeep --------------------------------------------------------------------------------------------------
+
+    async def _look_for_ever(self, store: SqliteStore) -> None:
+        """Keep the figures that metrics export: their reader is a thread, which must not look into the store."""
+        while True:
+            with contextlib.suppress(StoreError):
+                self._depth = await store.depth()
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    async def _clean_for_ever(self, store: SqliteStore, calls: Calls) -> None:
+        while True:
+            await self._clock.sleep(JANITOR_EVERY_S)
+            try:
+                await _save_calls(store, calls)
+                await store.clean()
+            except StoreError as error:
+                log.warning("store not cleaned", extra={"cause": str(error)})
+
+
+def http_session() -> aiohttp.ClientSession:
+    """The one client for DingTalk's HTTP and WebSocket: proxy settings of the environment hold, cookies do not."""
+    return aiohttp.ClientSession(
+        trust_env=True,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
+        headers={"User-Agent": f"claw/{__version__}"},
+    )
+
+
+async def _save_calls(store: SqliteStore, calls: Calls) -> None:
+    taken = calls.take()
+    for month in list(taken):
+        try:
+            await store.add_calls(month, taken[month])
+        except StoreError:
+            calls.put_back(taken)
+            raise
+        del taken[month]
+
+
+async def _within(what: str, closing: Coroutine[Any, Any, None]) -> None:
+    """One closing step, bounded: a step that hangs or fails must not keep the others from closing."""
+    try:
+        async with asyncio.timeout(CLOSING_PATIENCE_S):
+            await closing
+    except Exception as error:  # noqa: BLE001 - every later step must still run
+        log.warning("not closed in order", extra={"part": what, "cause": str(error) or type(error).__name__})
+
+
+def serve(settings: Settings, run: Callable[[], Coroutine[Any, Any, Exit]] | None = None) -> int:
+    """Run one claw (or what `run` makes around it) in this process to its end; returns the exit code."""
+    secrets = (settings.dingtalk.client_secret, settings.model.api_key, settings.http.admin_token)
+    logs.configure(settings.logs.level, settings.logs.format, secrets)
+    for warning in settings.warnings:
+        log.warning(warning)
+    providers = telemetry.setup()
+    try:
+        return int(asyncio.run((run or App(settings).run)()))
+    except SettingsError as error:
+        complain(error)
+        return int(Exit.SETTINGS)
+    except Exception:
+        log.critical("claw ended by a fault of its own", exc_info=True)
+        return int(Exit.INTERNAL)
+    finally:
+        providers.shutdown()

@@ -1,0 +1,75 @@
+"""Accepting a message: known or new, durable, and only then acked.
+
+Order of events: a `process` span opens at the moment the frame was read; `inbox.put` commits the message with that
+span's context; the ack goes out on the socket that the frame came from; the span ends. A repeat is acked again and
+dropped. Where the store fails there is no ack: DingTalk's repeat after 60 s is the second chance.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+from opentelemetry import context
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from claw import telemetry
+from claw.errors import StoreError
+from claw.messages import Delivery, Inbound, hashed
+from claw.store.ports import Inbox
+from claw.turn.commands import is_urgent
+
+log: Final = logging.getLogger(__name__)
+
+_FIXED: Final = {
+    telemetry.MESSAGING_SYSTEM: "dingtalk",
+    telemetry.MESSAGING_OPERATION_NAME: "process",
+    telemetry.MESSAGING_OPERATION_TYPE: "process",
+    telemetry.MESSAGING_DESTINATION_NAME: "dingtalk.robot",
+}
+
+
+def lane_of(inbound: Inbound) -> str:
+    """The queue in which a message waits: its conversation's, or one of its own where it must not wait."""
+    if is_urgent(inbound):
+        return f"{inbound.conversation_key}!{inbound.msg_id}"
+    return inbound.conversation_key
+
+
+class Acceptance:
+    """Takes messages off sockets into the inbox; handed to the stream room as its `deliver`."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    async def __call__(self, delivery: Delivery) -> None:
+        inbound = delivery.inbound
+        attributes: dict[str, str | float] = {
+            **_FIXED,
+            telemetry.MESSAGING_MESSAGE_ID: inbound.msg_id,
+            telemetry.CLAW_CONVERSATION: hashed(inbound.conversation_key),
+            telemetry.CLAW_SENDER: hashed(inbound.sender.key),
+        }
+        if inbound.created_at:
+            attributes[telemetry.CLAW_DELIVERY_LAG_MS] = round((delivery.read_at - inbound.created_at) * 1000)
+        with telemetry.tracer.start_as_current_span(
+            telemetry.SPAN_PROCESS,
+            context.Context(),
+            SpanKind.CONSUMER,
+            attributes,
+            start_time=int(delivery.read_at * 1e9),
+        ) as span:
+            try:
+                new = await self._inbox.put(
+                    inbound, lane=lane_of(inbound), trace=telemetry.inject(), urgent=is_urgent(inbound)
+                )
+            except StoreError as error:
+                span.set_status(Status(StatusCode.ERROR, "not stored"))
+                span.set_attribute(telemetry.ERROR_TYPE, type(error).__name__)
+                log.error("message not stored, hence not acked: DingTalk may repeat it", extra={"cause": str(error)})
+                return
+            span.set_attribute(telemetry.CLAW_DUPLICATE, not new)
+            await delivery.acknowledge()
+            telemetry.ack_duration.record(max(0.0, time.time() - delivery.read_at))
+            log.debug("message accepted", extra={"duplicate": not new})

@@ -1,0 +1,248 @@
+"""A message becomes an answer: what the model is told, what history keeps, and what claw answers by itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claw.errors import MediaError, ModelError, ModelFault
+from claw.messages import Answer, Inbound, Language, Media, MediaKind, Outcome, Secret, Turn
+from claw.settings import Dialogue
+from claw.store.sqlite import SqliteStore
+from claw.turn import texts
+from claw.turn.conversation import Conversations, remedy_of
+from claw.turn.llm import Completion
+from tests.messages import inbound
+
+
+class Parrot:
+    """A model that answers with a fixed text and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Sequence[dict[str, Any]]] = []
+        self.users: list[str] = []
+        self.shortened: Sequence[dict[str, Any]] | None = None
+        self.completion = Completion(text="fine", finish_reason="stop", usage=None, model="parrot", cut=False)
+
+    async def ask(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        user: str,
+        shorten: Callable[[], Sequence[dict[str, Any]] | None] | None = None,
+    ) -> Completion:
+        self.asked.append(messages)
+        self.users.append(user)
+        self.shortened = shorten() if shorten else None
+        return self.completion
+
+
+class House:
+    """Conversations over a real store and a parrot."""
+
+    def __init__(self, store: SqliteStore, settings: Dialogue, *, stoppable: bool = False) -> None:
+        self.store = store
+        self.model = Parrot()
+        self.stopped: list[str] = []
+        self.pictures: list[str] | MediaError = ["data:image/png;base64,AAAA"]
+
+        async def pictures(message: Inbound) -> list[str]:
+            if isinstance(self.pictures, MediaError):
+                raise self.pictures
+            return self.pictures
+
+        async def status(language: Language) -> str:
+            return f"status in {language}"
+
+        def stop(lane: str) -> bool:
+            self.stopped.append(lane)
+            return stoppable
+
+        self.talk = Conversations(
+            settings,
+            model=self.model,
+            history=store,
+            language=Language.ZH,
+            pictures=pictures,
+            status=status,
+            stop=stop,
+        )
+
+    async def say(self, message: Inbound) -> Answer:
+        """Answer a message, and keep its turn as the worker would."""
+        answer = await self.talk.answer(message)
+        if answer.turn is not None:
+            await self.store.put(message, lane=message.conversation_key, trace={})
+            lease = await self.store.claim("test", 30)
+            assert lease is not None
+            await self.store.ack(lease, answer.turn)
+        return answer
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "claw.db")
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def test_history_and_prompt_reach_the_model(store: SqliteStore) -> None:
+    """The model is told the system prompt, then the earlier turns in order, then the message."""
+    house = House(store, Dialogue(system_prompt="be brief"))
+    await house.say(inbound("one"))
+    answer = await house.say(inbound("two"))
+    assert answer == Answer("fine", Outcome.ANSWERED, turn=Turn("dingfakeclient:cidA", "two", "fine"))
+    assert house.model.asked[-1] == [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "fine"},
+        {"role": "user", "content": "two"},
+    ]
+
+
+async def test_window_is_bounded(store: SqliteStore) -> None:
+    """No more than CLAW_HISTORY_TURNS earlier turns are told, the newest ones."""
+    house = House(store, Dialogue(history_turns=2))
+    for text in ("a", "b", "c", "d"):
+        await house.say(inbound(text))
+    assert [m["content"] for m in house.model.asked[-1] if m["role"] == "user"] == ["b", "c", "d"]
+
+
+async def test_gateway_keeps_the_session(store: SqliteStore) -> None:
+    """With CLAW_HISTORY_TURNS=0 the model gets the system prompt and the newest message only (OPENCLAW: history)."""
+    house = House(store, Dialogue(system_prompt="p", history_turns=0))
+    await house.say(inbound("one"))
+    await house.say(inbound("two"))
+    assert [m["content"] for m in house.model.asked[-1]] == ["p", "two"]
+
+
+async def test_conversations_do_not_mix(store: SqliteStore) -> None:
+    """What was said in one conversation is never told in another, and their `user` differs."""
+    house = House(store, Dialogue())
+    await house.say(inbound("secret of A", chat="cidA"))
+    await house.say(inbound("hello", chat="cida"))
+    assert [m["content"] for m in house.model.asked[-1]] == ["hello"]
+    assert len(set(house.model.users)) == 2
+
+
+async def test_user_is_a_stable_hash_until_new(store: SqliteStore) -> None:
+    """`user` is lower-case hex, the same over turns, and another after /new, which also empties the history."""
+    house = House(store, Dialogue())
+    await house.say(inbound("one"))
+    await house.say(inbound("two"))
+    assert (await house.say(inbound("/new"))).outcome is Outcome.COMMAND
+    await house.say(inbound("three"))
+    first, second, third = house.model.users
+    assert first == second != third
+    assert all(c in "0123456789abcdef" for c in first + third)
+    assert [m["content"] for m in house.model.asked[-1]] == ["three"]
+
+
+async def test_shortened_keeps_the_newest(store: SqliteStore) -> None:
+    """When the context overflows, the newest quarter of the turns is kept, and the message itself always."""
+    house = House(store, Dialogue(history_turns=8))
+    for number in range(9):
+        await house.say(inbound(str(number)))
+    assert house.model.shortened is not None
+    assert [m["content"] for m in house.model.shortened if m["role"] == "user"] == ["6", "7", "8"]
+
+
+async def test_nothing_to_shorten(store: SqliteStore) -> None:
+    """A first message that is too long cannot be shortened."""
+    house = House(store, Dialogue())
+    await house.say(inbound("long"))
+    assert house.model.shortened is None
+
+
+async def test_pictures_are_data_urls(store: SqliteStore) -> None:
+    """A picture reaches the model as a data URL, and history keeps a mark in its place (OPENCLAW: images)."""
+    house = House(store, Dialogue())
+    message = inbound("what is it?", msgtype="richText", media=(Media(MediaKind.PICTURE, Secret("dc1")),))
+    answer = await house.say(message)
+    assert house.model.asked[-1][-1]["content"] == [
+        {"type": "text", "text": "what is it?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+    ]
+    assert answer.turn == Turn("dingfakeclient:cidA", "what is it? [picture]", "fine")
+
+
+async def test_lost_picture_is_told(store: SqliteStore) -> None:
+    """A picture that cannot be fetched costs no model call, and the person is asked to send it again."""
+    house = House(store, Dialogue())
+    house.pictures = MediaError("expired")
+    answer = await house.say(inbound("", msgtype="picture", media=(Media(MediaKind.PICTURE, Secret("dc1")),)))
+    assert answer.text == texts.PICTURE_LOST[Language.ZH]
+    assert house.model.asked == []
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (inbound(""), texts.NO_TEXT),
+        (inbound("", msgtype="unknownMsgType"), texts.UNREADABLE),
+        (inbound("", msgtype="video", media=(Media(MediaKind.VIDEO, Secret("dc")),)), texts.UNREADABLE),
+        (inbound("", quota_exhausted=True), texts.QUOTA_EXHAUSTED),
+    ],
+)
+async def test_empty_text_is_never_sent(store: SqliteStore, message: Inbound, text: dict[Language, str]) -> None:
+    """A message without words costs no model call (OPENCLAW: empty text is a 400), and gets a hint that helps."""
+    house = House(store, Dialogue())
+    assert (await house.say(message)).text == text[Language.ZH]
+    assert house.model.asked == []
+
+
+async def test_file_is_named(store: SqliteStore) -> None:
+    """The model is told the name of a file that it cannot read."""
+    house = House(store, Dialogue())
+    await house.say(inbound("", msgtype="file", media=(Media(MediaKind.FILE, Secret("dc"), "report v2.pdf"),)))
+    assert "report v2.pdf" in house.model.asked[-1][-1]["content"]
+
+
+async def test_quoted_text_is_told(store: SqliteStore) -> None:
+    """What a message replies to is told with it, marked as a quote."""
+    house = House(store, Dialogue())
+    await house.say(inbound("what does this mean?", quoted="E = mc2\nso it goes"))
+    said = house.model.asked[-1][-1]["content"]
+    assert "> E = mc2\n> so it goes" in said
+    assert said.endswith("what does this mean?")
+
+
+async def test_cut_answer_is_told(store: SqliteStore) -> None:
+    """finish_reason length is told to the person, and not kept as the model's words."""
+    house = House(store, Dialogue())
+    house.model.completion = Completion(text="half", finish_reason="length", usage=None, model="m", cut=True)
+    answer = await house.say(inbound("你好"))
+    assert answer.text == "half\n\n" + texts.CUT[Language.ZH]
+    assert answer.turn is not None
+    assert answer.turn.assistant == "half"
+
+
+async def test_stop_interrupts_its_own_conversation(store: SqliteStore) -> None:
+    """/stop names the lane of its conversation, and says whether something was running there."""
+    running = House(store, Dialogue(), stoppable=True)
+    assert (await running.say(inbound("/stop"))).text == texts.STOPPED[Language.ZH]
+    assert running.stopped == ["dingfakeclient:cidA"]
+    assert (await House(store, Dialogue()).say(inbound("/stop"))).text == texts.NOTHING_TO_STOP[Language.ZH]
+
+
+@pytest.mark.parametrize(
+    ("said", "language"), [("hello there", Language.EN), ("你好", Language.ZH), ("42", Language.ZH)]
+)
+async def test_apology_in_the_language_of_the_person(store: SqliteStore, said: str, language: Language) -> None:
+    """A person is told of a failure in the language that they write, in a text that fits the fault."""
+    house = House(store, Dialogue())
+    apology = house.talk.apology(inbound(said), ModelError(ModelFault.BUSY, "429 from the server"))
+    assert apology.text.startswith(texts.FAILURES[ModelFault.BUSY][language])
+    assert apology.outcome is Outcome.FAILED
+    assert "429 from the server" in apology.error
+
+
+@pytest.mark.parametrize("fault", list(ModelFault))
+def test_every_fault_has_words(fault: ModelFault) -> None:
+    """No fault of the model leaves a person or an operator without a sentence."""
+    assert set(texts.FAILURES[fault]) == set(Language)
+    assert remedy_of(ModelError(fault, "cause"))
