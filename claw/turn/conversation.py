@@ -9,6 +9,7 @@ raised as ModelError; `apology` makes the answer that a person gets when it is g
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -28,6 +29,8 @@ TURN_KEPT_CHARS: Final = 20_000
 """Characters of one side of an exchange that history keeps: a pasted book would push everything else out."""
 SHORTENED_TO: Final = 4
 """When the model's context overflows, one in so many of the turns is kept: the newest."""
+
+_THOUGHTS: Final = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 
 Message = dict[str, Any]
 
@@ -117,7 +120,7 @@ class Conversations:
             user=hashed(f"{memory}:{epoch}"),
             shorten=lambda: self._shortened(turns, said, pictures),
         )
-        text = completion.text.strip()
+        text = spoken(completion.text)
         kept = Turn(memory, self._kept(said, pictures, language), text[:TURN_KEPT_CHARS])
         if completion.cut:
             text += "\n\n" + texts.CUT[language]
@@ -170,6 +173,12 @@ class Conversations:
         if trace:
             text += texts.REFERENCE[language].format(trace=trace)
         return Answer(text, Outcome.FAILED, error=f"{type(error).__name__}: {error}"[:500])
+
+
+def spoken(text: str) -> str:
+    """An answer without the thoughts that some open models say aloud before it, in `<think>`."""
+    said = _THOUGHTS.sub("", text, count=1).strip()
+    return said or text.strip()
 
 
 def remedy_of(error: Exception) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.async_api import ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import ConsoleMessage, Page, expect
+
+from tests.browser import MARKS, opened
 
 from .client import FakeRobot, until
 
@@ -16,23 +16,7 @@ if TYPE_CHECKING:
 
     from claw.emulator import Emulator
 
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-TIMEOUT = 20_000
-"""Milliseconds that the browser gets for anything."""
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not pathlib.Path(CHROMIUM).exists(), reason="no Chromium; name one in CHROMIUM"),
-]
+pytestmark = MARKS
 
 
 def _is_complaint(message: ConsoleMessage) -> bool:
@@ -44,17 +28,12 @@ def _is_complaint(message: ConsoleMessage) -> bool:
 async def page(emu: Emulator) -> AsyncIterator[Page]:
     """The emulator's page, in Chinese; anything that the browser complains about fails the test."""
     complaints: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        page = await browser.new_page(viewport={"width": 1280, "height": 800}, locale="zh-CN")
-        page.set_default_timeout(TIMEOUT)
-        expect.set_options(timeout=TIMEOUT)
+    async with opened("about:blank") as page:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: complaints.append(message.text) if _is_complaint(message) else None)
         await page.goto(emu.url)
         await expect(page.locator("#person option").first).to_be_attached()
         yield page
-        await browser.close()
     assert complaints == []
 
 

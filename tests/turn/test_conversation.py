@@ -13,7 +13,7 @@ from claw.messages import Answer, Inbound, Language, Media, MediaKind, Outcome, 
 from claw.settings import Dialogue
 from claw.store.sqlite import SqliteStore
 from claw.turn import texts
-from claw.turn.conversation import Conversations, remedy_of
+from claw.turn.conversation import Conversations, remedy_of, spoken
 from claw.turn.llm import Completion
 from tests.messages import inbound
 
@@ -219,6 +219,21 @@ async def test_cut_answer_is_told(store: SqliteStore) -> None:
     assert answer.text == "half\n\n" + texts.CUT[Language.ZH]
     assert answer.turn is not None
     assert answer.turn.assistant == "half"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<think>\nhm\n</think>\n\n42", "42"),
+        ("  <think></think>42", "42"),
+        ("<think>never closed", "<think>never closed"),
+        ("use the <think></think> tag", "use the <think></think> tag"),
+        ("plain", "plain"),
+    ],
+)
+def test_thoughts_are_not_answers(text: str, said: str) -> None:
+    """What a model thinks aloud before its answer is neither sent nor remembered."""
+    assert spoken(text) == said
 
 
 async def test_stop_interrupts_its_own_conversation(store: SqliteStore) -> None:

@@ -1,0 +1,119 @@
+"""The way to the model's server: TLS with an own CA, proxies, connections that went stale."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from claw import settings
+from claw.errors import ModelError, ModelFault
+from claw.messages import Secret
+from claw.turn.llm import Model
+from tests.turn.servers import ModelServer
+
+QUESTION = [{"role": "user", "content": "Hello?"}]
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@asynccontextmanager
+async def model_at(base_url: str) -> AsyncIterator[Model]:
+    model = Model(settings.Model(api_key=Secret("k"), base_url=base_url), history_kept_elsewhere=False)
+    try:
+        yield model
+    finally:
+        await model.close()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
+    """A certificate of localhost that is its own CA."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    path, key = tmp_path / "ca.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    command += " -addext subjectAltName=DNS:localhost -addext keyUsage=critical,digitalSignature,keyCertSign"
+    subprocess.run([*command.split(), "-keyout", str(key), "-out", str(path)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path, key)
+    return path, context
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+async def test_an_own_ca_is_trusted_by_name(
+    certificate: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSL_CERT_FILE makes a company's own CA good; without it the certificate's fault is told."""
+    path, context = certificate
+    async with ModelServer().serve(context) as server:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        async with model_at(server.base_url) as model:
+            with pytest.raises(ModelError) as caught:
+                await model.ask(QUESTION, user="u")
+        assert caught.value.fault is ModelFault.UNREACHABLE
+        assert "CERTIFICATE_VERIFY_FAILED" in caught.value.reason
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        async with model_at(server.base_url) as model:
+            assert (await model.ask(QUESTION, user="u")).text == "Hello there"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "variable", "line"),
+    [
+        ("http", "HTTP_PROXY", b"POST http://model.test/v1/chat/completions HTTP/1.1"),
+        ("https", "HTTPS_PROXY", b"CONNECT model.test:443 HTTP/1.1"),
+    ],
+)
+async def test_proxies_of_the_environment_hold(
+    scheme: str, variable: str, line: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model behind a proxy is asked through it; what the proxy refuses is told, without its password."""
+    lines = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.append((await reader.readline()).strip())
+        writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    async with listener:
+        port = listener.sockets[0].getsockname()[1]
+        monkeypatch.setenv(variable, f"http://user:hunter22@127.0.0.1:{port}")
+        async with model_at(f"{scheme}://model.test/v1") as model:
+            with pytest.raises(ModelError) as caught:
+                await model.ask(QUESTION, user="u")
+    assert lines == [line]
+    assert "403" in str(caught.value.reason)
+    assert "hunter22" not in str(caught.value)
+
+
+async def test_no_proxy_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that NO_PROXY names is asked directly."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with ModelServer().serve() as server, model_at(server.base_url) as model:
+        assert (await model.ask(QUESTION, user="u")).text == "Hello there"
+
+
+async def test_a_restarted_server_is_reached_again() -> None:
+    """A kept-alive connection that the server has closed meanwhile is not used for the next question."""
+    async with ModelServer().serve() as server:
+        base_url = server.base_url
+        async with model_at(base_url) as model:
+            await model.ask(QUESTION, user="u")
+            server.close_idle()
+            await asyncio.sleep(0.05)
+            assert (await model.ask(QUESTION, user="u")).text == "Hello there"
