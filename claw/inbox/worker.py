@@ -152,7 +152,7 @@ class Worker:
     async def _wait_for_work(self, *, full: bool) -> None:
         """Return when a claim may succeed: something came, something ended, or somebody asked for a drain."""
         waits = [
-            asyncio.create_task(self._inbox.wait(), name="worker-wait-inbox"),
+            asyncio.create_task(self._inbox.wait(urgent=full), name="worker-wait-inbox"),
             asyncio.create_task(self._slot_freed.wait(), name="worker-wait-slot"),
         ]
         try:

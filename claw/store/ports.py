@@ -23,15 +23,16 @@ HISTORY_KEPT_TURNS: Final = 100
 """Turns are kept for 90 days, the newest 100 of a conversation at most."""
 CALLS_KEPT_MONTHS: Final = 13
 CLAIMS_MAX: Final = 20
-"""A message that was claimed so often without an end kills its process: it is buried instead of claimed again."""
+"""A message that was claimed so often without an end kills its process: who claims it then gives it up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to work on one message until it runs out. `fence` grows with each claim of the message.
 
-    `attempts` counts the tries that failed before this one; `claims` the tries that began, this one included, so
-    that a message that kills its process can be told from one that is only unlucky.
+    `attempts` counts the failed tries of what is to be done now: to think, or, once an answer is saved, to send.
+    `claims` counts the claims, this one included, since the last that came to an orderly end: a message that kills its
+    process can so be told from one that is only unlucky.
     """
 
     seq: int
@@ -84,16 +85,16 @@ class Inbox(Protocol):
         """The oldest message that may be worked on, for `ttl` seconds; `urgent`: only one that was put so."""
         ...
 
-    async def wait(self) -> None:
-        """Return when a claim may have become possible: a hint, which may come early or for nothing."""
+    async def wait(self, *, urgent: bool = False) -> None:
+        """Return when such a claim may have become possible: a hint, which may come early or for nothing."""
         ...
 
     async def renew(self, lease: Lease, ttl: float) -> None:
-        """Hold the lease for `ttl` seconds from now."""
+        """Hold the lease for `ttl` seconds from now; also one that has run out, if nobody has claimed it since."""
         ...
 
     async def save_answer(self, lease: Lease, answer: Answer) -> None:
-        """Keep the answer durably, to be found in the next lease of this message."""
+        """Keep the answer durably, to be found in the next lease of this message; `attempts` counts afresh."""
         ...
 
     async def ack(self, lease: Lease, turn: Turn | None = None) -> None:

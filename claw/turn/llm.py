@@ -18,7 +18,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from opentelemetry.trace import Span, SpanKind, StatusCode
@@ -185,10 +185,11 @@ class Model:
             client = await self._ready()
             async with client.chat.completions.with_streaming_response.create(
                 model=self._settings.name,
-                messages=cast("Any", messages),
-                user=user,
+                # Beside the SDK's own fields, since it walks through those by their type annotations, word by word:
+                # that took a third of a round trip's CPU.
+                messages=[],
+                extra_body={"messages": messages, "user": user, "stream_options": {"include_usage": True}},
                 stream=True,
-                stream_options={"include_usage": True},
                 extra_headers={} if self._settings.api_key else _without_key(),
             ) as response:
                 parts = _parts(response)

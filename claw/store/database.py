@@ -1,0 +1,159 @@
+"""The database file: its lock, its settings and its schema. Used by the writer's thread only.
+
+The order of events: `lock` (one process, or StoreBusyError) -> `connect` (create, set, migrate) -> work -> close of
+the connection -> `unlock`. `connect` may be called again after a failure, under the same lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from claw.errors import StoreBusyError, StoreError, StoreSchemaError
+
+BUSY_TIMEOUT_S: Final = 1.0
+"""Seconds to wait for a reader from outside, such as an operator's `sqlite3`; no other writer gets past our lock."""
+FILE_MODE: Final = 0o600
+"""The file holds session webhooks, which are secrets for 90 minutes (PROTOCOL section 6.1)."""
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    # 1: the first schema. Small columns stand before large ones, so that a scan of them skips the bodies.
+    (
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+        "CREATE TABLE seen (key TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX seen_at ON seen (at)",
+        # AUTOINCREMENT: a number is never given twice, or a late lease could end another message.
+        """CREATE TABLE inbox (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            lane TEXT NOT NULL,
+            urgent INTEGER NOT NULL,
+            received_at REAL NOT NULL,
+            not_before REAL NOT NULL DEFAULT 0,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            fence INTEGER NOT NULL DEFAULT 0,
+            claims INTEGER NOT NULL DEFAULT 0,
+            key TEXT NOT NULL,
+            trace BLOB NOT NULL,
+            inbound BLOB NOT NULL,
+            answer BLOB
+        )""",
+        """CREATE TABLE dead (
+            id INTEGER PRIMARY KEY,
+            key TEXT NOT NULL,
+            attempts INTEGER NOT NULL,
+            received_at REAL NOT NULL,
+            buried_at REAL NOT NULL,
+            error BLOB NOT NULL,
+            inbound BLOB NOT NULL
+        )""",
+        "CREATE INDEX dead_buried_at ON dead (buried_at)",
+        # An epoch is kept for ever, one short row for each conversation that was ever forgotten: were it to fall
+        # back to 0, the session that was left would be taken up again.
+        "CREATE TABLE memory (name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE history (
+            memory TEXT NOT NULL,
+            seq INTEGER NOT NULL,
+            at REAL NOT NULL,
+            user BLOB NOT NULL,
+            assistant BLOB NOT NULL,
+            PRIMARY KEY (memory, seq)
+        )""",
+        "CREATE INDEX history_at ON history (at)",
+        """CREATE TABLE calls (
+            month TEXT NOT NULL,
+            api TEXT NOT NULL,
+            n INTEGER NOT NULL,
+            PRIMARY KEY (month, api)
+        ) WITHOUT ROWID""",
+    ),
+)
+"""Statement lists; number n brings a file from `user_version` n - 1 to n. Never edit one that was released."""
+
+
+class Database:
+    """One file, for one process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Take the file for this process; the lock goes with the process, however that ends.
+
+        It lies beside the database, since closing any descriptor of the database itself would drop SQLite's own
+        locks. It is never deleted: somebody could hold the deleted file while a third locks a new one.
+
+        Raises StoreBusyError where another holds it, StoreError where it cannot be made.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        except OSError as error:
+            raise StoreError(f"cannot lock the store {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise StoreBusyError(f"another process holds the store {self.path}") from error
+        except OSError as error:
+            os.close(lock)
+            raise StoreError(f"cannot lock the store {self.path}: {error.strerror}") from error
+        self._lock = lock
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def connect(self) -> sqlite3.Connection:
+        """Open the file, made and migrated where needed. Raises StoreSchemaError or StoreError."""
+        connection: sqlite3.Connection | None = None
+        try:
+            # Made by us, not by SQLite, so that it is never readable by others, not for a moment.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+            with contextlib.suppress(PermissionError):  # A volume may belong to somebody else; then it is theirs.
+                self.path.chmod(FILE_MODE)
+            connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            # auto_vacuum holds for a file without pages only, hence before WAL, which writes the first one.
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            migrate(connection)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, OSError | sqlite3.Error):
+                cause = error.strerror if isinstance(error, OSError) else words(error)
+                raise StoreError(f"cannot open the store {self.path}: {cause}") from error
+            raise
+        return connection
+
+
+def words(error: sqlite3.Error) -> str:
+    """What SQLite says, with the name of its code where it gives one."""
+    name = getattr(error, "sqlite_errorname", "")
+    return f"{error} ({name})" if name else str(error)
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+    """Bring the schema forward, each version in one transaction. Raises StoreSchemaError for a newer file."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(migrations):
+        raise StoreSchemaError(f"the store has schema {version}, this claw knows {len(migrations)} at most")
+    for number, statements in enumerate(migrations[version:], start=version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise

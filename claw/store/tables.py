@@ -1,0 +1,269 @@
+"""The SQL: one function for each thing that the store does to its tables, run in the writer's thread.
+
+Each takes the connection first and may be run again after a rollback, so none keeps anything outside of the file.
+Texts from outside are kept as bytes: they may hold half of a surrogate pair, which SQLite's TEXT cannot.
+Times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from claw.errors import StoreError
+from claw.messages import Answer, Inbound, Secret
+from claw.store.ports import DEAD_KEPT_MAX, HISTORY_KEPT_TURNS, SEEN_KEPT_S, DeadLetter
+
+CHUNK: Final = 500
+"""Rows that one `drop_*` removes at most, so that a cleaning never keeps a message waiting for long."""
+VACUUM_PAGES: Final = 256
+"""Free pages (of 4 KiB) given back to the file system in one step."""
+FREE_KEPT_PAGES: Final = 1024
+"""Free pages that stay in the file for the next burst."""
+
+
+def packed(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def unpacked(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
+
+
+def name(text: str) -> str:
+    """An identifier as SQLite can hold it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+# --- inbox --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a lease needs of a message beyond its place in the queue."""
+
+    inbound: Inbound
+    trace: Mapping[str, str]
+    answer: Answer | None = None
+
+
+class Put(NamedTuple):
+    """A row of the inbox, in the order of its columns in `put`."""
+
+    lane: str
+    urgent: bool
+    received_at: float
+    key: str
+    trace: bytes
+    inbound: bytes
+
+
+def put(connection: sqlite3.Connection, row: Put) -> int | None:
+    """The number of the new message; None where its key was seen within SEEN_KEPT_S."""
+    fresh = connection.execute(
+        "INSERT INTO seen (key, at) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET at = excluded.at WHERE at <= ?",
+        (row.key, row.received_at, row.received_at - SEEN_KEPT_S),
+    )
+    if not fresh.rowcount:
+        return None
+    return connection.execute(
+        "INSERT INTO inbox (lane, urgent, received_at, key, trace, inbound) VALUES (?, ?, ?, ?, ?, ?)", row
+    ).lastrowid
+
+
+Waiting = tuple[int, str, int, float, float, int, int, int]
+"""seq, lane, urgent, received_at, not_before, attempts, fence, claims."""
+
+
+def waiting(connection: sqlite3.Connection, after: int, limit: int) -> list[Waiting]:
+    """Messages beyond number `after`, in order, without their bodies. A negative `limit`: all."""
+    return connection.execute(
+        "SELECT seq, lane, urgent, received_at, not_before, attempts, fence, claims"
+        " FROM inbox WHERE seq > ? ORDER BY seq LIMIT ?",
+        (after, limit),
+    ).fetchall()
+
+
+def bodies(connection: sqlite3.Connection, seq: int, limit: int) -> dict[int, Body | None]:
+    """The bodies from number `seq` on; None for one that cannot be read."""
+    rows = connection.execute(
+        "SELECT seq, inbound, trace, answer FROM inbox WHERE seq >= ? ORDER BY seq LIMIT ?", (seq, limit)
+    )
+    return {number: _body(inbound, trace, answer) for number, inbound, trace, answer in rows}
+
+
+def _body(inbound: bytes, trace: bytes, answer: bytes | None) -> Body | None:
+    try:
+        return Body(
+            Inbound.from_json(unpacked(inbound)),
+            json.loads(trace),
+            None if answer is None else Answer.from_json(unpacked(answer)),
+        )
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def mark_claim(connection: sqlite3.Connection, seq: int, fence: int, claims: int) -> None:
+    connection.execute("UPDATE inbox SET fence = ?, claims = ? WHERE seq = ?", (fence, claims, seq))
+
+
+def save_answer(connection: sqlite3.Connection, seq: int, answer: bytes) -> None:
+    changed = connection.execute("UPDATE inbox SET answer = ?, attempts = 0 WHERE seq = ?", (answer, seq))
+    if not changed.rowcount:
+        raise StoreError("the message is no longer in the file")
+
+
+def release(connection: sqlite3.Connection, seq: int, not_before: float, failures: int) -> None:
+    connection.execute(
+        "UPDATE inbox SET not_before = ?, attempts = attempts + ?, fence = fence + 1, claims = 0 WHERE seq = ?",
+        (not_before, failures, seq),
+    )
+
+
+def ack(connection: sqlite3.Connection, seq: int, turn: tuple[str, bytes, bytes] | None, at: float) -> None:
+    """Remove the message, and append (memory, user, assistant) to its history.
+
+    Once: an earlier ack whose commit was reported as failed may have reached the disk all the same.
+    """
+    removed = connection.execute("DELETE FROM inbox WHERE seq = ?", (seq,))
+    if turn is None or not removed.rowcount:
+        return
+    memory, user, assistant = turn
+    connection.execute(
+        "INSERT INTO history (memory, seq, at, user, assistant)"
+        " SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3, ?4 FROM history WHERE memory = ?1",
+        (memory, at, user, assistant),
+    )
+    connection.execute(
+        "DELETE FROM history WHERE memory = ?1 AND seq <= (SELECT max(seq) FROM history WHERE memory = ?1) - ?2",
+        (memory, HISTORY_KEPT_TURNS),
+    )
+
+
+def bury(connection: sqlite3.Connection, seq: int, error: bytes, at: float) -> int:
+    """Move the message to the dead letters; how many were moved (0: it is not in the file)."""
+    row = connection.execute("SELECT inbound FROM inbox WHERE seq = ?", (seq,)).fetchone()
+    if row is None:
+        return 0
+    connection.execute(
+        "INSERT INTO dead (key, attempts, received_at, buried_at, error, inbound)"
+        " SELECT key, attempts, received_at, ?, ?, ? FROM inbox WHERE seq = ?",
+        (at, error, _without_webhook(row[0]), seq),
+    )
+    return connection.execute("DELETE FROM inbox WHERE seq = ?", (seq,)).rowcount
+
+
+def _without_webhook(inbound: bytes) -> bytes:
+    """What an operator may want to look at later, without the address by which anybody could answer."""
+    try:
+        message = Inbound.from_json(unpacked(inbound))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return inbound  # What it says cannot be told, hence nothing can be taken from it.
+    return packed(replace(message, webhook=Secret("")).to_json())
+
+
+def count_dead(connection: sqlite3.Connection) -> int:
+    (count,) = connection.execute("SELECT count(*) FROM dead").fetchone()
+    return int(count)
+
+
+def dead(connection: sqlite3.Connection, limit: int) -> list[DeadLetter]:
+    rows = connection.execute(
+        "SELECT key, error, attempts, received_at, buried_at FROM dead ORDER BY id DESC LIMIT ?", (limit,)
+    )
+    return [DeadLetter(key, unpacked(error), attempts, since, at) for key, error, attempts, since, at in rows]
+
+
+# --- history --------------------------------------------------------------------------------------------------
+
+
+def turns(connection: sqlite3.Connection, memory: str, limit: int) -> list[tuple[str, str]]:
+    """The newest `limit` exchanges, oldest first."""
+    rows = connection.execute(
+        "SELECT user, assistant FROM history WHERE memory = ? ORDER BY seq DESC LIMIT ?", (memory, limit)
+    ).fetchall()
+    return [(unpacked(user), unpacked(assistant)) for user, assistant in reversed(rows)]
+
+
+def epoch(connection: sqlite3.Connection, memory: str) -> int:
+    row = connection.execute("SELECT epoch FROM memory WHERE name = ?", (memory,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def forget(connection: sqlite3.Connection, memory: str) -> int:
+    connection.execute("DELETE FROM history WHERE memory = ?", (memory,))
+    connection.execute(
+        "INSERT INTO memory (name, epoch) VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET epoch = epoch + 1", (memory,)
+    )
+    return epoch(connection, memory)
+
+
+# --- ledger ---------------------------------------------------------------------------------------------------
+
+
+def add_calls(connection: sqlite3.Connection, month: str, counts: Iterable[tuple[str, int]]) -> None:
+    connection.executemany(
+        "INSERT INTO calls (month, api, n) VALUES (?, ?, ?) ON CONFLICT (month, api) DO UPDATE SET n = n + excluded.n",
+        [(month, api, n) for api, n in counts],
+    )
+
+
+def calls(connection: sqlite3.Connection, month: str) -> dict[str, int]:
+    return dict(connection.execute("SELECT api, n FROM calls WHERE month = ? ORDER BY api", (month,)))
+
+
+# --- upkeep -----------------------------------------------------------------------------------------------------
+
+
+def probe(connection: sqlite3.Connection, at: float) -> None:
+    """A write that harms nobody."""
+    connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('probe', ?)", (at,))
+
+
+def drop_seen(connection: sqlite3.Connection, before: float) -> int:
+    """How many were dropped; CHUNK: there may be more. So for each `drop_*`."""
+    return connection.execute(
+        "DELETE FROM seen WHERE key IN (SELECT key FROM seen WHERE at <= ? LIMIT ?)", (before, CHUNK)
+    ).rowcount
+
+
+def drop_history(connection: sqlite3.Connection, before: float) -> int:
+    return connection.execute(
+        "DELETE FROM history WHERE rowid IN (SELECT rowid FROM history WHERE at <= ? LIMIT ?)", (before, CHUNK)
+    ).rowcount
+
+
+def drop_dead(connection: sqlite3.Connection, before: float) -> int:
+    """Those buried before a time, and the oldest beyond DEAD_KEPT_MAX."""
+    return connection.execute(
+        "DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE buried_at <= ?1"
+        " OR id <= (SELECT id FROM dead ORDER BY id DESC LIMIT 1 OFFSET ?2) ORDER BY id LIMIT ?3)",
+        (before, DEAD_KEPT_MAX, CHUNK),
+    ).rowcount
+
+
+def drop_calls(connection: sqlite3.Connection, before: str) -> int:
+    return connection.execute("DELETE FROM calls WHERE month < ?", (before,)).rowcount
+
+
+def shrink(connection: sqlite3.Connection) -> bool:
+    """Give some free pages back to the file system; False when enough was given. Outside of a transaction only."""
+    free = _free_pages(connection)
+    if free <= FREE_KEPT_PAGES:
+        return False
+    # Each step of this pragma frees one page and yields a row without columns: `execute` stops at the first.
+    connection.executescript(f"PRAGMA incremental_vacuum({min(VACUUM_PAGES, free - FREE_KEPT_PAGES)})")
+    return _free_pages(connection) < free  # A file that was not made by us may have no auto_vacuum.
+
+
+def _free_pages(connection: sqlite3.Connection) -> int:
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    return int(free)
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Move the WAL into the file and empty it. Outside of a transaction only; a reader from outside may prevent it."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

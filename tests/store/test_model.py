@@ -1,0 +1,232 @@
+"""The inbox against a simple model, in any order of events: crashes, lost leases and failing commits among them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from claw.errors import LeaseLostError
+from claw.messages import Answer, Outcome, Turn
+from claw.store.ports import Lease
+from claw.store.sqlite import SqliteStore
+from claw.store.writer import Kind
+from tests.clock import FakeClock
+from tests.store.contract import TTL, inbound
+
+
+@dataclass
+class Message:
+    """What the model knows of a message that was put and is not yet acked."""
+
+    number: int
+    lane: str
+    held_until: float = 0.0
+    rests_until: float = 0.0
+    fence: int | None = None
+    attempts: int = 0
+    claims: int = 0
+    answer: Answer | None = None
+
+
+class InboxMachine(RuleBasedStateMachine):
+    """The store says what the model says, whatever happens in between."""
+
+    leases = Bundle("leases")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.clock = FakeClock()
+        self.runner = asyncio.Runner()
+        self.store = self.opened()
+        self.messages: list[Message] = []
+        self.seen: set[int] = set()
+        self.said: dict[str, list[str]] = {}
+        self.dead: list[str] = []
+
+    def opened(self) -> SqliteStore:
+        async def start() -> SqliteStore:
+            store = SqliteStore(self.folder / "claw.db", clock=self.clock)
+            await store.open()
+            return store
+
+        return self.runner.run(start())
+
+    def teardown(self) -> None:
+        self.runner.run(self.store.close())
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+    @property
+    def now(self) -> float:
+        return self.clock.monotonic()
+
+    def owned(self, lease: Lease | None) -> Message | None:
+        if lease is None:
+            return None
+        return next(
+            (m for m in self.messages if (f"msg{m.number}", m.fence) == (lease.inbound.msg_id, lease.fence)), None
+        )
+
+    @rule(number=st.integers(0, 15), lane=st.sampled_from("abc"))
+    def put(self, number: int, lane: str) -> None:
+        fresh = self.runner.run(self.store.put(inbound(number), lane=lane, trace={}))
+        assert fresh == (number not in self.seen)
+        if fresh:
+            self.seen.add(number)
+            self.messages.append(Message(number, lane))
+
+    @rule(numbers=st.lists(st.integers(0, 15), min_size=2, max_size=5))
+    def put_together(self, numbers: list[int]) -> None:
+        """Puts of one batch, with repeats within it."""
+
+        async def together() -> list[bool]:
+            return await asyncio.gather(*(self.store.put(inbound(n), lane="a", trace={}) for n in numbers))
+
+        for number, fresh in zip(numbers, self.runner.run(together()), strict=True):
+            assert fresh == (number not in self.seen)
+            if fresh:
+                self.seen.add(number)
+                self.messages.append(Message(number, "a"))
+
+    @rule(target=leases)
+    def claim(self) -> Lease | None:
+        free = None
+        lanes: set[str] = set()
+        for message in self.messages:
+            if message.lane not in lanes and max(message.held_until, message.rests_until) <= self.now:
+                free = message
+                break
+            lanes.add(message.lane)
+        lease = self.runner.run(self.store.claim("model", TTL))
+        if free is None:
+            assert lease is None
+            return None
+        assert lease is not None
+        free.claims += 1
+        assert lease.inbound == inbound(free.number)
+        assert (lease.lane, lease.attempts, lease.claims) == (free.lane, free.attempts, free.claims)
+        assert lease.answer == free.answer
+        assert free.fence is None or lease.fence > free.fence
+        free.fence = lease.fence
+        free.held_until = self.now + TTL
+        return lease
+
+    @rule(lease=leases, text=st.text(max_size=3))
+    def save_answer(self, lease: Lease | None, text: str) -> None:
+        if lease is None:
+            return
+        answer = Answer(text, Outcome.ANSWERED)
+        message = self.owned(lease)
+        if message is None:
+            with pytest.raises(LeaseLostError):
+                self.runner.run(self.store.save_answer(lease, answer))
+        else:
+            self.runner.run(self.store.save_answer(lease, answer))
+            message.answer, message.attempts = answer, 0
+
+    @rule(lease=leases)
+    def ack(self, lease: Lease | None) -> None:
+        if lease is None:
+            return
+        message = self.owned(lease)
+        turn = Turn(lease.lane, lease.inbound.msg_id, "answer")
+        if message is None:
+            with pytest.raises(LeaseLostError):
+                self.runner.run(self.store.ack(lease, turn))
+        else:
+            self.runner.run(self.store.ack(lease, turn))
+            self.messages.remove(message)
+            self.said.setdefault(lease.lane, []).append(lease.inbound.msg_id)
+
+    @rule(lease=leases, delay=st.sampled_from([0.0, 5.0]), failed=st.booleans())
+    def release(self, lease: Lease | None, delay: float, failed: bool) -> None:
+        if lease is None:
+            return
+        message = self.owned(lease)
+        if message is None:
+            with pytest.raises(LeaseLostError):
+                self.runner.run(self.store.release(lease, delay, failed=failed))
+        else:
+            self.runner.run(self.store.release(lease, delay, failed=failed))
+            message.held_until, message.rests_until = 0.0, self.now + delay
+            message.attempts += failed
+            message.claims = 0
+            message.fence = lease.fence + 1
+
+    @rule(lease=leases)
+    def bury(self, lease: Lease | None) -> None:
+        if lease is None:
+            return
+        message = self.owned(lease)
+        if message is None:
+            with pytest.raises(LeaseLostError):
+                self.runner.run(self.store.bury(lease, "cause"))
+        else:
+            self.runner.run(self.store.bury(lease, "cause"))
+            self.messages.remove(message)
+            self.dead.insert(0, lease.inbound.key)
+
+    @rule(lane=st.sampled_from("abc"))
+    def forget(self, lane: str) -> None:
+        epoch = self.runner.run(self.store.epoch(lane))
+        assert self.runner.run(self.store.forget(lane)) == epoch + 1
+        self.said.pop(lane, None)
+
+    @rule(seconds=st.sampled_from([1.0, 6.0, TTL + 1]))
+    def time_goes_on(self, seconds: float) -> None:
+        self.runner.run(self.clock.advance(seconds))
+
+    @rule()
+    def crash(self) -> None:
+        """The next process finds everything that was told, and no lease."""
+        self.runner.run(self.store.close())
+        self.store = self.opened()
+        for message in self.messages:
+            message.held_until = 0.0
+
+    @rule(number=st.integers(0, 15))
+    def a_commit_fails(self, number: int) -> None:
+        """A batch that fails changes nothing, for anybody in it, and the next is fine."""
+
+        async def together() -> tuple[object, object]:
+            def spoil(connection: object) -> None:
+                raise __import__("sqlite3").OperationalError("disk I/O error")
+
+            hurt = asyncio.create_task(self.store.put(inbound(number), lane="a", trace={}))
+            await asyncio.sleep(0)
+            return await asyncio.gather(
+                self.store._writer.submit(spoil, kind=Kind.PROMPT), hurt, return_exceptions=True
+            )
+
+        spoilt, put = self.runner.run(together())
+        assert isinstance(spoilt, Exception)
+        if put is True:  # The thread was quick and took it in a batch of its own.
+            self.seen.add(number)
+            self.messages.append(Message(number, "a"))
+
+    @invariant()
+    def depth_agrees(self) -> None:
+        depth = self.runner.run(self.store.depth())
+        held = sum(message.held_until > self.now for message in self.messages)
+        assert (depth.pending, depth.leased, depth.dead) == (len(self.messages), held, len(self.dead))
+
+    @invariant()
+    def memory_agrees(self) -> None:
+        for lane in "abc":
+            turns = self.runner.run(self.store.turns(lane, 100))
+            assert [turn.user for turn in turns] == self.said.get(lane, [])
+
+
+InboxMachine.TestCase.settings = settings(
+    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestInbox = InboxMachine.TestCase
