@@ -81,6 +81,7 @@ class Bot:
         if self._sdk is not None:
             self._sdk.kill()
             await self._sdk.wait()
+        self.emulator.act("thaw")  # A frozen connection does not see that its other end has gone.
         async with asyncio.timeout(10):
             while self.emulator.connections:
                 await asyncio.sleep(0.01)

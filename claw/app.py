@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,10 +29,10 @@ from claw import __version__, logs, telemetry
 from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
 from claw.inbox.accept import Acceptance
 from claw.inbox.worker import Worker
-from claw.messages import Check, Language
+from claw.messages import Check
 from claw.ops.health import Health
 from claw.ops.server import Scope, Server
-from claw.ops.status import Status
+from claw.ops.status import Status, month_of
 from claw.reply.call import BILLABLE, Api, Calls
 from claw.reply.media import Pictures
 from claw.reply.openapi import OpenApi
@@ -42,9 +44,10 @@ from claw.store.ports import Depth
 from claw.store.sqlite import SqliteStore
 from claw.stream.gateway import Gateway
 from claw.stream.supervisor import Supervisor
-from claw.turn import texts
+from claw.turn.access import Door
 from claw.turn.conversation import Conversations, remedy_of
 from claw.turn.llm import Model
+from claw.turn.orders import Levers, Orders
 
 log: Final = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ STORE_LOCK_PATIENCE_S: Final = 15.0
 JANITOR_EVERY_S: Final = 60.0
 """Seconds between two cleanings of the store and two savings of the call counts."""
 LOOK_EVERY_S: Final = 5.0
+SWITCH_INTERVAL_S: Final = 0.0005
 CLOSING_PATIENCE_S: Final = 2.0
 """Seconds beyond the drain that each closing step may take before it is left behind."""
 
@@ -71,6 +75,7 @@ class House:
     """The parts, built and not yet started."""
 
     store: SqliteStore
+    door: Door
     worker: Worker
     supervisor: Supervisor
     model: Model
@@ -143,27 +148,40 @@ class App:
         sender = Sender(Webhook(http, endpoints, calls), openapi, settings.logs.language, clock)
         model = Model(settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock)
 
-        async def described(language: Language) -> str:
+        async def figures() -> dict[str, object]:
             depth = await store.depth()
-            return texts.STATUS[language].format(
-                model=settings.model.name,
-                stream=supervisor.check().state,
-                pending=depth.pending - depth.leased,
-                turns=worker.running,
-                version=__version__,
-            )
+            counted_now = await counted(month_of(clock.wall()))
+            return {
+                "model": settings.model.name,
+                "stream": supervisor.check().state,
+                "pending": depth.pending - depth.leased,
+                "turns": worker.running,
+                "dead": depth.dead,
+                "calls": sum(count for api, count in counted_now.items() if api in BILLABLE),
+                "version": __version__,
+            }
 
-        def stopped(lane: str) -> bool:
-            return worker.stop(lane)
+        async def counted(month: str) -> Mapping[str, int]:
+            kept = Counter(await store.calls(month))
+            kept.update(calls.peek().get(month, {}))
+            return kept
 
+        def stopped(session: str) -> bool:
+            return worker.stop(session)
+
+        def restarted(scope: str) -> bool:
+            return self._restart(Scope(scope), supervisor)
+
+        door = Door(settings.access, store, clock)
+        levers = Levers(stopped, restarted, figures, settings.model.name)
         conversations = Conversations(
             settings.conversation,
             model=model,
             history=store,
+            door=door,
+            orders=Orders(door, store, store, levers, clock),
             language=settings.logs.language,
             pictures=Pictures(http, openapi, endpoints).of,
-            status=described,
-            stop=stopped,
         )
         worker = Worker(
             store,
@@ -176,7 +194,9 @@ class App:
             clock=clock,
         )
         gateway = Gateway(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock=clock)
-        supervisor = Supervisor(settings.stream, gateway, http, Acceptance(store), clock)
+        supervisor = Supervisor(
+            settings.stream, gateway, http, Acceptance(store, settings.conversation.group_session), clock
+        )
 
         async def store_check() -> Check:
             try:
@@ -184,11 +204,6 @@ class App:
             except StoreError as error:
                 return Check(ok=False, state="FAILING", reason=str(error))
             return Check(ok=True, state="OPEN")
-
-        async def counted(month: str) -> Mapping[str, int]:
-            kept = Counter(await store.calls(month))
-            kept.update(calls.peek().get(month, {}))
-            return kept
 
         health = Health(clock)
         health.add("stream", supervisor.check)
@@ -202,6 +217,7 @@ class App:
             calls=counted,
             dead=store.dead,
             free=set(Api) - BILLABLE,
+            more={"access": door.report},
             clock=clock,
         )
         server = Server(
@@ -216,12 +232,13 @@ class App:
         telemetry.gauge("claw.inbox.depth", "{message}", "Messages not yet answered", lambda: self._depth.pending)
         telemetry.gauge("claw.inbox.oldest_age", "s", "Age of the oldest message", lambda: self._depth.oldest_age)
 
-        return House(store, worker, supervisor, model, calls, health, server)
+        return House(store, door, worker, supervisor, model, calls, health, server)
 
     # --- serving -------------------------------------------------------------------------------------------------
 
     async def _serve(self, house: House, leaving: asyncio.Future[Exit]) -> Exit:
         settings, server, health = self._settings, house.server, house.health
+        await house.door.begin()
         await server.start()
         health.start()
         self.port = server.port
@@ -231,7 +248,7 @@ class App:
             self._own("stream", house.supervisor.run(), health)
             self._own("janitor", self._clean_for_ever(house.store, house.calls), health)
             self._own("gauges", self._look_for_ever(house.store), health)
-            warming = asyncio.create_task(house.model.warm(), name="model-warming")
+            warming = asyncio.create_task(self._warm(house.model), name="warming")
             if self._on_serving is not None:
                 self._on_serving()
             code = await leaving
@@ -249,6 +266,16 @@ class App:
             await _within("model", house.model.close())
             await _within("http surface", server.stop())
             await health.stop()
+
+    @staticmethod
+    async def _warm(model: Model) -> None:
+        """Load what the first question needs, and take all that is loaded out of the garbage collector's rounds.
+
+        Modules make up nearly all of our objects and never become garbage; walking over them held up acks for 30 ms.
+        """
+        await model.warm()
+        gc.collect()
+        gc.freeze()
 
     def _own(self, name: str, work: Coroutine[Any, Any, None], health: Health) -> None:
         """Start a task that must live as long as we do; its end before we leave is a fault that a restart cures."""
@@ -368,6 +395,9 @@ def serve(settings: Settings, run: Callable[[], Coroutine[Any, Any, Exit]] | Non
     for warning in settings.warnings:
         log.warning(warning)
     providers = telemetry.setup()
+    # The store's thread needs the interpreter for microseconds at a time, several times for each commit, and an ack
+    # waits for it: with CPython's 5 ms those turns add up to the whole of ack latency under load.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         return int(asyncio.run((run or App(settings).run)()))
     except SettingsError as error:

@@ -128,6 +128,8 @@ class Inbound:
     media: tuple[Media, ...] = ()
     webhook: Secret = Secret("")
     webhook_expires: float = 0.0
+    mentioned: tuple[str, ...] = ()
+    """Staff ids of the people @-ed in the message; the robot is not among them."""
     quota_exhausted: bool = False
     """DingTalk delivered no content since the month's quota is used up (code 20001)."""
 
@@ -154,6 +156,7 @@ class Inbound:
             "media": [[m.kind.value, m.code.reveal(), m.name] for m in self.media],
             "webhook": self.webhook.reveal(),
             "webhookExpires": self.webhook_expires,
+            "mentioned": self.mentioned,
             "quotaExhausted": self.quota_exhausted,
         }
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
@@ -174,6 +177,7 @@ class Inbound:
             media=tuple(Media(MediaKind(kind), Secret(code), name) for kind, code, name in fields["media"]),
             webhook=Secret(fields["webhook"]),
             webhook_expires=fields["webhookExpires"],
+            mentioned=tuple(fields.get("mentioned", ())),
             quota_exhausted=fields["quotaExhausted"],
         )
 

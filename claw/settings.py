@@ -16,9 +16,11 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
 
@@ -41,6 +43,7 @@ _SECTION_TITLES: Final = {
     "dingtalk": "DingTalk",
     "model": "The model",
     "conversation": "Conversations",
+    "access": "Who may talk",
     "stream": "The connection",
     "inbox": "Work",
     "store": "Store",
@@ -159,6 +162,61 @@ def language(value: str) -> Language:
     return Language(choice("zh", "en")(value))
 
 
+class GroupPolicy(StrEnum):
+    """Who may talk to the robot in groups."""
+
+    OPEN = "open"
+    ALLOWLIST = "allowlist"
+    DISABLED = "disabled"
+
+
+class DirectPolicy(StrEnum):
+    """Who may talk to the robot in a direct chat."""
+
+    OPEN = "open"
+    ALLOWLIST = "allowlist"
+    OWNER = "owner"
+
+
+class Pairing(StrEnum):
+    """How the robot finds its owner where CLAW_OWNER names none."""
+
+    FIRST = "first"
+    CODE = "code"
+    OFF = "off"
+
+
+class GroupSession(StrEnum):
+    """Whose conversation a group is."""
+
+    SHARED = "shared"
+    PER_USER = "per_user"
+
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def one_of(kind: type[E]) -> Callable[[str], E]:
+    """Make a parser of one of an Enum's words, in any case."""
+    parse = choice(*(each.value for each in kind))
+    return lambda value: kind(parse(value))
+
+
+def staff_ids(value: str) -> tuple[str, ...]:
+    ids = tuple(dict.fromkeys(each for each in re.split(r"[\s,;，；]+", value) if each))
+    if not all(re.fullmatch(r"[^\x00-\x20@:*\x7f]{1,64}", each) for each in ids):
+        raise ValueError("staff ids (userId in the admin console) with commas between them, for example u-1001,u-1002")
+    return ids
+
+
+def time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError.
+        raise ValueError("a time zone by its IANA name, for example Asia/Shanghai") from None
+    return value
+
+
 def store_url(value: str) -> str:
     if re.match(r"rediss?://", value):
         raise ValueError("sqlite:///path (this version keeps its store in SQLite only)")
@@ -258,6 +316,57 @@ class Dialogue:
         "Earlier exchanges that the model is told of; 0 where the Claw gateway keeps the session",
         default=20,
     )
+    group_session: GroupSession = variable(
+        "CLAW_GROUP_SESSION",
+        one_of(GroupSession),
+        "Whose conversation a group is: `shared` by all, or one `per_user`",
+        default=GroupSession.SHARED,
+        default_text="shared",
+    )
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may talk to the robot, and how much."""
+
+    owner: tuple[str, ...] = variable(
+        "CLAW_OWNER",
+        staff_ids,
+        "Staff ids of the owner, with commas between several; empty: see CLAW_OWNER_PAIRING",
+        default=(),
+        default_text="",
+    )
+    pairing: Pairing = variable(
+        "CLAW_OWNER_PAIRING",
+        one_of(Pairing),
+        "Who becomes the owner: the `first` who writes in a direct chat, whoever sends the `code` in the log, or `off`",
+        default=Pairing.FIRST,
+        default_text="first",
+    )
+    group_policy: GroupPolicy = variable(
+        "CLAW_GROUP_POLICY",
+        one_of(GroupPolicy),
+        "Who may talk in groups: `open`, `allowlist` or `disabled`",
+        default=GroupPolicy.OPEN,
+        default_text="open",
+    )
+    group_allowed: tuple[str, ...] = variable(
+        "CLAW_GROUP_ALLOWED_USERS", staff_ids, "Staff ids for the group allowlist", default=(), default_text=""
+    )
+    direct_policy: DirectPolicy = variable(
+        "CLAW_DIRECT_POLICY",
+        one_of(DirectPolicy),
+        "Who may talk in direct chats: `open`, `allowlist` or `owner`",
+        default=DirectPolicy.OPEN,
+        default_text="open",
+    )
+    direct_allowed: tuple[str, ...] = variable(
+        "CLAW_DIRECT_ALLOWED_USERS", staff_ids, "Staff ids for the direct allowlist", default=(), default_text=""
+    )
+    daily_limit: int = variable(
+        "CLAW_USER_DAILY_LIMIT", whole(0, 1_000_000), "Questions that a person may ask in a day; 0: no limit", default=0
+    )
+    timezone: str = variable("CLAW_TIMEZONE", time_zone, "Where that day begins and ends", default="Asia/Shanghai")
 
 
 @dataclass(frozen=True)
@@ -366,6 +475,7 @@ class Settings:
     dingtalk: DingTalk
     model: Model
     conversation: Dialogue
+    access: Access
     stream: Stream
     inbox: Work
     store: Store
@@ -379,6 +489,7 @@ _SECTIONS: Final[dict[str, type[Any]]] = {
     "dingtalk": DingTalk,
     "model": Model,
     "conversation": Dialogue,
+    "access": Access,
     "stream": Stream,
     "inbox": Work,
     "store": Store,
@@ -529,6 +640,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         dingtalk=dingtalk,
         model=Model(**model),
         conversation=Dialogue(**values["conversation"]),
+        access=Access(**values["access"]),
         stream=Stream(**values["stream"]),
         inbox=Work(**values["inbox"]),
         store=Store(**values["store"]),

@@ -36,6 +36,7 @@ def environment(emulator_url: str, store: Path, **more: str) -> dict[str, str]:
         "OPENAI_MODEL": "claw-test",
         "CLAW_STORE_URL": f"sqlite:///{store}",
         "CLAW_ADMIN_TOKEN": ADMIN_TOKEN,
+        "CLAW_OWNER": "u-owner",
         "CLAW_LOG_FORMAT": "json",
         "HOST": "127.0.0.1",
         "PORT": "0",

@@ -17,8 +17,10 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from claw import telemetry
 from claw.errors import StoreError
 from claw.messages import Delivery, Inbound, hashed
+from claw.settings import GroupSession
 from claw.store.ports import Inbox
 from claw.turn.commands import is_urgent
+from claw.turn.sessions import session_of
 
 log: Final = logging.getLogger(__name__)
 
@@ -30,18 +32,18 @@ _FIXED: Final = {
 }
 
 
-def lane_of(inbound: Inbound) -> str:
+def lane_of(inbound: Inbound, groups: GroupSession = GroupSession.SHARED) -> str:
     """The queue in which a message waits: its conversation's, or one of its own where it must not wait."""
-    if is_urgent(inbound):
-        return f"{inbound.conversation_key}!{inbound.msg_id}"
-    return inbound.conversation_key
+    session = session_of(inbound, groups)
+    return f"{session}!{inbound.msg_id}" if is_urgent(inbound) else session
 
 
 class Acceptance:
     """Takes messages off sockets into the inbox; handed to the stream room as its `deliver`."""
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, groups: GroupSession = GroupSession.SHARED) -> None:
         self._inbox = inbox
+        self._groups = groups
 
     async def __call__(self, delivery: Delivery) -> None:
         inbound = delivery.inbound
@@ -62,7 +64,7 @@ class Acceptance:
         ) as span:
             try:
                 new = await self._inbox.put(
-                    inbound, lane=lane_of(inbound), trace=telemetry.inject(), urgent=is_urgent(inbound)
+                    inbound, lane=lane_of(inbound, self._groups), trace=telemetry.inject(), urgent=is_urgent(inbound)
                 )
             except StoreError as error:
                 span.set_status(Status(StatusCode.ERROR, "not stored"))

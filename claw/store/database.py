@@ -71,6 +71,28 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             PRIMARY KEY (month, api)
         ) WITHOUT ROWID""",
     ),
+    # 2: the registry.
+    (
+        "CREATE TABLE entries (name BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+        # No index on last_seen: each message would pay for it, and the chats are listed by an operator, seldom.
+        """CREATE TABLE chats (
+            key TEXT PRIMARY KEY,
+            id BLOB NOT NULL,
+            kind TEXT NOT NULL,
+            title BLOB NOT NULL,
+            first_seen REAL NOT NULL,
+            last_seen REAL NOT NULL,
+            messages INTEGER NOT NULL
+        ) WITHOUT ROWID""",
+        # The day comes first, so that the key serves the count of a person's day and the cleaning alike.
+        """CREATE TABLE spent (
+            day TEXT NOT NULL,
+            person TEXT NOT NULL,
+            key TEXT NOT NULL,
+            PRIMARY KEY (day, person, key)
+        ) WITHOUT ROWID""",
+        "CREATE TABLE notices (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID",
+    ),
 )
 """Statement lists; number n brings a file from `user_version` n - 1 to n. Never edit one that was released."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from claw.messages import Answer, Inbound, Turn
+from claw.messages import Answer, ChatKind, Inbound, Turn
 
 SEEN_KEPT_S: Final = 24 * 3600.0
 """Seconds for which a message's key is remembered; DingTalk repeats after 60 s (PROTOCOL section 3.3)."""
@@ -21,6 +21,12 @@ DEAD_KEPT_MAX: Final = 10_000
 HISTORY_KEPT_S: Final = 90 * 24 * 3600.0
 HISTORY_KEPT_TURNS: Final = 100
 """Turns are kept for 90 days, the newest 100 of a conversation at most."""
+CHATS_KEPT_S: Final = 400 * 24 * 3600.0
+"""Seconds after its last message for which a chat is listed."""
+SPENT_KEPT_S: Final = 3 * 24 * 3600.0
+"""Seconds for which a person's day is counted: in any time zone it is over by then."""
+NOTICES_KEPT_S: Final = 24 * 3600.0
+"""Seconds for which it is known that something was said; `first_in` may not ask for longer."""
 CALLS_KEPT_MONTHS: Final = 13
 CLAIMS_MAX: Final = 20
 """A message that was claimed so often without an end kills its process: who claims it then gives it up."""
@@ -78,7 +84,7 @@ class Inbox(Protocol):
     """
 
     async def put(self, inbound: Inbound, *, lane: str, trace: Mapping[str, str], urgent: bool = False) -> bool:
-        """Keep a message durably; False where its key was seen before (nothing is changed then)."""
+        """Keep a message durably, and note its chat; False where its key was seen before (nothing is changed then)."""
         ...
 
     async def claim(self, owner: str, ttl: float, *, urgent: bool = False) -> Lease | None:
@@ -140,7 +146,58 @@ class Ledger(Protocol):
     async def calls(self, month: str) -> dict[str, int]: ...
 
 
-class Store(Inbox, History, Ledger, Protocol):
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A direct chat or group that the robot was written to in. Times: seconds since the epoch."""
+
+    id: str
+    kind: ChatKind
+    title: str
+    """The group's title, or the person's name in a direct chat, as last seen."""
+    first_seen: float
+    last_seen: float
+    messages: int
+
+
+class Registry(Protocol):
+    """What was settled at run time: the owner, policies, lists; and the chats, which `Inbox.put` enters by itself.
+
+    Entries are few and small (a name, a text), and any replica sees what another one entered.
+    """
+
+    async def entries(self, prefix: str = "") -> dict[str, str]:
+        """All entries whose name begins with `prefix`. Asked with every message, so it must be cheap."""
+        ...
+
+    async def enter(self, name: str, value: str) -> None:
+        """Set an entry, durably."""
+        ...
+
+    async def enter_first(self, name: str, value: str) -> str:
+        """Set an entry unless there is one; what stands there afterwards. Of many at the same moment one wins."""
+        ...
+
+    async def strike(self, *names: str) -> None:
+        """Remove entries; one that is not there is no error."""
+        ...
+
+    async def chats(self, limit: int = 50) -> list[Chat]:
+        """The chats last written in, newest first."""
+        ...
+
+    async def spend(self, person: str, day: str, key: str, limit: int) -> bool:
+        """Count message `key` to a person's `day` (`2026-11-21`); False, and not counted, beyond `limit`.
+
+        The same key counts once, so that another try of a message costs nothing.
+        """
+        ...
+
+    async def first_in(self, name: str, seconds: float) -> bool:
+        """Whether `name` was not said here within the last `seconds`; if so, it counts as said now."""
+        ...
+
+
+class Store(Inbox, History, Ledger, Registry, Protocol):
     """One opened store; `close` leaves no thread, file or lock behind."""
 
     async def open(self) -> None:

@@ -2,8 +2,9 @@
 
 The order of events: `open` (lock, migrate, read the places of all that waits) -> `put` and the other writes go to the
 writer's thread, which shares one commit among them -> `claim` and `renew` are decided here, in memory (lanes.py), since
-nobody else holds the file -> `close`. After a crash all that waited may be claimed at once: the leases died with the
-process, and the file keeps only the count of those that began.
+nobody else holds the file -> `close`. For the same reason the registry's entries are answered from memory. After a
+crash all that waited may be claimed at once: the leases died with the process, and the file keeps only the count of
+those that began.
 
 Each write is queued before its method first awaits, so the order of calls is the order on the disk. A lease is
 looked at when the call is made: a write that was asked for in time counts, however long the disk then takes. One that
@@ -16,25 +17,29 @@ import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from claw.errors import StoreError
-from claw.messages import Answer, Inbound, Turn
+from claw.messages import Answer, ChatKind, Inbound, Turn
 from claw.retry import Clock
 from claw.store import tables
 from claw.store.database import Database
 from claw.store.lanes import Entry, Hold, Lanes
 from claw.store.ports import (
     CALLS_KEPT_MONTHS,
+    CHATS_KEPT_S,
     DEAD_KEPT_S,
     HISTORY_KEPT_S,
+    NOTICES_KEPT_S,
     SEEN_KEPT_S,
+    SPENT_KEPT_S,
+    Chat,
     DeadLetter,
     Depth,
     Lease,
@@ -43,6 +48,8 @@ from claw.store.tables import Body, name, packed
 from claw.store.writer import Kind, Writer
 
 log: Final = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 BODIES_KEPT: Final = 1024
 """Bodies of messages kept in memory, so that a claim need not go to the disk."""
@@ -79,6 +86,8 @@ class SqliteStore:
         self._newest = 0
         """The highest `seq` that is known here."""
         self._dead = 0
+        self._entries: dict[str, str] = {}
+        """The registry's entries, as they are on the disk."""
         self._path = path
         self._writer = self._new_writer()
         self._state = State.NEW
@@ -103,6 +112,7 @@ class SqliteStore:
             ):
                 pass
             self._dead = await self._writer.submit(tables.count_dead, kind=Kind.READ)
+            self._entries = await self._writer.submit(tables.entries, kind=Kind.READ)
         except BaseException:
             await self._writer.stop()
             if self._state is State.OPENING:
@@ -116,7 +126,7 @@ class SqliteStore:
             log.info("store took up messages", extra={"pending": len(self._lanes)})
 
     def _new_writer(self) -> Writer:
-        return Writer(Database(self._path), self._clock, (self._read_ghosts, self._add_all))
+        return Writer(Database(self._path), self._clock, (self._read_ghosts, self._take_over))
 
     async def close(self) -> None:
         self._state = State.CLOSED
@@ -146,6 +156,9 @@ class SqliteStore:
         await self._drop(tables.drop_history, now - HISTORY_KEPT_S)
         await self._drop(tables.drop_dead, now - DEAD_KEPT_S, kept=self._count_dropped)
         await self._writer.submit(tables.drop_calls, _first_month(now))
+        await self._drop(tables.drop_chats, now - CHATS_KEPT_S)
+        await self._drop(tables.drop_spent, _day(now - SPENT_KEPT_S))
+        await self._drop(tables.drop_notices, now - NOTICES_KEPT_S)
         while await self._writer.submit(tables.shrink, kind=Kind.APART):
             pass
         await self._writer.submit(tables.checkpoint, kind=Kind.APART)
@@ -161,6 +174,7 @@ class SqliteStore:
         seq = await self._writer.submit(
             tables.put,
             row,
+            _heard(inbound, at),
             kind=Kind.PROMPT,
             kept=partial(self._add, Entry(0, lane, urgent, at), Body(inbound, dict(trace))),
         )
@@ -298,6 +312,45 @@ class SqliteStore:
         self._need_open()
         return await self._writer.submit(tables.calls, name(month), kind=Kind.READ)
 
+    # --- registry ------------------------------------------------------------------------------------------------
+
+    async def entries(self, prefix: str = "") -> dict[str, str]:
+        """As the port says, without a change of thread: what was entered counts once it is on the disk."""
+        self._need_open()
+        return {each: value for each, value in self._entries.items() if each.startswith(prefix)}
+
+    async def enter(self, name: str, value: str) -> None:
+        self._need_open()
+        await self._writer.submit(
+            tables.enter, packed(name), packed(value), kept=lambda _: self._entries.update({name: value})
+        )
+
+    async def enter_first(self, name: str, value: str) -> str:
+        """As the port says. Not decided in memory, which does not know of a `strike` that is on its way."""
+        self._need_open()
+        return await self._writer.submit(
+            tables.enter_first,
+            packed(name),
+            packed(value),
+            kept=lambda stands: self._entries.update({name: stands}),
+        )
+
+    async def strike(self, *names: str) -> None:
+        self._need_open()
+        await self._writer.submit(tables.strike, [packed(each) for each in names], kept=lambda _: self._struck(names))
+
+    async def chats(self, limit: int = 50) -> list[Chat]:
+        self._need_open()
+        return await self._writer.submit(tables.chats, max(limit, 0), kind=Kind.READ)
+
+    async def spend(self, person: str, day: str, key: str, limit: int) -> bool:
+        self._need_open()
+        return await self._writer.submit(tables.spend, name(person), name(day), name(key), limit)
+
+    async def first_in(self, name: str, seconds: float) -> bool:
+        self._need_open()
+        return await self._writer.submit(tables.first_in, tables.name(name), self._clock.wall(), seconds)
+
     # --- what follows from a write, once it is on the disk ---------------------------------------------------------
 
     def _add(self, entry: Entry, body: Body, seq: int | None) -> None:
@@ -332,18 +385,28 @@ class SqliteStore:
         self._lanes.settled(hold, self._clock.monotonic())
         self._changed()
 
+    def _struck(self, names: Iterable[str]) -> None:
+        for each in names:
+            self._entries.pop(each, None)
+
     def _count_dropped(self, dropped: int) -> None:
         self._dead -= dropped
 
     # --- reading what waits ----------------------------------------------------------------------------------------
 
-    def _read_ghosts(self, connection: sqlite3.Connection) -> list[tables.Waiting]:
-        """In the thread, after a failure: messages that are on the disk although their commit was reported as failed.
+    def _read_ghosts(self, connection: sqlite3.Connection) -> tuple[list[tables.Waiting], dict[str, str]]:
+        """In the thread, after a failure: what is on the disk although its commit was reported as failed.
 
-        Nobody has claimed them, and a repeat would be taken for seen. `_newest` may lag here by what is not settled
-        yet; `_add_all`, which comes after that, takes only what is new.
+        Nobody has claimed such messages, and a repeat would be taken for seen; such entries nobody would see before
+        the next start. `_newest` may lag here by what is not settled yet; `_add_all`, which comes after that, takes
+        only what is new.
         """
-        return tables.waiting(connection, self._newest, -1)
+        return tables.waiting(connection, self._newest, -1), tables.entries(connection)
+
+    def _take_over(self, ghosts: tuple[list[tables.Waiting], dict[str, str]]) -> None:
+        """Between what was settled before the failure and what comes after it: the entries are those of that moment."""
+        waiting, self._entries = ghosts
+        self._add_all(waiting)
 
     def _add_all(self, rows: list[tables.Waiting]) -> None:
         wall, monotonic = self._clock.wall(), self._clock.monotonic()
@@ -453,13 +516,24 @@ class SqliteStore:
 
     async def _drop(
         self,
-        drop: Callable[[sqlite3.Connection, float], int],
-        before: float,
+        drop: Callable[[sqlite3.Connection, T], int],
+        before: T,
         *,
         kept: Callable[[int], None] | None = None,
     ) -> None:
         while await self._writer.submit(drop, before, kept=kept) == tables.CHUNK:
             pass
+
+
+def _heard(inbound: Inbound, at: float) -> tables.Heard:
+    """What the message tells of its chat. A direct chat has no title of its own: it is called by the person."""
+    where = inbound.conversation
+    title = inbound.sender.nick if where.kind is ChatKind.DIRECT else where.title
+    return tables.Heard(name(inbound.conversation_key), packed(where.id), where.kind.value, packed(title), at)
+
+
+def _day(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).date().isoformat()
 
 
 def _first_month(now: float) -> str:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from claw.errors import StoreError
-from claw.messages import Answer, Inbound, Secret
-from claw.store.ports import DEAD_KEPT_MAX, HISTORY_KEPT_TURNS, SEEN_KEPT_S, DeadLetter
+from claw.messages import Answer, ChatKind, Inbound, Secret
+from claw.store.ports import DEAD_KEPT_MAX, HISTORY_KEPT_TURNS, SEEN_KEPT_S, Chat, DeadLetter
 
 CHUNK: Final = 500
 """Rows that one `drop_*` removes at most, so that a cleaning never keeps a message waiting for long."""
@@ -61,14 +61,30 @@ class Put(NamedTuple):
     inbound: bytes
 
 
-def put(connection: sqlite3.Connection, row: Put) -> int | None:
-    """The number of the new message; None where its key was seen within SEEN_KEPT_S."""
+class Heard(NamedTuple):
+    """A message as its chat is told of it: columns of `chats`, in the order of `put`."""
+
+    key: str
+    id: bytes
+    kind: str
+    title: bytes
+    at: float
+
+
+def put(connection: sqlite3.Connection, row: Put, heard: Heard) -> int | None:
+    """The number of the new message; None where its key was seen within SEEN_KEPT_S, and nothing is changed."""
     fresh = connection.execute(
         "INSERT INTO seen (key, at) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET at = excluded.at WHERE at <= ?",
         (row.key, row.received_at, row.received_at - SEEN_KEPT_S),
     )
     if not fresh.rowcount:
         return None
+    connection.execute(
+        "INSERT INTO chats (key, id, kind, title, first_seen, last_seen, messages) VALUES (?1, ?2, ?3, ?4, ?5, ?5, 1)"
+        " ON CONFLICT (key) DO UPDATE SET last_seen = excluded.last_seen, messages = messages + 1,"
+        " title = CASE length(excluded.title) WHEN 0 THEN title ELSE excluded.title END",
+        heard,
+    )
     return connection.execute(
         "INSERT INTO inbox (lane, urgent, received_at, key, trace, inbound) VALUES (?, ?, ?, ?, ?, ?)", row
     ).lastrowid
@@ -215,6 +231,67 @@ def calls(connection: sqlite3.Connection, month: str) -> dict[str, int]:
     return dict(connection.execute("SELECT api, n FROM calls WHERE month = ? ORDER BY api", (month,)))
 
 
+# --- registry -------------------------------------------------------------------------------------------------
+
+
+def entries(connection: sqlite3.Connection) -> dict[str, str]:
+    rows = connection.execute("SELECT name, value FROM entries")
+    return {unpacked(each): unpacked(value) for each, value in rows}
+
+
+def enter(connection: sqlite3.Connection, entry: bytes, value: bytes) -> None:
+    connection.execute(
+        "INSERT INTO entries (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (entry, value),
+    )
+
+
+def enter_first(connection: sqlite3.Connection, entry: bytes, value: bytes) -> str:
+    """What stands there afterwards."""
+    connection.execute("INSERT INTO entries (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (entry, value))
+    (stands,) = connection.execute("SELECT value FROM entries WHERE name = ?", (entry,)).fetchone()
+    return unpacked(stands)
+
+
+def strike(connection: sqlite3.Connection, names: Iterable[bytes]) -> None:
+    connection.executemany("DELETE FROM entries WHERE name = ?", [(each,) for each in names])
+
+
+def chats(connection: sqlite3.Connection, limit: int) -> list[Chat]:
+    rows = connection.execute(
+        "SELECT id, kind, title, first_seen, last_seen, messages FROM chats ORDER BY last_seen DESC, key LIMIT ?",
+        (limit,),
+    )
+    return [
+        Chat(unpacked(conversation), ChatKind(kind), unpacked(title), first, last, messages)
+        for conversation, kind, title, first, last, messages in rows
+    ]
+
+
+def spend(connection: sqlite3.Connection, person: str, day: str, key: str, limit: int) -> bool:
+    """Whether the key is counted to the person's day, now or before."""
+    spent = (day, person, key)
+    counted = connection.execute("SELECT 1 FROM spent WHERE day = ? AND person = ? AND key = ?", spent).fetchone()
+    if counted is not None:
+        return True
+    added = connection.execute(
+        "INSERT INTO spent (day, person, key) SELECT ?1, ?2, ?3"
+        " WHERE (SELECT count(*) FROM spent WHERE day = ?1 AND person = ?2) < ?4",
+        (*spent, limit),
+    )
+    return added.rowcount > 0
+
+
+def first_in(connection: sqlite3.Connection, notice: str, at: float, seconds: float) -> bool:
+    """Whether it was not said within `seconds` of `at`, before or after: a clock set back must not silence it."""
+    said = connection.execute(
+        "INSERT INTO notices (name, at) VALUES (?1, ?2)"
+        " ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE abs(?2 - at) >= ?3",
+        (notice, at, seconds),
+    )
+    return said.rowcount > 0
+
+
 # --- upkeep -----------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +319,26 @@ def drop_dead(connection: sqlite3.Connection, before: float) -> int:
         "DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE buried_at <= ?1"
         " OR id <= (SELECT id FROM dead ORDER BY id DESC LIMIT 1 OFFSET ?2) ORDER BY id LIMIT ?3)",
         (before, DEAD_KEPT_MAX, CHUNK),
+    ).rowcount
+
+
+def drop_chats(connection: sqlite3.Connection, before: float) -> int:
+    return connection.execute(
+        "DELETE FROM chats WHERE key IN (SELECT key FROM chats WHERE last_seen <= ? LIMIT ?)", (before, CHUNK)
+    ).rowcount
+
+
+def drop_spent(connection: sqlite3.Connection, before: str) -> int:
+    """Those of the days before `before`."""
+    return connection.execute(
+        "DELETE FROM spent WHERE (day, person, key) IN (SELECT day, person, key FROM spent WHERE day < ? LIMIT ?)",
+        (before, CHUNK),
+    ).rowcount
+
+
+def drop_notices(connection: sqlite3.Connection, before: float) -> int:
+    return connection.execute(
+        "DELETE FROM notices WHERE name IN (SELECT name FROM notices WHERE at <= ? LIMIT ?)", (before, CHUNK)
     ).rowcount
 
 

@@ -27,6 +27,7 @@ from claw.messages import ChatKind, Conversation, Inbound, Media, MediaKind, Sec
 ROBOT_TOPIC: Final[str] = ChatbotMessage.TOPIC
 CARD_TOPIC: Final[str] = CallbackHandler.TOPIC_CARD_CALLBACK
 
+MENTIONED_MAX: Final = 50
 TEXT_MAX: Final = 200_000
 """Characters of a message that are kept; what a person can type ends far below, a model's window as well."""
 NODES_MAX: Final = 10_000
@@ -197,8 +198,16 @@ def _inbound(data: dict[str, Any], frame: Frame, client_id: str) -> Inbound:
         media=(*said.media, *quoted_media),
         webhook=Secret(_webhook(message.session_webhook)),
         webhook_expires=_seconds(data.get("sessionWebhookExpiredTime")),
+        mentioned=_mentioned(data.get("atUsers"), message.chatbot_user_id),
         quota_exhausted=QUOTA_EXHAUSTED in {_text(data.get("errCode")), _text(data.get("errorCode"))},
     )
+
+
+def _mentioned(at_users: Any, robot_id: str) -> tuple[str, ...]:
+    """Staff ids of those who were @-ed; the robot has none, and is known by its own id (PROTOCOL section 5.1)."""
+    users = [user for user in at_users if isinstance(user, dict)] if isinstance(at_users, list) else []
+    ids = [_text(user.get("staffId")) for user in users if not robot_id or user.get("dingtalkId") != robot_id]
+    return tuple(dict.fromkeys(each for each in ids if each))[:MENTIONED_MAX]
 
 
 def _chat_kind(data: Mapping[str, Any]) -> ChatKind:

@@ -1,9 +1,9 @@
 """One turn: a message becomes an answer, by a command or by the model.
 
-Order of events: a command answers at once; a message without anything to ask about gets a hint; otherwise the model
-is told the system prompt, the newest turns of the conversation's memory and the message (pictures as data URLs),
-and what it says becomes the answer, together with the turn that history will keep. What the model cannot do is
-raised as ModelError; `apology` makes the answer that a person gets when it is given up.
+Order of events: who may not talk here is kept out; a command is obeyed; a message without anything to ask about gets
+a hint; otherwise the model is told the system prompt, the newest turns of the conversation's memory and the message
+(pictures as data URLs), and what it says becomes the answer, together with the turn that history will keep. What the
+model cannot do is raised as ModelError; `apology` makes the answer that a person gets when it is given up.
 """
 
 from __future__ import annotations
@@ -11,22 +11,28 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from claw import telemetry
 from claw.errors import MediaError, ModelError
-from claw.messages import Answer, Inbound, Language, MediaKind, Outcome, Turn, hashed, language_of
+from claw.messages import Answer, ChatKind, Inbound, Language, MediaKind, Outcome, Turn, hashed, language_of
 from claw.settings import Dialogue
 from claw.store.ports import History
 from claw.turn import texts
-from claw.turn.commands import Command, command_of
+from claw.turn.access import Door, Verdict, decide
+from claw.turn.commands import order_of
 from claw.turn.faults import remedy_of as remedy_of_model
 from claw.turn.llm import Completion
+from claw.turn.orders import Orders
+from claw.turn.sessions import session_of
 
 log: Final = logging.getLogger(__name__)
 
 TURN_KEPT_CHARS: Final = 20_000
 """Characters of one side of an exchange that history keeps: a pasted book would push everything else out."""
+TOLD_EVERY_S: Final = 3600.0
+"""Seconds between two words to somebody who is kept out, or over the limit."""
 SHORTENED_TO: Final = 4
 """When the model's context overflows, one in so many of the turns is kept: the newest."""
 
@@ -46,8 +52,7 @@ class Asks(Protocol):
 class Conversations:
     """Answers messages, one at a time per conversation: the order is the worker's business.
 
-    `pictures` fetches a message's pictures as data URLs (raises MediaError), `status` describes the service in one
-    short text, `stop` interrupts the running turn of a lane and says whether there was one.
+    `pictures` fetches a message's pictures as data URLs (raises MediaError).
     """
 
     def __init__(
@@ -56,23 +61,25 @@ class Conversations:
         *,
         model: Asks,
         history: History,
+        door: Door,
+        orders: Orders,
         language: Language,
         pictures: Callable[[Inbound], Awaitable[list[str]]],
-        status: Callable[[Language], Awaitable[str]],
-        stop: Callable[[str], bool],
     ) -> None:
         self._settings = settings
         self._model = model
         self._history = history
+        self._door = door
+        self._orders = orders
         self._language = language
         self._pictures = pictures
-        self._status = status
-        self._stop = stop
 
     def _language_of(self, inbound: Inbound) -> Language:
-        named = command_of(inbound.text) is not None
+        order = order_of(inbound.text)
+        if order is None or order.chinese:
+            return language_of(inbound.text, self._language)
         # A command's name is Latin whoever writes it: it says nothing about the language of the person.
-        return self._language if named and inbound.text.isascii() else language_of(inbound.text, self._language)
+        return self._language
 
     async def answer(self, inbound: Inbound) -> Answer:
         """Answer a message. Raises ModelError, StoreError."""
@@ -80,25 +87,31 @@ class Conversations:
         if inbound.quota_exhausted:
             log.error("DingTalk delivered a message without content: the month's quota is used up (code 20001)")
             return Answer(texts.QUOTA_EXHAUSTED[language], Outcome.DENIED)
-        command = command_of(inbound.text)
-        if command is not None:
-            return Answer(await self._obey(command, inbound, language), Outcome.COMMAND)
-        return await self._ask(inbound, language)
+        paired = await self._door.pair(inbound)
+        rules = await self._door.rules()
+        standing = rules.standing(inbound.sender.staff_id, inbound.conversation.kind)
+        if decide(rules, inbound.conversation.kind, standing) is Verdict.KEPT_OUT:
+            return await self._kept_out(inbound, language)
+        session = session_of(inbound, self._settings.group_session)
+        order = order_of(inbound.text)
+        if order is not None:
+            answer = Answer(await self._orders.obey(order, inbound, session, rules, language), Outcome.COMMAND)
+        elif paired and self._door.by_code:
+            # The message was the code: it is nothing to ask about, and in no language.
+            return Answer(texts.PAIRED[self._language], Outcome.COMMAND)
+        else:
+            answer = await self._ask(inbound, session, language)
+        return replace(answer, text=f"{texts.PAIRED[language]}\n\n{answer.text}") if paired else answer
 
-    async def _obey(self, command: Command, inbound: Inbound, language: Language) -> str:
-        match command:
-            case Command.NEW:
-                await self._history.forget(inbound.conversation_key)
-                return texts.FORGOTTEN[language]
-            case Command.STOP:
-                stopped = self._stop(inbound.conversation_key)
-                return (texts.STOPPED if stopped else texts.NOTHING_TO_STOP)[language]
-            case Command.HELP:
-                return texts.HELP[language]
-            case Command.STATUS:
-                return await self._status(language)
+    async def _kept_out(self, inbound: Inbound, language: Language) -> Answer:
+        """In a group silence; in a direct chat a word, once an hour: each one costs the user's quota."""
+        direct = inbound.conversation.kind is ChatKind.DIRECT
+        if not direct or not await self._door.is_first_word(inbound, "kept out", TOLD_EVERY_S):
+            return Answer("", Outcome.DENIED)
+        staff = inbound.sender.staff_id or texts.NO_STAFF_ID[language]
+        return Answer(texts.KEPT_OUT[language].format(staff=staff), Outcome.DENIED)
 
-    async def _ask(self, inbound: Inbound, language: Language) -> Answer:
+    async def _ask(self, inbound: Inbound, memory: str, language: Language) -> Answer:
         said = self._said(inbound, language)
         pictures: list[str] = []
         if any(media.kind is MediaKind.PICTURE for media in inbound.media):
@@ -112,7 +125,10 @@ class Conversations:
         if not said and not pictures:
             hint = texts.UNREADABLE if inbound.msgtype not in {"text", "richText"} else texts.NO_TEXT
             return Answer(hint[language], Outcome.ANSWERED)
-        memory = inbound.conversation_key
+        if not await self._door.has_budget(inbound):
+            if not await self._door.is_first_word(inbound, "limit", TOLD_EVERY_S):
+                return Answer("", Outcome.DENIED)
+            return Answer(texts.LIMIT_REACHED[language].format(limit=self._door.daily_limit), Outcome.DENIED)
         epoch = await self._history.epoch(memory)
         turns = await self._history.turns(memory, self._settings.history_turns) if self._settings.history_turns else []
         completion = await self._model.ask(
@@ -133,6 +149,8 @@ class Conversations:
             for media in inbound.media
             if media.kind in {MediaKind.FILE, MediaKind.VIDEO}
         ]
+        if inbound.msgtype == "unknownMsgType":
+            return ""
         if not inbound.text and not inbound.quoted:
             return "\n".join(files) if any(media.kind is MediaKind.FILE for media in inbound.media) else ""
         quoted = ["> " + line for line in inbound.quoted.splitlines()]

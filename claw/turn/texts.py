@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from claw.errors import ModelFault
-from claw.messages import Language
+from claw.messages import ChatKind, Language
 
 ZH: Final = Language.ZH
 EN: Final = Language.EN
@@ -15,17 +15,100 @@ HELP: Final = {
         "直接说出你的问题即可；在群里请先 @ 我。\n\n"
         "- `/new` 忘掉之前的对话，重新开始\n"
         "- `/stop` 停止正在生成的回答\n"
-        "- `/status` 查看运行状态\n"
+        "- `/model` 查看使用的模型\n"
+        "- `/id` 查看自己的工号和会话编号\n"
         "- `/help` 显示这份说明"
     ),
     EN: (
         "Just ask your question; in a group, @ me first.\n\n"
         "- `/new` forget this conversation and start afresh\n"
         "- `/stop` stop the answer in progress\n"
-        "- `/status` show how I am doing\n"
+        "- `/model` show which model answers\n"
+        "- `/id` show your staff id and this conversation's id\n"
         "- `/help` show this"
     ),
 }
+HELP_OWNER: Final = {
+    ZH: (
+        "\n\n你是主人，还可以：\n\n"
+        "- `/status` 运行状态　`/chats` 所有会话\n"
+        "- `/policy` 查看策略；`/policy group open|allowlist|disabled`；`/policy direct open|allowlist|owner`；"
+        "`/policy reset` 恢复默认\n"
+        "- `/allow @某人`、`/deny @某人` 允许或禁止使用（单聊里写工号）\n"
+        "- `/owner @某人` 移交主人身份\n"
+        "- `/restart` 重建连接；`/restart process` 重启进程"
+    ),
+    EN: (
+        "\n\nYou are the owner, so you can also use:\n\n"
+        "- `/status` how I am doing, `/chats` where I am\n"
+        "- `/policy` show the policies; `/policy group open|allowlist|disabled`; "
+        "`/policy direct open|allowlist|owner`; `/policy reset`\n"
+        "- `/allow @person`, `/deny @person` (in a direct chat: their staff id)\n"
+        "- `/owner @person` hand me over\n"
+        "- `/restart` replace the connection; `/restart process` restart"
+    ),
+}
+OWNER_ONLY: Final = {ZH: "这个命令只有主人可以使用。", EN: "Only my owner can use this command."}
+PAIRED: Final = {
+    ZH: "你已成为我的主人（owner），发送 `/help` 查看可用的命令。",
+    EN: "You are my owner now; send `/help` for what you can do.",
+}
+KEPT_OUT: Final = {
+    ZH: "抱歉，你还没有使用权限。请把你的工号 {staff} 告诉管理员，请其加入允许名单。",
+    EN: "Sorry, you may not use me yet. Please give an administrator your staff id {staff} to be let in.",
+}
+NO_STAFF_ID: Final = {ZH: "（无：不是本组织成员）", EN: "(none: not a member of this organisation)"}
+LIMIT_REACHED: Final = {
+    ZH: "你今天的提问次数（{limit}）已用完，请明天再来。",
+    EN: "You have used up your {limit} questions for today. Please come back tomorrow.",
+}
+MODEL: Final = {ZH: "当前模型：{model}", EN: "The model is {model}."}
+IDENTITY: Final = {
+    ZH: "工号（staffId）：{staff}\n\n会话编号：{conversation}",
+    EN: "Staff id: {staff}\n\nConversation id: {conversation}",
+}
+KINDS: Final = {
+    ChatKind.GROUP: {ZH: "群", EN: "group"},
+    ChatKind.DIRECT: {ZH: "单聊", EN: "direct"},
+}
+CHAT: Final = {ZH: "- {kind}「{title}」 {messages} 条消息 `{id}`", EN: "- {kind} {title}: {messages} messages `{id}`"}
+MORE_CHATS: Final = {ZH: "- ……以及更早的会话", EN: "- ... and older ones"}
+NO_CHATS: Final = {ZH: "还没有任何会话。", EN: "No chats yet."}
+POLICIES: Final = {
+    ZH: "群聊策略：{group}，单聊策略：{direct}，允许名单 {listed} 人，禁止名单 {denied} 人{lists}",
+    EN: "Groups: {group}, direct chats: {direct}, allowed: {listed}, denied: {denied}{lists}",
+}
+CHANGED: Final = {ZH: "（运行时修改）", EN: " (changed at run time)"}
+POLICY_USAGE: Final = {
+    ZH: "用法：`/policy group open|allowlist|disabled`、`/policy direct open|allowlist|owner` 或 `/policy reset`",
+    EN: "Use `/policy group open|allowlist|disabled`, `/policy direct open|allowlist|owner` or `/policy reset`.",
+}
+DONE: Final = {ZH: "好的。", EN: "Done. "}
+WHOM: Final = {
+    ZH: "请 @ 要操作的人，或写上工号：`/{command} @某人`",
+    EN: "Please @ the person, or write the staff id: `/{command} @person`",
+}
+ALLOWED: Final = {ZH: "已允许：{people}", EN: "Allowed: {people}"}
+DENIED: Final = {ZH: "已禁止：{people}", EN: "Denied: {people}"}
+LIST_FULL: Final = {ZH: "名单已满，请改用开放策略。", EN: "The lists are full; use an open policy instead."}
+OWNER_STAYS: Final = {ZH: "不能禁止主人自己。", EN: "The owner cannot be denied."}
+OWNERS: Final = {
+    ZH: "主人：{owners}。移交请发送 `/owner @某人`。",
+    EN: "Owner: {owners}. To hand me over, send `/owner @person`.",
+}
+ONE_OWNER: Final = {ZH: "一次只能移交给一个人。", EN: "I can be handed to one person only."}
+CONFIRM_OWNER: Final = {
+    ZH: "确认把主人身份移交给 {person} 吗？{minutes} 分钟内发送 `/owner confirm` 确认；之后你将不再是主人。",
+    EN: "Hand me over to {person}? Send `/owner confirm` within {minutes} minutes; you will no longer be my owner.",
+}
+HANDED_OVER: Final = {ZH: "已移交，新的主人是 {person}。", EN: "Done: {person} is my owner now."}
+NOTHING_TO_CONFIRM: Final = {
+    ZH: "没有待确认的移交（或已过期）。",
+    EN: "There is nothing to confirm, or it is too late.",
+}
+RESTARTING: Final = {ZH: "好的，正在重启，不会丢失消息。", EN: "Restarting now; no message gets lost."}
+RESTART_BUSY: Final = {ZH: "已经在重启了。", EN: "A restart is already under way."}
+RESTART_USAGE: Final = {ZH: "用法：`/restart` 或 `/restart process`", EN: "Use `/restart` or `/restart process`."}
 FORGOTTEN: Final = {
     ZH: "好的，之前的对话已忘掉，我们重新开始。",
     EN: "Done: I have forgotten our conversation. Let's start afresh.",
@@ -53,8 +136,14 @@ CUT: Final = {
     EN: '(The answer hit its length limit; send "go on" to continue.)',
 }
 STATUS: Final = {
-    ZH: "模型：{model}\n\n连接：{stream}\n\n等待中的消息：{pending}，正在回答：{turns}\n\n版本：{version}",
-    EN: "Model: {model}\n\nConnection: {stream}\n\nWaiting: {pending}, answering: {turns}\n\nVersion: {version}",
+    ZH: (
+        "模型：{model}\n\n连接：{stream}\n\n等待中的消息：{pending}，正在回答：{turns}，失败：{dead}\n\n"
+        "本月钉钉调用：{calls}\n\n{policies}\n\n版本：{version}"
+    ),
+    EN: (
+        "Model: {model}\n\nConnection: {stream}\n\nWaiting: {pending}, answering: {turns}, failed: {dead}\n\n"
+        "DingTalk calls this month: {calls}\n\n{policies}\n\nVersion: {version}"
+    ),
 }
 ATTACHMENT: Final = {
     ZH: "[对方发来了一个附件：{name}，内容不可读]",

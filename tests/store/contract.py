@@ -9,12 +9,23 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from claw.errors import LeaseLostError, StoreError
 from claw.messages import Answer, ChatKind, Conversation, Inbound, Media, MediaKind, Outcome, Secret, Sender, Turn
-from claw.store.ports import DEAD_KEPT_S, HISTORY_KEPT_S, HISTORY_KEPT_TURNS, SEEN_KEPT_S, Lease, Store
+from claw.store.ports import (
+    CHATS_KEPT_S,
+    DEAD_KEPT_S,
+    HISTORY_KEPT_S,
+    HISTORY_KEPT_TURNS,
+    SEEN_KEPT_S,
+    SPENT_KEPT_S,
+    Chat,
+    Lease,
+    Store,
+)
 
 TTL = 30.0
 TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b"}
@@ -56,6 +67,23 @@ ANSWER = Answer("the answer", Outcome.ANSWERED, sent=1, turn=Turn("m", "question
 
 async def put(store: Store, number: int | str = 1, lane: str = "lane", *, urgent: bool = False) -> bool:
     return await store.put(inbound(number), lane=lane, trace=TRACE, urgent=urgent)
+
+
+async def write(store: Store, number: int, where: Conversation, *, nick: str = "Ann", robot: str = "robot") -> bool:
+    """A person writes to a robot in a chat."""
+    message = replace(inbound(number), conversation=where, sender=Sender("id", "staff1", nick), robot_code=robot)
+    return await store.put(message, lane=message.conversation_key, trace=TRACE)
+
+
+ROOM = Conversation("cid1", ChatKind.GROUP, "Room")
+ALONE = Conversation("cid2", ChatKind.DIRECT)
+
+
+async def today(world: World) -> str:
+    """The day by the store's own clock."""
+    await write(world.store, 0, Conversation("today", ChatKind.GROUP))
+    (chat,) = [chat for chat in await world.store.chats() if chat.id == "today"]
+    return datetime.fromtimestamp(chat.last_seen, UTC).date().isoformat()
 
 
 async def claim(store: Store, *, urgent: bool = False) -> Lease:
@@ -630,6 +658,245 @@ class StoreContract:
         assert await world.store.calls("2026-12") == {"webhook": 1}
         assert await world.store.calls("2027-01") == {}
 
+    # --- registry: entries --------------------------------------------------------------------------------------
+
+    async def test_entries_are_what_was_entered_last(self, world: World) -> None:
+        """An entry is seen as soon as `enter` returned, is replaced by the next, and lasts."""
+        assert await world.store.entries() == {}
+        await world.store.enter("owner", "ann")
+        assert await world.store.entries() == {"owner": "ann"}
+        await world.store.enter("owner", "bob")
+        await world.store.enter("policy", "")
+        for _ in range(2):
+            assert await world.store.entries() == {"owner": "bob", "policy": ""}
+            await world.die()
+
+    async def test_entries_are_asked_for_by_prefix(self, world: World) -> None:
+        """A prefix is taken by the letter, whatever signs it holds."""
+        names = ["allow.a", "allow.b", "allow", "Allow.c", "all%w.d", "a_low.e", "a*.f", "a[lm]low.g"]
+        for name in names:
+            await world.store.enter(name, name)
+        assert set(await world.store.entries("allow.")) == {"allow.a", "allow.b"}
+        for prefix in ("", "allow", "all%", "a_", "a*", "a[", "A", "nobody"):
+            found = await world.store.entries(prefix)
+            assert found == {name: name for name in names if name.startswith(prefix)}
+
+    async def test_what_entries_gives_is_the_askers_own(self, world: World) -> None:
+        """Who changes the answer changes nothing in the store."""
+        await world.store.enter("owner", "ann")
+        (await world.store.entries()).clear()
+        assert await world.store.entries() == {"owner": "ann"}
+
+    async def test_struck_entries_are_gone(self, world: World) -> None:
+        """`strike` removes all that it names, tolerates what is not there, and lasts."""
+        for name in ("a", "b", "c"):
+            await world.store.enter(name, "x")
+        await world.store.strike("a", "c", "nobody")
+        await world.store.strike()
+        for _ in range(2):
+            assert await world.store.entries() == {"b": "x"}
+            await world.die()
+
+    async def test_the_first_entry_stands(self, world: World) -> None:
+        """`enter_first` sets what is not there, and else tells what is; after a `strike` it sets again."""
+        assert await world.store.enter_first("owner", "ann") == "ann"
+        assert await world.store.enter_first("owner", "bob") == "ann"
+        await world.die()
+        assert await world.store.enter_first("owner", "bob") == "ann"
+        assert await world.store.entries() == {"owner": "ann"}
+        await world.store.strike("owner")
+        assert await world.store.enter_first("owner", "bob") == "bob"
+        assert await world.store.entries() == {"owner": "bob"}
+
+    async def test_of_many_first_entries_one_wins(self, world: World) -> None:
+        """Of 50 who would be the owner at the same moment one is, and all are told the same."""
+        told = await asyncio.gather(*(world.store.enter_first("owner", f"person{n}") for n in range(50)))
+        assert len(set(told)) == 1
+        assert await world.store.entries() == {"owner": told[0]}
+        await world.die()
+        assert await world.store.entries() == {"owner": told[0]}
+
+    @pytest.mark.parametrize("text", ["half \ud83d pair", "nul \x00 within", "群主 👑", "\\ud83d", ""])
+    async def test_any_text_may_be_entered(self, world: World, text: str) -> None:
+        """Names and values are found as they were entered, in this process and in the next, and are struck by name."""
+        await world.store.enter(text, text)
+        for _ in range(2):
+            assert await world.store.entries(text) == {text: text}
+            assert await world.store.enter_first(text, "other") == text
+            await world.die()
+        await world.store.strike(text)
+        assert await world.store.entries() == {}
+
+    async def test_names_that_look_alike_are_not_one(self, world: World) -> None:
+        """Half of a surrogate pair and its spelling, upper and lower case, with and without a nul: all differ."""
+        names = ["\ud83d", "\\ud83d", "name", "NAME", "name\x00", "name "]
+        for name in names:
+            assert await world.store.enter_first(name, name) == name
+        await world.die()
+        assert await world.store.entries() == {name: name for name in names}
+
+    # --- registry: chats ----------------------------------------------------------------------------------------
+
+    async def test_a_chat_is_known_from_its_first_message(self, world: World) -> None:
+        """A message enters its chat; each new one is counted and stamped; a repeat changes nothing; all of it lasts."""
+        assert await world.store.chats() == []
+        await write(world.store, 1, ROOM)
+        (chat,) = await world.store.chats()
+        assert chat == Chat("cid1", ChatKind.GROUP, "Room", chat.first_seen, chat.first_seen, 1)
+        await world.later(10)
+        assert await write(world.store, 2, ROOM)
+        (later,) = await world.store.chats()
+        assert later == replace(chat, last_seen=later.last_seen, messages=2)
+        assert 9 <= later.last_seen - later.first_seen <= 11
+        await world.later(10)
+        assert not await write(world.store, 2, replace(ROOM, title="Renamed"))
+        await world.die()
+        assert await world.store.chats() == [later]
+
+    async def test_a_chat_stays_known_when_its_message_is_done(self, world: World) -> None:
+        """The list of chats does not follow the queue: an ack takes nothing from it."""
+        await write(world.store, 1, ROOM)
+        await world.store.ack(await claim(world.store))
+        assert [chat.messages for chat in await world.store.chats()] == [1]
+
+    @pytest.mark.parametrize(
+        ("where", "nick", "title"),
+        [
+            (ROOM, "Ann", "Room"),
+            (ALONE, "Ann", "Ann"),
+            (replace(ALONE, title="anything"), "安 👑", "安 👑"),
+            (ROOM, "", "Room"),
+            (replace(ROOM, title="half \ud83d pair"), "Ann", "half \ud83d pair"),
+            (replace(ROOM, id="half \ud83d pair"), "Ann", "Room"),
+        ],
+    )
+    async def test_a_chat_is_called_by_its_title_or_its_person(
+        self, world: World, where: Conversation, nick: str, title: str
+    ) -> None:
+        """A group is called by its title, a direct chat by the person's name."""
+        await write(world.store, 1, where, nick=nick)
+        await world.die()
+        (chat,) = await world.store.chats()
+        assert (chat.id, chat.kind, chat.title) == (where.id, where.kind, title)
+
+    async def test_a_new_name_is_followed_and_an_empty_one_is_not(self, world: World) -> None:
+        """The title is the one that was told last; a message that tells none leaves it."""
+        await write(world.store, 1, ROOM)
+        await write(world.store, 2, replace(ROOM, title="Renamed"))
+        await write(world.store, 3, replace(ROOM, title=""))
+        assert [(chat.title, chat.messages) for chat in await world.store.chats()] == [("Renamed", 3)]
+        await world.later(1)
+        await write(world.store, 4, ALONE, nick="")
+        await write(world.store, 5, ALONE, nick="Ann")
+        assert [chat.title for chat in await world.store.chats(1)] == ["Ann"]
+
+    async def test_chats_come_newest_first(self, world: World) -> None:
+        """The chat that was last written in comes first, and `limit` cuts the rest."""
+        for number, chat in enumerate(("a", "b", "c", "a")):
+            await write(world.store, number, Conversation(chat, ChatKind.GROUP))
+            await world.later(5)
+        assert [chat.id for chat in await world.store.chats()] == ["a", "c", "b"]
+        assert [chat.id for chat in await world.store.chats(2)] == ["a", "c"]
+        assert await world.store.chats(0) == []
+
+    async def test_chats_of_two_robots_do_not_mix(self, world: World) -> None:
+        """One conversation with two robots in it is two chats."""
+        await write(world.store, 1, ROOM)
+        await write(world.store, 2, ROOM)
+        await write(world.store, 1, ROOM, robot="other")
+        assert sorted((chat.id, chat.messages) for chat in await world.store.chats()) == [("cid1", 1), ("cid1", 2)]
+
+    async def test_concurrent_messages_are_all_counted(self, world: World) -> None:
+        """Messages of one chat that come at once, and repeats among them, are counted once each."""
+        await asyncio.gather(*(write(world.store, number % 20, ROOM) for number in range(40)))
+        assert [chat.messages for chat in await world.store.chats()] == [20]
+
+    async def test_old_chats_are_cleaned(self, world: World) -> None:
+        """A chat goes CHATS_KEPT_S after its last message, not before, and begins afresh then."""
+        await write(world.store, 1, ROOM)
+        await write(world.store, 2, ALONE)
+        await world.later(CHATS_KEPT_S - 1000)
+        await write(world.store, 3, ROOM)
+        await world.store.clean()
+        assert len(await world.store.chats()) == 2
+        await world.later(2000)
+        await world.store.clean()
+        assert [(chat.id, chat.messages) for chat in await world.store.chats()] == [("cid1", 2)]
+        await write(world.store, 4, ALONE)
+        assert [chat.messages for chat in await world.store.chats(1)] == [1]
+
+    # --- registry: spending, notices ----------------------------------------------------------------------------
+
+    async def test_spending_ends_at_the_limit(self, world: World) -> None:
+        """Up to `limit` messages of a person are counted on a day; what was refused is not counted, also later on."""
+        day = await today(world)
+        assert [await world.store.spend("ann", day, f"k{n}", 2) for n in range(4)] == [True, True, False, False]
+        await world.die()
+        assert not await world.store.spend("ann", day, "k9", 2)
+        assert await world.store.spend("ann", day, "k2", 3), "a raised limit counts on"
+        assert not await world.store.spend("ann", day, "k3", 3)
+        assert not await world.store.spend("nobody", day, "k0", 0)
+
+    async def test_another_try_costs_nothing(self, world: World) -> None:
+        """A key that is counted stays so, at the limit and in the next process too."""
+        day = await today(world)
+        for _ in range(2):
+            assert [await world.store.spend("ann", day, key, 2) for key in ("a", "a", "b", "a")] == [True] * 4
+            await world.die()
+        assert not await world.store.spend("ann", day, "c", 2)
+
+    async def test_each_person_and_day_is_counted_apart(self, world: World) -> None:
+        """A new day begins at nothing, and nobody pays for another."""
+        day = await today(world)
+        await world.later(86400)
+        tomorrow = datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() + 86400
+        for person, when in (
+            ("ann", day),
+            ("ann", datetime.fromtimestamp(tomorrow, UTC).date().isoformat()),
+            ("bob", day),
+            ("half \ud83d pair", day),
+        ):
+            assert await world.store.spend(person, when, "k1", 1)
+            assert not await world.store.spend(person, when, "k2", 1)
+
+    async def test_of_many_at_once_no_more_than_the_limit_are_counted(self, world: World) -> None:
+        """Of 50 messages at the same moment with a limit of 10 exactly 10 are counted; a second try tells the same."""
+        day = await today(world)
+        spends = [await asyncio.gather(*(world.store.spend("ann", day, f"k{n}", 10) for n in range(50))) for _ in "ab"]
+        assert [sum(counted) for counted in spends] == [10, 10]
+        assert spends[0] == spends[1]
+
+    async def test_what_was_spent_is_forgotten_after_its_time(self, world: World) -> None:
+        """Within a day what was spent is kept; some time after SPENT_KEPT_S it is gone."""
+        day = await today(world)
+        assert await world.store.spend("ann", day, "k1", 1)
+        await world.later(86400)
+        await world.store.clean()
+        assert not await world.store.spend("ann", day, "k2", 1)
+        await world.later(SPENT_KEPT_S + 86400)
+        await world.store.clean()
+        assert await world.store.spend("ann", day, "k2", 1)
+
+    async def test_a_notice_is_said_once_in_its_time(self, world: World) -> None:
+        """`first_in` is true once in `seconds`, counted from when it was; names are apart; it lasts and is cleaned."""
+        assert await world.store.first_in("busy.ann", 60)
+        assert not await world.store.first_in("busy.ann", 60)
+        assert await world.store.first_in("busy.bob", 60)
+        await world.later(40)
+        await world.die()
+        assert not await world.store.first_in("busy.ann", 60)
+        await world.store.clean()
+        await world.later(15)
+        assert not await world.store.first_in("busy.ann", 60), "a refusal does not count as said"
+        await world.later(10)
+        assert await world.store.first_in("busy.ann", 60)
+        assert not await world.store.first_in("busy.ann", 60)
+
+    async def test_of_many_notices_at_once_one_is_said(self, world: World) -> None:
+        """Of 50 who would say the same at the same moment one does."""
+        said = await asyncio.gather(*(world.store.first_in("half \ud83d pair", 60) for _ in range(50)))
+        assert sum(said) == 1
+
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def test_a_sound_store_passes_its_check(self, world: World) -> None:
@@ -659,6 +926,13 @@ class StoreContract:
             store.forget("m"),
             store.add_calls("2026-11", {"webhook": 1}),
             store.calls("2026-11"),
+            store.entries(),
+            store.enter("name", "value"),
+            store.enter_first("name", "value"),
+            store.strike("name"),
+            store.chats(),
+            store.spend("person", "2026-11-21", "key", 1),
+            store.first_in("name", 1),
             store.check(),
             store.clean(),
             store.open(),

@@ -1,4 +1,7 @@
-"""The inbox against a simple model, in any order of events: crashes, lost leases and failing commits among them."""
+"""The inbox and the registry, each against a simple model, in any order of events.
+
+Crashes, lost leases and failing commits are among them.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +39,8 @@ class Message:
     answer: Answer | None = None
 
 
-class InboxMachine(RuleBasedStateMachine):
-    """The store says what the model says, whatever happens in between."""
-
-    leases = Bundle("leases")
+class StoreMachine(RuleBasedStateMachine):
+    """An opened store in a loop, and its clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,10 +48,6 @@ class InboxMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.runner = asyncio.Runner()
         self.store = self.opened()
-        self.messages: list[Message] = []
-        self.seen: set[int] = set()
-        self.said: dict[str, list[str]] = {}
-        self.dead: list[str] = []
 
     def opened(self) -> SqliteStore:
         async def start() -> SqliteStore:
@@ -68,6 +65,19 @@ class InboxMachine(RuleBasedStateMachine):
     @property
     def now(self) -> float:
         return self.clock.monotonic()
+
+
+class InboxMachine(StoreMachine):
+    """The store says what the model says, whatever happens in between."""
+
+    leases = Bundle("leases")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[Message] = []
+        self.seen: set[int] = set()
+        self.said: dict[str, list[str]] = {}
+        self.dead: list[str] = []
 
     def owned(self, lease: Lease | None) -> Message | None:
         if lease is None:
@@ -214,6 +224,12 @@ class InboxMachine(RuleBasedStateMachine):
             self.messages.append(Message(number, "a"))
 
     @invariant()
+    def chats_agree(self) -> None:
+        """Each message that was kept is counted once, whatever became of it."""
+        counts = [chat.messages for chat in self.runner.run(self.store.chats())]
+        assert counts == ([len(self.seen)] if self.seen else [])
+
+    @invariant()
     def depth_agrees(self) -> None:
         depth = self.runner.run(self.store.depth())
         held = sum(message.held_until > self.now for message in self.messages)
@@ -226,7 +242,89 @@ class InboxMachine(RuleBasedStateMachine):
             assert [turn.user for turn in turns] == self.said.get(lane, [])
 
 
-InboxMachine.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+NAMES = st.sampled_from(["a", "ab", "half \ud83d", ""])
+VALUES = st.sampled_from(["1", "2", "half \ud83d"])
+LIMIT = 3
+"""Messages of a person on a day, in this model."""
+ENTRIES = st.one_of(
+    st.tuples(st.just("enter"), NAMES, VALUES),
+    st.tuples(st.just("enter_first"), NAMES, VALUES),
+    st.tuples(st.just("strike"), NAMES, NAMES),
 )
+
+
+class RegistryMachine(StoreMachine):
+    """Calls that are made together do what they would have done one after the other, in the order of the calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered: dict[str, str] = {}
+        self.spent: dict[tuple[str, str], set[str]] = {}
+        self.noticed: dict[str, float] = {}
+
+    @rule(calls=st.lists(ENTRIES, min_size=1, max_size=6))
+    def enter_together(self, calls: list[tuple[str, str, str]]) -> None:
+        async def together() -> list[str | None]:
+            made = [getattr(self.store, method)(*words) for method, *words in calls]
+            return list(await asyncio.gather(*made))
+
+        for (method, name, value), told in zip(calls, self.runner.run(together()), strict=True):
+            if method == "enter":
+                self.entered[name] = value
+            elif method == "enter_first":
+                assert told == self.entered.setdefault(name, value)
+            else:
+                self.entered.pop(name, None)
+                self.entered.pop(value, None)
+
+    @rule(
+        calls=st.lists(
+            st.tuples(st.sampled_from("xy"), st.sampled_from(["2027-01-15", "2027-01-16"]), st.sampled_from("abcdef")),
+            min_size=1,
+            max_size=8,
+        )
+    )
+    def spend_together(self, calls: list[tuple[str, str, str]]) -> None:
+        async def together() -> list[bool]:
+            return await asyncio.gather(*(self.store.spend(*call, LIMIT) for call in calls))
+
+        for (person, day, key), counted in zip(calls, self.runner.run(together()), strict=True):
+            keys = self.spent.setdefault((person, day), set())
+            if len(keys) < LIMIT:
+                keys.add(key)
+            assert counted == (key in keys)
+
+    @rule(name=NAMES, seconds=st.sampled_from([1.0, 10.0]))
+    def notice(self, name: str, seconds: float) -> None:
+        fresh = self.now - self.noticed.get(name, 0.0) >= seconds
+        assert self.runner.run(self.store.first_in(name, seconds)) == fresh
+        if fresh:
+            self.noticed[name] = self.now
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 9.0]))
+    def time_goes_on(self, seconds: float) -> None:
+        self.runner.run(self.clock.advance(seconds))
+
+    @rule()
+    def clean(self) -> None:
+        """Nothing here is old enough to go."""
+        self.runner.run(self.store.clean())
+
+    @rule()
+    def crash(self) -> None:
+        self.runner.run(self.store.close())
+        self.store = self.opened()
+
+    @invariant()
+    def entries_agree(self) -> None:
+        assert self.runner.run(self.store.entries()) == self.entered
+        assert self.runner.run(self.store.entries("a")) == {
+            name: value for name, value in self.entered.items() if name.startswith("a")
+        }
+
+
+BOUNDED = settings(max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+InboxMachine.TestCase.settings = BOUNDED
+RegistryMachine.TestCase.settings = BOUNDED
 TestInbox = InboxMachine.TestCase
+TestRegistry = RegistryMachine.TestCase

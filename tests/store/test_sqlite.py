@@ -23,11 +23,24 @@ from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 from claw.messages import Inbound, Turn
 from claw.store import sqlite, tables
 from claw.store.database import MIGRATIONS, Database, migrate
-from claw.store.ports import DEAD_KEPT_MAX, Store
+from claw.store.ports import CHATS_KEPT_S, DEAD_KEPT_MAX, NOTICES_KEPT_S, Store
 from claw.store.sqlite import BODIES_KEPT, SqliteStore
 from claw.store.writer import Kind
 from tests.clock import FakeClock
-from tests.store.contract import ANSWER, TRACE, TTL, StoreContract, World, claim, claimed_ids, inbound, put
+from tests.store.contract import (
+    ALONE,
+    ANSWER,
+    ROOM,
+    TRACE,
+    TTL,
+    StoreContract,
+    World,
+    claim,
+    claimed_ids,
+    inbound,
+    put,
+    write,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -217,7 +230,13 @@ async def test_a_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
     assert (await store.epoch("m"), await store.turns("m", 9)) == (4, [Turn("m", "u", "a")])
     assert await store.calls("2026-11") == {"webhook": 12}
     assert not await put(store, 1)
+    assert (await store.entries(), await store.chats()) == ({}, [])
+    assert await put(store, 2)
+    assert await store.enter_first("owner", "ann") == "ann"
+    assert [chat.messages for chat in await store.chats()] == [1]
     await store.close()
+    assert rows(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
+    assert rows(path, "SELECT key, inbound FROM dead") == [("robot:msg0", values["inbound"])]
 
 
 async def test_a_newer_file_is_refused_and_left_alone(world: SqliteWorld) -> None:
@@ -347,6 +366,7 @@ async def test_a_disk_that_fails_is_told_and_recovered_from(world: SqliteWorld) 
     """While nothing can be written each write raises StoreError and changes nothing; then all goes on."""
     await put(world.store, 1)
     await put(world.store, 2)
+    await world.store.enter("kept", "value")
     lease = await claim(world.store)
     await world.store.check()
     with no_file_grows(4096):
@@ -357,13 +377,23 @@ async def test_a_disk_that_fails_is_told_and_recovered_from(world: SqliteWorld) 
             world.store.release(lease, 5, failed=True),
             world.store.bury(lease, "cause"),
             world.store.forget("m"),
+            world.store.enter("owner", "bob"),
+            world.store.enter_first("owner", "bob"),
+            world.store.strike("kept"),
+            world.store.spend("ann", "2027-01-15", "k1", 1),
+            world.store.first_in("notice", 60),
             world.store.check(),
         ):
             with pytest.raises(StoreError, match=r"disk|full|I/O|open"):
                 await write
+        assert await world.store.entries() == {"kept": "value"}
     await world.store.check()
     assert await put(world.store, 3)
     assert (await world.store.depth()).pending == 3
+    assert [chat.messages for chat in await world.store.chats()] == [3]
+    assert await world.store.entries() == {"kept": "value"}
+    assert await world.store.spend("ann", "2027-01-15", "k2", 1)
+    assert await world.store.first_in("notice", 60)
     assert await world.store.claim("worker", TTL) is None, "the lease was kept"
     await world.store.ack(lease, Turn("m", "u", "a"))
     assert await world.store.turns("m", 9) == [Turn("m", "u", "a")]
@@ -488,6 +518,26 @@ async def test_a_commit_that_failed_and_took_place_is_not_lost(tmp_path: Path, m
     await store.ack(first, Turn("m", "u", "a"))
     assert len(await store.turns("m", 9)) == 1
     assert (await store.depth()).pending == 1
+    assert [chat.messages for chat in await store.chats()] == [2]
+    await store.close()
+
+
+async def test_an_entry_whose_commit_failed_and_took_place_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reached the disk although its writer was told of a failure is answered from the next work on."""
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **rest: connect(*args, **rest, factory=LyingConnection))
+    store = SqliteStore(tmp_path / "claw.db", clock=FakeClock())
+    await store.open()
+    await store.enter("policy", "open")
+    await store.enter("list", "ann")
+    for hurt in (store.enter("policy", "disabled"), store.enter_first("owner", "ann"), store.strike("list")):
+        LyingConnection.lies = 0
+        with pytest.raises(StoreError, match="I/O"):
+            await hurt
+    assert await store.enter_first("owner", "bob") == "ann"
+    assert await store.entries() == {"policy": "disabled", "owner": "ann"}
     await store.close()
 
 
@@ -603,6 +653,80 @@ async def test_a_cancelled_ack_still_frees_the_lane(world: SqliteWorld) -> None:
     assert (await claim(world.store)).inbound.msg_id == "msg2"
 
 
+# --- the registry ---------------------------------------------------------------------------------------------------
+
+
+async def test_entries_are_answered_without_a_change_of_thread(world: SqliteWorld) -> None:
+    """While the disk hangs entries are still told, as they were before what is on its way."""
+    await world.store.enter("owner", "ann")
+    go = threading.Event()
+    busy = world.store._writer.submit(lambda _: go.wait(30))
+    entering = asyncio.create_task(world.store.enter("owner", "bob"))
+    await asyncio.sleep(0)
+    assert await world.store.entries() == {"owner": "ann"}
+    go.set()
+    await asyncio.gather(busy, entering)
+    assert await world.store.entries() == {"owner": "bob"}
+
+
+async def test_concurrent_entries_are_made_in_the_order_of_their_calls(world: SqliteWorld) -> None:
+    """What is called without waiting between gives what waiting would have given, in memory and on the disk."""
+    told = await asyncio.gather(
+        world.store.enter("a", "1"),
+        world.store.strike("a"),
+        world.store.enter_first("a", "2"),
+        world.store.enter_first("a", "3"),
+        world.store.enter("b", "4"),
+        world.store.enter("b", "5"),
+        world.store.enter("c", "6"),
+        world.store.strike("c", "d"),
+    )
+    assert told[2:4] == ["2", "2"]
+    for _ in range(2):
+        assert await world.store.entries() == {"a": "2", "b": "5"}
+        await world.die()
+
+
+async def test_a_cancelled_entry_is_made_all_the_same(world: SqliteWorld) -> None:
+    """An entry whose caller was cancelled is in memory if it is on the disk."""
+    task = asyncio.create_task(world.store.enter("owner", "ann"))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert await world.store.enter_first("owner", "bob") == "ann"
+    assert await world.store.entries() == {"owner": "ann"}
+
+
+async def test_a_chat_is_entered_with_its_message_or_not_at_all(world: SqliteWorld) -> None:
+    """A message that cannot be kept leaves no chat behind, though others of its batch are kept."""
+
+    def execute(connection: sqlite3.Connection, sql: str) -> None:
+        connection.execute(sql)
+
+    refuse = (
+        "CREATE TRIGGER refuse BEFORE INSERT ON inbox WHEN new.key = 'robot:msg1' BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+    await world.store._writer.submit(execute, refuse)
+    refused, kept = await asyncio.gather(
+        write(world.store, 1, ROOM), write(world.store, 2, ALONE), return_exceptions=True
+    )
+    assert isinstance(refused, StoreError)
+    assert kept is True
+    assert [(chat.id, chat.messages) for chat in await world.store.chats()] == [(ALONE.id, 1)]
+    await world.store._writer.submit(execute, "DROP TRIGGER refuse")
+    assert await write(world.store, 1, ROOM), "its key was not taken for seen"
+
+
+async def test_a_wall_clock_that_was_set_back_silences_no_notice(world: SqliteWorld) -> None:
+    """A notice said in what is now the future is said again, unless that is within its time."""
+    assert await world.store.first_in("notice", 60)
+    world.clock.jump(-59)
+    assert not await world.store.first_in("notice", 60)
+    world.clock.jump(-365 * 86400)
+    assert await world.store.first_in("notice", 60)
+    assert await world.store.first_in("notice", 0), "no time at all is over at once"
+
+
 # --- nothing grows for ever -----------------------------------------------------------------------------------------
 
 
@@ -681,6 +805,35 @@ async def test_cleaning_gives_the_room_back(world: SqliteWorld) -> None:
     assert size(wal(world.path)) == 0
     await world.store.close()
     assert rows(world.path, "SELECT count(*) FROM seen") == [(0,)]
+
+
+async def test_the_registry_is_cleaned_however_much_is_due(world: SqliteWorld) -> None:
+    """Chats, what was spent and notices go when they are past their time, more than one chunk of each."""
+    await world.store.close()
+    many = range(2 * tables.CHUNK + 1)
+    now = world.clock.wall()
+    with contextlib.closing(sqlite3.connect(world.path)) as connection, connection:
+        for at, letter in ((now, "new"), (now - NOTICES_KEPT_S, "old")):
+            connection.executemany("INSERT INTO notices VALUES (?, ?)", [(f"{letter}{n}", at) for n in many])
+        for at, letter in ((now, "new"), (now - CHATS_KEPT_S, "old")):
+            connection.executemany(
+                "INSERT INTO chats VALUES (?, x'', 'group', x'', 0, ?, 1)", [(f"{letter}{n}", at) for n in many]
+            )
+        for day in ("2027-01-15", "2027-01-12", "2027-01-11", "2026-12-31"):
+            connection.executemany("INSERT INTO spent VALUES (?, 'ann', ?)", [(day, f"k{n}") for n in many])
+    world.store = SqliteStore(world.path, clock=world.clock)
+    await world.store.open()
+    await world.store.clean()
+    await world.store.close()
+    for table in ("notices", "chats"):
+        column = "name" if table == "notices" else "key"
+        assert rows(world.path, f"SELECT substr({column}, 1, 3), count(*) FROM {table} GROUP BY 1") == [
+            ("new", len(many))
+        ]
+    assert rows(world.path, "SELECT day, count(*) FROM spent GROUP BY day") == [
+        ("2027-01-12", len(many)),
+        ("2027-01-15", len(many)),
+    ]
 
 
 async def test_dead_letters_are_bounded(world: SqliteWorld) -> None:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from claw.turn.commands import Command, command_of, is_urgent
+from claw.turn.commands import Command, Order, is_urgent, order_of
 from tests.messages import inbound
 
 
 @pytest.mark.parametrize(
-    ("text", "command"),
+    ("text", "order"),
     [
-        ("/new", Command.NEW),
-        ("  /NEW \n", Command.NEW),
-        ("／new", Command.NEW),
-        ("/新对话", Command.NEW),
-        ("/stop", Command.STOP),
-        ("/停止", Command.STOP),
-        ("/help", Command.HELP),
-        ("/status", Command.STATUS),
+        ("/new", Order(Command.NEW)),
+        ("  /NEW \n", Order(Command.NEW)),
+        ("／new", Order(Command.NEW)),
+        ("/新对话", Order(Command.NEW, chinese=True)),
+        ("/stop", Order(Command.STOP)),
+        ("/停止", Order(Command.STOP, chinese=True)),
+        ("/policy group allowlist", Order(Command.POLICY, ("group", "allowlist"))),
+        ("/策略 群 白名单", Order(Command.POLICY, ("群", "白名单"), chinese=True)),
+        ("/allow @王大伟\u2005", Order(Command.ALLOW)),
+        ("/deny u-1002", Order(Command.DENY, ("u-1002",))),
+        ("/owner confirm", Order(Command.OWNER, ("confirm",))),
+        ("/restart process", Order(Command.RESTART, ("process",))),
         ("new", None),
         ("/", None),
+        ("/ new", Order(Command.NEW)),
         ("/news", None),
         ("/etc/hosts 是什么？", None),
         ("/new and then tell me a story", None),
@@ -29,9 +34,9 @@ from tests.messages import inbound
         ("", None),
     ],
 )
-def test_command_of(text: str, command: Command | None) -> None:
-    """A command is a whole message: a slash and a known name, in any case."""
-    assert command_of(text) is command
+def test_order_of(text: str, order: Order | None) -> None:
+    """A command begins with a slash and a known name, in any case; only some take words."""
+    assert order_of(text) == order
 
 
 @pytest.mark.parametrize(("text", "urgent"), [("/stop", True), ("/停止", True), ("/new", False), ("stop", False)])

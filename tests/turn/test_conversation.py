@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from claw.errors import MediaError, ModelError, ModelFault
@@ -13,81 +9,10 @@ from claw.messages import Answer, Inbound, Language, Media, MediaKind, Outcome, 
 from claw.settings import Dialogue
 from claw.store.sqlite import SqliteStore
 from claw.turn import texts
-from claw.turn.conversation import Conversations, remedy_of, spoken
+from claw.turn.conversation import remedy_of, spoken
 from claw.turn.llm import Completion
 from tests.messages import inbound
-
-
-class Parrot:
-    """A model that answers with a fixed text and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[Sequence[dict[str, Any]]] = []
-        self.users: list[str] = []
-        self.shortened: Sequence[dict[str, Any]] | None = None
-        self.completion = Completion(text="fine", finish_reason="stop", usage=None, model="parrot", cut=False)
-
-    async def ask(
-        self,
-        messages: Sequence[dict[str, Any]],
-        *,
-        user: str,
-        shorten: Callable[[], Sequence[dict[str, Any]] | None] | None = None,
-    ) -> Completion:
-        self.asked.append(messages)
-        self.users.append(user)
-        self.shortened = shorten() if shorten else None
-        return self.completion
-
-
-class House:
-    """Conversations over a real store and a parrot."""
-
-    def __init__(self, store: SqliteStore, settings: Dialogue, *, stoppable: bool = False) -> None:
-        self.store = store
-        self.model = Parrot()
-        self.stopped: list[str] = []
-        self.pictures: list[str] | MediaError = ["data:image/png;base64,AAAA"]
-
-        async def pictures(message: Inbound) -> list[str]:
-            if isinstance(self.pictures, MediaError):
-                raise self.pictures
-            return self.pictures
-
-        async def status(language: Language) -> str:
-            return f"status in {language}"
-
-        def stop(lane: str) -> bool:
-            self.stopped.append(lane)
-            return stoppable
-
-        self.talk = Conversations(
-            settings,
-            model=self.model,
-            history=store,
-            language=Language.ZH,
-            pictures=pictures,
-            status=status,
-            stop=stop,
-        )
-
-    async def say(self, message: Inbound) -> Answer:
-        """Answer a message, and keep its turn as the worker would."""
-        answer = await self.talk.answer(message)
-        if answer.turn is not None:
-            await self.store.put(message, lane=message.conversation_key, trace={})
-            lease = await self.store.claim("test", 30)
-            assert lease is not None
-            await self.store.ack(lease, answer.turn)
-        return answer
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "claw.db")
-    await opened.open()
-    yield opened
-    await opened.close()
+from tests.turn.house import House
 
 
 async def test_history_and_prompt_reach_the_model(store: SqliteStore) -> None:
