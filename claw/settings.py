@@ -514,10 +514,16 @@ def variables() -> Iterator[tuple[str, Variable]]:
 # --- reading -------------------------------------------------------------------------------------------------
 
 
+CONTAINER_MARKS: Final = ("KUBERNETES_SERVICE_HOST", "K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL", "container")
+"""Variables that orchestrators set; `container` is podman's and systemd's, and our own image's."""
+
+
 def in_container(environ: Mapping[str, str]) -> bool:
-    """Whether an orchestrator gave us our environment, so that a stray `.env` must not add to it."""
-    marks = ("KUBERNETES_SERVICE_HOST", "K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL")
-    return any(mark in environ for mark in marks) or Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+    """Whether our environment was made for us alone, so that a stray `.env` must not add to it.
+
+    Files such as `/.dockerenv` do not tell that: a developer's shell in a container has them too.
+    """
+    return any(mark in environ for mark in CONTAINER_MARKS)
 
 
 def environment(environ: Mapping[str, str] | None = None, dotenv: Path | None = None) -> dict[str, str]:

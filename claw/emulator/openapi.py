@@ -77,6 +77,7 @@ class OpenApi:
             ("POST", "/v1.0/robot/otoMessages/batchRecall", robot.recall),
             ("POST", "/v1.0/robot/groupMessages/recall", robot.recall),
             ("POST", "/v1.0/robot/messageFiles/download", download),
+            ("POST", "/v1.0/robot/groups/robots/query", robot.robots),
             ("POST", "/v1.0/robot/emotion/reply", react),
             ("POST", "/v1.0/robot/emotion/recall", take_back),
             ("POST", "/v1.0/card/instances", cards.create),

@@ -113,6 +113,12 @@ class Robot:
                 failed[key] = "processQueryKey not exist"
         return reply({"successResult": done, "failedResult": failed})
 
+    async def robots(self, body: dict[str, Any]) -> web.Response:
+        """``POST /v1.0/robot/groups/robots/query``: the robots of a group."""
+        if self._group(body) is None:
+            return api_error(400, "invalid.openConversationId")
+        return reply({"chatbotInstanceVOList": [{"robotCode": self._chats.robot_code}]})
+
     async def emotion(self, body: dict[str, Any], *, on: bool) -> web.Response:
         """``POST /v1.0/robot/emotion/reply`` and ``/recall``: a reaction on a message (PROTOCOL 6.5)."""
         problem = self._bad_robot(body)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -407,3 +407,52 @@ def _content(messages: Sequence[Message]) -> str:
         for message in messages
     ]
     return json.dumps(shaped, ensure_ascii=False)
+
+
+# --- a look at the model, for `claw doctor` --------------------------------------------------------------------
+
+PROBE_USER: Final = "claw-doctor"
+"""The `user` of a probe: a session of its own at a gateway that keeps sessions."""
+_LIMIT_REACHED: Final = "could not finish the message"
+"""What OpenAI's reasoning models answer, with HTTP 400, where one token does not suffice: they can be asked."""
+
+
+async def probe(model: Model) -> None:
+    """Ask for one token; return when an answer begins. Raises ModelError. The caller sets the time limit."""
+    try:
+        await _first_token(model, {"max_completion_tokens": 1})
+    except ModelError as error:
+        words = error.reason.lower()
+        if error.status == 400 and _LIMIT_REACHED in words:
+            return
+        if error.status not in {400, 422} or "max_completion_tokens" not in words:
+            raise
+        await _first_token(model, {})  # A server that knows no such field, and minds.
+
+
+async def _first_token(model: Model, limit: Mapping[str, Any]) -> None:
+    reading = Reading()
+    settings = model._settings
+    try:
+        client = await model._ready()
+        async with client.chat.completions.with_streaming_response.create(
+            model=settings.name,
+            messages=[],  # See Model._texts.
+            extra_body={"messages": [{"role": "user", "content": "ping"}], "user": PROBE_USER, **limit},
+            stream=True,
+            extra_headers={} if settings.api_key else _without_key(),
+        ) as response:
+            parts = _parts(response)
+            try:
+                async for part in parts:
+                    if reading.feed(part) or reading.over:
+                        break
+                else:
+                    reading.end()
+            finally:
+                await _unwind(parts, DRAIN_TIMEOUT if reading.done else 0)
+    except Exception as error:  # noqa: BLE001 - as in Model._texts
+        private = (settings.api_key.reveal(),)
+        raise fault_of(error, began=reading.began, history_kept_elsewhere=True, private=private) from None
+    if not (reading.began or reading.finish_reason == "length"):
+        raise ModelError(ModelFault.EMPTY, f"no text came; finish_reason: {reading.finish_reason or 'none'}")
