@@ -24,7 +24,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_nev
 from claw import telemetry
 from claw.errors import ClawError, GatewayError, SessionLostError
 from claw.messages import Check, Delivery
-from claw.retry import STEADY_S, Clock, Verdict, verdict
+from claw.retry import Clock, Verdict, verdict
 from claw.settings import Credentials, Stream
 from claw.stream.gateway import Gateway, Registration, explain
 from claw.stream.session import HANDSHAKE_TIMEOUT_S, SessionEnd, Traffic, Wiring, open_session
@@ -37,6 +37,8 @@ BACKOFF_BASE_S: Final = 0.5
 BACKOFF_CEILING_S: Final = 10.0
 REJECTED_WAIT_S: Final = (30.0, 60.0)
 CREDENTIALS_POLL_S: Final = 1.0
+AT_ONCE_S: Final = 0.5
+"""Seconds of life below which a `disconnect` says more of the gateway than of the connection's age."""
 LEAVE_S: Final = 10.0
 """Seconds for which a replaced session reads and acks; DingTalk closes it after some 10 s (PROTOCOL section 4)."""
 ROTATE_SPREAD: Final = 0.1
@@ -137,7 +139,7 @@ class Lane:
         self._leaving: dict[_Live, asyncio.Task[None]] = {}
         self._reason: str = Reason.START
         self._called_away = 0
-        """Sessions in a row that DingTalk asked to leave before they had lived for 5 s."""
+        """Sessions in a row that DingTalk asked to leave as soon as they were open."""
         self._wanted = asyncio.Event()
         self._drain_asked = asyncio.Event()
 
@@ -234,7 +236,7 @@ class Lane:
             raise SessionLostError(end.kind, lived=end.lived)
         self._reason = reason
         lived = live.session.lived
-        self._called_away = self._called_away + 1 if reason == Reason.DISCONNECT and lived < STEADY_S else 0
+        self._called_away = self._called_away + 1 if reason == Reason.DISCONNECT and lived < AT_ONCE_S else 0
         if self._called_away > 1:
             # A gateway that sends each new session away again must not be asked in a tight circle.
             raise SessionLostError(reason, lived=lived)

@@ -226,15 +226,17 @@ class Model:
     def _build(self) -> None:
         import openai  # noqa: PLC0415 - half a second and 24 MB, off the critical path
 
+        from claw.turn.wire import AiohttpTransport  # noqa: PLC0415 - imports what the SDK does
+
         client = openai.AsyncOpenAI(
             # The SDK refuses an empty key; `_without_key` keeps this one out of the request.
             api_key=self._settings.api_key.reveal() or "none",
             base_url=self._settings.base_url,
             max_retries=0,
             timeout=openai.Timeout(None, connect=CONNECT_TIMEOUT),
-            # Ours, for 1000 connections. The SDK's own closes itself when it is collected, in a task that fails if it
-            # was only half built (a proxy or CA setting that is wrong).
-            http_client=openai.DefaultAsyncHttpxClient(),
+            # Ours. The SDK's own closes itself when it is collected, in a task that fails if it was only half built (a
+            # CA setting that is wrong). The environment's proxies are the transport's business.
+            http_client=openai.DefaultAsyncHttpxClient(transport=AiohttpTransport(CONNECT_TIMEOUT), trust_env=False),
         )
         _ = client.chat.completions.with_streaming_response  # Imports what the SDK puts off until it is used.
         self._client = client

@@ -1,0 +1,84 @@
+"""The SDK's requests over aiohttp: half the CPU of its own transport, whose HTTP parser is written in Python.
+
+Order of events: the SDK hands a request in; aiohttp sends it on a pooled connection, by the proxy and certificate
+settings of the environment; the body is handed out as it comes; a body that is not read to its end closes its
+connection, by which servers stop working. Imported with the SDK, off the critical path (llm.py): httpx2 comes with it.
+
+The SDK brings a transport like it (`openai.DefaultAioHttpClient`), which does not find a proxy in the environment and
+takes every broken connection for a connect timeout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import aiohttp
+import httpx2
+
+CHUNK_MAX: Final = 64 * 1024
+"""Bytes of a body that are handed out at once, at most."""
+
+
+class _Body(httpx2.AsyncByteStream):
+    """A response's body; closing it before its end closes the connection."""
+
+    def __init__(self, response: aiohttp.ClientResponse, request: httpx2.Request) -> None:
+        self._response = response
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for part in self._response.content.iter_any():
+                yield part
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise httpx2.ReadError(_words(error), request=self._request) from error
+
+    async def aclose(self) -> None:
+        self._response.close()
+
+
+class AiohttpTransport(httpx2.AsyncBaseTransport):
+    """Sends over an aiohttp session of its own, made at the first request."""
+
+    def __init__(self, connect_timeout: float) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
+        self._verify = httpx2.create_ssl_context()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send, and return when the head of the response is there. Raises httpx2.TransportError."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._verify),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                timeout=self._timeout,
+                trust_env=True,
+            )
+        try:
+            response = await self._session.request(
+                request.method,
+                str(request.url),
+                headers=request.headers.multi_items(),
+                data=await request.aread(),
+                allow_redirects=False,
+            )
+        except aiohttp.ClientConnectorError as error:
+            raise httpx2.ConnectError(_words(error), request=request) from error
+        except (aiohttp.ConnectionTimeoutError, TimeoutError) as error:
+            raise httpx2.ConnectTimeout(_words(error), request=request) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise httpx2.RemoteProtocolError(_words(error), request=request) from error
+        return httpx2.Response(
+            response.status, headers=list(response.raw_headers), stream=_Body(response, request), request=request
+        )
+
+    async def aclose(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
