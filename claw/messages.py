@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -256,6 +257,13 @@ class Check:
     state: str = ""
     reason: str = ""
     since: float = 0.0
+
+
+def rfc3339(seconds: float) -> str | None:
+    """Seconds since the epoch as RFC 3339 in UTC; None for 0, which stands for unknown."""
+    if not seconds:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def hashed(identifier: str) -> str:

@@ -61,10 +61,10 @@ def html(status: int = 502) -> web.Response:
 
 
 async def read_json(request: web.Request) -> dict[str, Any] | None:
-    """The body as a JSON object; None if it is anything else."""
+    """The body as a JSON object; None if it is anything else, or never came whole."""
     try:
         body = json.loads(await request.read())
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, ConnectionError):
         return None
     return body if isinstance(body, dict) else None
 

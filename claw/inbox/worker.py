@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
 from opentelemetry.trace import Span, Status, StatusCode
 
 from claw import telemetry
-from claw.errors import ClawError, DingTalkError, LeaseLostError, StoreError
+from claw.errors import ClawError, DingTalkError, LeaseLostError, ModelError, StoreError
 from claw.messages import Answer, Inbound, Outcome, hashed
 from claw.retry import Clock, backoff
 from claw.settings import Work
@@ -251,7 +251,7 @@ class Worker:
         if answer.text:
             telemetry.round_trip_duration.record(max(0.0, self._clock.wall() - lease.received_at))
         log.info(
-            "message answered",
+            "turn ended",
             extra={"outcome": answer.outcome.value, "conversation": hashed(lease.inbound.conversation_key)},
         )
 
@@ -287,11 +287,14 @@ class Worker:
             "again": again,
             "conversation": hashed(lease.inbound.conversation_key),
         }
+        if isinstance(error, ModelError):
+            extra |= {"fault": error.fault.value, "code": error.code}
         log.log(
             logging.WARNING if again else logging.ERROR, "turn failed", extra=extra, exc_info=None if known else error
         )
         if not again:
-            return self._apologise(lease.inbound, error)
+            answer = self._apologise(lease.inbound, error)
+            return replace(answer, error=f"{answer.error} (try {attempt})")
         asked = error.retry_after if isinstance(error, ClawError) else None
         delay = max(
             backoff(attempt, base=THINK_BACKOFF_S[0], ceiling=THINK_BACKOFF_S[1]), min(asked or 0.0, RETRY_AFTER_MAX_S)

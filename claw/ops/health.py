@@ -16,12 +16,11 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from claw.errors import ClawError
 from claw.logs import redact
-from claw.messages import Check
+from claw.messages import Check, rfc3339
 from claw.retry import Clock
 
 CHECK_TIMEOUT_S: Final = 2.0
@@ -39,13 +38,6 @@ T = TypeVar("T")
 CheckCall = Callable[[], Check | Awaitable[Check]]
 
 log: Final = logging.getLogger(__name__)
-
-
-def rfc3339(seconds: float) -> str | None:
-    """Seconds since the epoch as RFC 3339 in UTC; None for 0, which stands for unknown."""
-    if not seconds:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def reason_of(error: BaseException) -> str:

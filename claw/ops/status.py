@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from claw import __version__
 from claw.logs import redact
-from claw.messages import hashed
-from claw.ops.health import NoAnswerError, ask, rfc3339
+from claw.messages import hashed, rfc3339
+from claw.ops.health import NoAnswerError, ask
 from claw.retry import Clock
 from claw.settings import Settings
 from claw.store.ports import DeadLetter, Depth

@@ -23,7 +23,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_nev
 
 from claw import telemetry
 from claw.errors import ClawError, GatewayError, SessionLostError
-from claw.messages import Check, Delivery
+from claw.messages import Check, Delivery, rfc3339
 from claw.retry import Clock, Verdict, verdict
 from claw.settings import Credentials, Stream
 from claw.stream.gateway import Gateway, Registration, explain
@@ -432,29 +432,28 @@ class Supervisor:
         return Check(ok, self._state.value, self._trouble(), self._since)
 
     def status(self) -> dict[str, Any]:
-        """Everything an operator asks. Ages are in seconds, times in seconds since the epoch."""
-        now = self._clock.wall()
+        """Everything an operator asks, as JSON."""
         reconnects: Counter[str] = Counter()
         for lane in self.lanes:
             reconnects.update(lane.reconnects)
         return {
             "state": self._state.value,
-            "since": self._since,
+            "since": rfc3339(self._since),
             "connected": self.connected,
             "lanes": [
                 {
                     "state": lane.state.value,
-                    "since": lane.since,
-                    "age": round(lane.age, 1),
+                    "since": rfc3339(lane.since),
+                    "age_s": round(lane.age, 1),
                     "frames": lane.traffic.frames,
-                    "lastFrameAge": round(now - lane.traffic.last_frame_at, 1) if lane.traffic.last_frame_at else None,
+                    "last_frame_at": rfc3339(lane.traffic.last_frame_at),
                 }
                 for lane in self.lanes
             ],
             "reconnects": dict(reconnects),
-            "refusedFrames": sum(lane.traffic.refused for lane in self.lanes),
-            "lastFrameAt": self.last_frame_at or None,
-            "lastError": self._trouble(),
+            "refused_frames": sum(lane.traffic.refused for lane in self.lanes),
+            "last_frame_at": rfc3339(self.last_frame_at),
+            "last_error": self._trouble(),
         }
 
     def _trouble(self) -> str:

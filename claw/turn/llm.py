@@ -154,14 +154,9 @@ class Model:
         except ModelError as error:
             again = _second_try(error, messages, shorten)
             if again is None:
-                _log(error)
                 raise
             log.info("asking the model a second time", extra={"fault": error.fault.value, "cause": error.reason})
-        try:
-            return await self._request(again, user, deadline, on_text)
-        except ModelError as error:
-            _log(error)
-            raise
+        return await self._request(again, user, deadline, on_text)
 
     async def _request(
         self, messages: Sequence[Message], user: str, deadline: float, on_text: Callable[[str], None] | None
@@ -249,22 +244,6 @@ def _second_try(error: ModelError, messages: Sequence[Message], shorten: Shorten
     if error.fault is ModelFault.TOO_LONG:
         return shorten() if shorten is not None else None
     return messages if error.code == RACE and error.status in {None, 500} else None
-
-
-def _log(error: ModelError) -> None:
-    """Tell the operator what went wrong, as an error where only they can cure it."""
-    cure = error.fault in {ModelFault.UNAUTHORIZED, ModelFault.BAD_REQUEST}
-    log.log(
-        logging.ERROR if cure else logging.WARNING,
-        "the model gave no answer",
-        extra={
-            "fault": error.fault.value,
-            "cause": error.reason,
-            "remedy": remedy_of(error),
-            "code": error.code,
-            "retryable": error.retryable,
-        },
-    )
 
 
 def _completion(reading: Reading, *, history_kept_elsewhere: bool) -> Completion:

@@ -213,7 +213,7 @@ async def test_retryable_fault_is_retried_then_told(office: Office) -> None:
     await office.until_empty_over_time()
     assert office.thought == ["one"] * 3
     assert office.sent == ["sorry: one"]
-    assert [letter.error for letter in await office.store.dead()] == ["busy: 429"]
+    assert [letter.error for letter in await office.store.dead()] == ["busy: 429 (try 3)"]
 
 
 async def test_permanent_fault_is_told_at_once(office: Office) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from claw.errors import StoreError
-from claw.messages import Check
+from claw.messages import Check, rfc3339
 from claw.ops import health as module
-from claw.ops.health import CACHE_S, Health, reason_of, rfc3339
+from claw.ops.health import CACHE_S, Health, reason_of
 from tests.clock import FakeClock
 
 OK = Check(ok=True, state="OPEN", since=1_800_000_000.5)

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from claw.errors import GatewayError, HandshakeError
-from claw.messages import Delivery, Secret
+from claw.messages import Delivery, Secret, rfc3339
 from claw.retry import Clock
 from claw.settings import Credentials, Stream
 from claw.stream.gateway import Gateway, Pace, Registration
@@ -628,7 +628,7 @@ async def test_lanes(whole: Wholes) -> None:
     status = each.supervisor.status()
     assert [lane["frames"] for lane in status["lanes"]] == [1, 1, 1]
     assert status["connected"] == 2
-    assert each.supervisor.last_frame_at == status["lastFrameAt"] > 0
+    assert rfc3339(each.supervisor.last_frame_at) == status["last_frame_at"] is not None
 
 
 async def test_restart_of_the_stream(whole: Wholes) -> None:
