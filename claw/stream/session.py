@@ -37,6 +37,9 @@ CLOCK_JUMP_S: Final = 30.0
 """Seconds of difference that tell a machine that slept (or a stopped process) from a slow one (DESIGN section 3)."""
 CLOCK_CHECK_S: Final = 1.0
 PINGS_UNANSWERED_MAX: Final = 2
+LAST_WAIT: Final = 0.7
+"""Share of a heartbeat for which the last ping is waited for, so that a peer which falls silent just after a pong is
+left, and the next session open, within three heartbeats (DESIGN section 3)."""
 FRAME_MAX: Final = 8 * 1024 * 1024
 """Bytes of one frame, the most that any client is known to accept (PROTOCOL section 1.4)."""
 DELIVERIES_MAX: Final = 1_000
@@ -328,10 +331,10 @@ class Session:
                 continue
             if self._unanswered >= PINGS_UNANSWERED_MAX:
                 return EndKind.PONGS_MISSED, f"{self._unanswered} pings"
-            due = monotonic + heartbeat
             # While reading rests, a pong could not be seen: that is our fault and no sign of the peer's death.
             if not self._places.locked():
                 self._unanswered += 1
+            due = monotonic + heartbeat * (LAST_WAIT if self._unanswered >= PINGS_UNANSWERED_MAX else 1)
             await self._ping(heartbeat)
 
     async def _ping(self, timeout: float) -> None:
