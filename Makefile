@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST_ARGS ?=
 
-.PHONY: install dev run lint unit test test-llm bench docs lock clean
+.PHONY: install dev run lint unit test test-llm test-container bench docs lock clean
 
 install: $(VENV)/.installed
 
@@ -51,11 +51,16 @@ $(VENV)/.installed-llm: tests/llm/requirements.lock $(VENV)/.installed-dev
 test-llm: $(VENV)/.installed-llm
 	$(BIN)/python -m pytest -m llm tests/llm $(PYTEST_ARGS)
 
+# The image, built and run for real; as root, with buildah, podman, runc and debootstrap (or BASE_IMAGE=...).
+test-container: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m container tests/container $(PYTEST_ARGS)
+
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m bench
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m claw.settings
+	$(BIN)/python helm/claw_docs.py
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock

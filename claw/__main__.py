@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run() -> int:
+    # As PID 1 of a container the kernel ignores a SIGTERM that nobody handles, and loading takes a moment.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from claw import settings  # noqa: PLC0415 - `claw health` must not pay for what it does not use
     from claw.errors import SettingsError  # noqa: PLC0415
 
@@ -91,8 +94,11 @@ def _run() -> int:
 
 
 def _dev(page_port: int) -> int:
-    from claw.dev import develop  # noqa: PLC0415
-
+    try:
+        from claw.dev import develop  # noqa: PLC0415
+    except ModuleNotFoundError:
+        print("claw dev is not part of this image: it belongs to the repository (make dev)", file=sys.stderr)  # noqa: T201
+        return 1
     return develop(page_port)
 
 
