@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST_ARGS ?=
 
-.PHONY: install dev run lint unit test test-llm test-container bench docs lock clean
+.PHONY: install dev run lint unit test test-llm test-chaos test-container bench docs lock clean
 
 install: $(VENV)/.installed
 
@@ -50,6 +50,10 @@ $(VENV)/.installed-llm: tests/llm/requirements.lock $(VENV)/.installed-dev
 
 test-llm: $(VENV)/.installed-llm
 	$(BIN)/python -m pytest -m llm tests/llm $(PYTEST_ARGS)
+
+# A minute of every fault at real processes; longer: python -m bench.chaos, bench.soak, bench.fuzz.
+test-chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m chaos tests/chaos $(PYTEST_ARGS)
 
 # The image, built and run for real; as root, with buildah, podman, runc and debootstrap (or BASE_IMAGE=...).
 test-container: $(VENV)/.installed-dev

@@ -221,7 +221,7 @@ class Worker:
         except LeaseLostError:
             log.warning("lease lost: the turn is left to its new holder", extra={"seq": lease.seq})
         except StoreError as error:
-            # The message is still in the inbox: its lane rests, or its lease runs out.
+            # The message is still in the inbox, and so is its answer if that was saved.
             log.error("turn not finished: the store failed", extra={"cause": str(error), "seq": lease.seq})
             await self._give_back(lease)
         finally:
@@ -339,10 +339,17 @@ class Worker:
         return not error.maybe_delivered or _send_tries(lease) < self._settings.max_attempts
 
     async def _give_back(self, lease: Lease) -> None:
-        try:
-            await self._inbox.release(lease, STORE_PAUSE_S)
-        except StoreError as error:
-            log.warning("message not given back: it waits for its lease to run out", extra={"cause": str(error)})
+        """Release, as soon as the store can: a lease that is merely left would block its conversation until it ends."""
+        while True:
+            try:
+                await self._inbox.release(lease, STORE_PAUSE_S)
+            except LeaseLostError:
+                return
+            except StoreError as error:
+                log.warning("message not given back yet", extra={"cause": str(error), "seq": lease.seq})
+                await self._clock.sleep(STORE_PAUSE_S)
+            else:
+                return
 
     # --- from outside --------------------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ TOKEN_LIFE: Final = 7200.0
 TOKEN_LIFE_MAX: Final = 30 * 24 * 3600
 PARAM_MAX: Final = 15_000
 """Bytes of `msgParam` (KB 0716: of group sends; kept for direct ones too)."""
+CREDENTIALS_WAIT: Final = 30.0
+"""Seconds before credentials that were refused are tried again, as for the stream (DESIGN section 3)."""
 QPM_WAIT: Final = 60.0
 """Seconds to wait after too many calls in a minute (PROTOCOL section 6.6)."""
 
@@ -48,6 +50,11 @@ _MONTH: Final = Rule(
 _TOKEN: Final = Rule("the access token was refused", retryable=True)
 _SCOPE: Final = Rule("the app lacks a permission: grant it in the developer console")
 _ADDRESS: Final = Rule("this machine's address is not on the app's list of IP addresses")
+_CREDENTIALS: Final = Rule(
+    "Client ID or Client Secret is wrong: compare them with the developer console",
+    retryable=True,  # A secret is rotated under a running claw: the answer waits for the new one, as the stream does.
+    retry_after=CREDENTIALS_WAIT,
+)
 _BUSY: Final = Rule("DingTalk is in trouble", retryable=True)
 
 _BY_CODE: Final[tuple[tuple[str, Rule], ...]] = (
@@ -58,7 +65,7 @@ _BY_CODE: Final[tuple[tuple[str, Rule], ...]] = (
     ("whitelist", _ADDRESS),
     ("invalidauthentication", _TOKEN),
     ("invalidparameter.token.invalid", _TOKEN),
-    ("invalidclientidorsecret", Rule("Client ID or Client Secret is wrong: compare them with the developer console")),
+    ("invalidclientidorsecret", _CREDENTIALS),
     ("send.too.fast", _QPS),
     ("send.bytoken.toofast", _QPS),
     ("unknown.send.result", Rule("DingTalk does not know whether it was sent", retryable=True, maybe_delivered=True)),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from claw.errors import DingTalkError, ModelError, ModelFault
+from claw.errors import DingTalkError, ModelError, ModelFault, StoreError
 from claw.inbox.accept import lane_of
-from claw.inbox.worker import SEND_BACKOFF_S, SEND_PATIENCE_S, Worker
+from claw.inbox.worker import LEASE_TTL_S, SEND_BACKOFF_S, SEND_PATIENCE_S, Worker
 from claw.messages import Answer, Inbound, Outcome, Turn
 from claw.settings import Work
 from claw.store.sqlite import SqliteStore
@@ -308,6 +309,32 @@ async def test_patience_of_sending(office: Office, maybe: bool) -> None:
     office.start()
     await office.until_empty_over_time()
     assert tries == 3 if maybe else tries > SEND_PATIENCE_S / SEND_BACKOFF_S[1]
+
+
+async def test_store_trouble_does_not_block_a_conversation(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that fails for a moment delays a turn for about as long, not until its lease runs out."""
+    trouble = 4
+    real = office.store.release
+
+    async def failing(*args: Any, **options: Any) -> None:
+        nonlocal trouble
+        if trouble:
+            trouble -= 1
+            raise StoreError("disk full")
+        await real(*args, **options)
+
+    async def save(*args: Any) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(office.store, "release", failing)
+        raise StoreError("disk full")
+
+    monkeypatch.setattr(office.store, "save_answer", save)
+    await office.put(inbound("one"))
+    office.start()
+    began = office.clock.monotonic()
+    await office.until_empty_over_time()
+    assert office.sent == ["re: one"]
+    assert office.clock.monotonic() - began < LEASE_TTL_S / 2
 
 
 async def test_drain_finishes_what_runs(office: Office) -> None:

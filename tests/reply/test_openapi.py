@@ -280,7 +280,7 @@ AccessDenied = "Forbidden.AccessDenied."
         ("direct", 200, {"invalidStaffIdList": ["u-1"], "flowControlledStaffIdList": ["u-1"]}, True, 2.0),
         ("download", 400, {"code": "invalidParameter.robotCode.downloadCode"}, False, None),
         ("download", 200, {"downloadUrl": 7}, True, None),
-        ("token", 400, {"code": "invalidClientIdOrSecret"}, False, None),
+        ("token", 400, {"code": "invalidClientIdOrSecret"}, True, 30.0),
         ("token", 401, None, False, None),
         ("token", 200, {"accessToken": ""}, True, None),
         ("token", 200, {"accessToken": "two\r\nlines"}, True, None),
