@@ -1,4 +1,4 @@
-"""The run with real processes is collected by `-m chaos` only (make test-chaos): it wants a minute and a quiet machine."""
+"""The run with real processes is collected by `-m chaos` only (make test-chaos): it wants a quiet machine."""
 
 from __future__ import annotations
 
