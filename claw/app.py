@@ -95,7 +95,6 @@ class App:
         self._depth = Depth(0, 0, 0, 0.0)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._drain_task: asyncio.Task[None] | None = None
-        self.port = settings.http.port
 
     async def run(self) -> Exit:
         """Serve until asked to stop; returns how the process should end. Raises SettingsError."""
@@ -237,12 +236,11 @@ class App:
     # --- serving -------------------------------------------------------------------------------------------------
 
     async def _serve(self, house: House, leaving: asyncio.Future[Exit]) -> Exit:
-        settings, server, health = self._settings, house.server, house.health
+        server, health = house.server, house.health
         await house.door.begin()
         await server.start()
         health.start()
-        self.port = server.port
-        log.info("claw serves", extra={"version": __version__, "port": server.port, "store": settings.store.url})
+        log.info("claw serves", extra={"version": __version__, "port": server.port, "store": self._settings.store.url})
         try:
             self._own("worker", house.worker.run(), health)
             self._own("stream", house.supervisor.run(), health)
@@ -304,10 +302,6 @@ class App:
             return self._leave(Exit.RESTART)
         leaving = self._exit is None or self._exit.done()
         return not leaving and supervisor.replace("restart")
-
-    def stop(self) -> None:
-        """Ask for an orderly end, as SIGTERM does."""
-        self._leave(Exit.ASKED)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
