@@ -32,8 +32,8 @@ from claw.inbox.worker import Worker
 from claw.messages import Check
 from claw.ops.health import Health
 from claw.ops.server import Scope, Server
-from claw.ops.status import Status, month_of
-from claw.reply.call import BILLABLE, Api, Calls
+from claw.ops.status import Status
+from claw.reply.call import BILLABLE, Api, Calls, month_of
 from claw.reply.media import Pictures
 from claw.reply.openapi import OpenApi
 from claw.reply.sender import Sender

@@ -20,8 +20,7 @@ import aiohttp
 from claw.errors import StoreBusyError, StoreError
 from claw.ops.checks import Context, Finding, fault, good, skip, warn
 from claw.ops.probe import LOOPBACK
-from claw.ops.status import month_of
-from claw.reply.call import BILLABLE, Api
+from claw.reply.call import BILLABLE, Api, month_of
 from claw.settings import DirectPolicy, GroupPolicy, Pairing
 from claw.store import tables
 from claw.store.database import MIGRATIONS, Database

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from claw import __version__
 from claw.logs import redact
 from claw.messages import hashed, rfc3339
 from claw.ops.health import NoAnswerError, ask
+from claw.reply.call import month_of
 from claw.retry import Clock
 from claw.settings import Settings
 from claw.store.ports import DeadLetter, Depth
@@ -33,12 +33,6 @@ Source = Callable[[], T | Awaitable[T]]
 
 
 # --- values -> JSON: pure ------------------------------------------------------------------------------------
-
-
-def month_of(seconds: float) -> str:
-    """The calendar month in which DingTalk counts a call (China Standard Time), such as `2026-11`."""
-    # China has kept UTC+8 without summer time since 1991; no time zone data is needed for that.
-    return time.strftime("%Y-%m", time.gmtime(seconds + 8 * 3600))
 
 
 def process_json(started_at: float, now: float) -> dict[str, Any]:

@@ -65,6 +65,11 @@ BILLABLE: Final = frozenset(Api) - {Api.TOKEN}
 """Calls that a month's quota counts (PROTOCOL section 6.6); WEBHOOK has a quota of its own, beside the OpenAPI's."""
 
 
+def month_of(seconds: float) -> str:
+    """The calendar month in which DingTalk counts a call (China Standard Time), such as `2026-11`."""
+    return datetime.fromtimestamp(seconds, DINGTALK_TIME).strftime("%Y-%m")
+
+
 class Calls:
     """How many calls were made, by month and api, until somebody takes them to the ledger.
 
@@ -76,7 +81,7 @@ class Calls:
         self._counts: dict[str, Counter[str]] = {}
 
     def count(self, api: str) -> None:
-        month = datetime.fromtimestamp(self._clock.wall(), DINGTALK_TIME).strftime("%Y-%m")
+        month = month_of(self._clock.wall())
         self._counts.setdefault(month, Counter())[str(api)] += 1
 
     def peek(self) -> dict[str, dict[str, int]]:

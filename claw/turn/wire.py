@@ -11,13 +11,9 @@ takes every broken connection for a connect timeout.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Final
 
 import aiohttp
 import httpx2
-
-CHUNK_MAX: Final = 64 * 1024
-"""Bytes of a body that are handed out at once, at most."""
 
 
 class _Body(httpx2.AsyncByteStream):

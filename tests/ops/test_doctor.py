@@ -31,7 +31,7 @@ from claw.ops import checks_dingtalk, checks_here, checks_network, doctor
 from claw.ops.checks import Check, Context, Finding, Result, Status, examine, good, http_session, lenient, worst
 from claw.ops.doctor import TABLE, diagnose, explained, to_json
 from claw.ops.doctor_texts import TEXTS, TROUBLES, Trouble
-from claw.ops.status import month_of
+from claw.reply.call import month_of
 from claw.store.ports import Store
 from claw.store.sqlite import SqliteStore
 from claw.turn.access import OWNER, Owner

@@ -11,7 +11,8 @@ import pytest
 from claw import __version__
 from claw.errors import StoreError
 from claw.messages import hashed
-from claw.ops.status import DEAD_SHOWN, Status, calls_json, dead_json, month_of, settings_json
+from claw.ops.status import DEAD_SHOWN, Status, calls_json, dead_json, settings_json
+from claw.reply.call import month_of
 from claw.settings import Settings, load
 from claw.store.ports import DeadLetter, Depth
 from tests.clock import FakeClock
