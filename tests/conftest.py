@@ -1,4 +1,7 @@
-"""What holds for every test: in CI nothing is skipped, and no test reads the environment of whoever runs it."""
+"""What holds for every test: in CI nothing is skipped, and no test reads the environment of whoever runs it.
+
+The tests run in as many processes as there are cores (pytest-xdist); a test file is never split over two of them.
+"""
 
 from __future__ import annotations
 
@@ -25,4 +28,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):  # type: ignore[attr-defined]
         report.outcome = "failed"  # type: ignore[attr-defined]
         report.longrepr = f"skipped in CI: {report.longrepr}"  # type: ignore[attr-defined]
+    # What a test of hostile text wrote may hold half a surrogate pair, which cannot travel between the processes.
+    report.sections = [  # type: ignore[attr-defined]
+        (title, text.encode(errors="backslashreplace").decode())
+        for title, text in report.sections  # type: ignore[attr-defined]
+    ]
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What a test has recorded as its `figures` is shown also where it has passed."""
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        for name, text in getattr(report, "user_properties", ()):
+            if name == "figures" and report.when == "call":
+                terminalreporter.write_line(str(text))
