@@ -10,12 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from claw import proxy
+
 FOREIGN = ("CLAW_", "DINGTALK_", "OPENAI_", "OTEL_")
 """Prefixes of variables that would change what claw does under test."""
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy.forget()
     for name in list(os.environ):
         if name.startswith(FOREIGN):
             monkeypatch.delenv(name)

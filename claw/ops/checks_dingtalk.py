@@ -20,6 +20,7 @@ from yarl import URL
 from claw.errors import DingTalkError, FrameError, GatewayError
 from claw.ops.checks import Context, Finding, fault, good, skip, warn
 from claw.ops.checks_network import cause_of
+from claw.proxy import proxy_of
 from claw.reply.call import Api, Caller, Calls
 from claw.reply.openapi import TokenCache, classify
 from claw.stream import frames
@@ -116,7 +117,7 @@ async def session(context: Context) -> Finding:
     # As claw.stream.session does: as https the usual HTTPS_PROXY and NO_PROXY hold.
     url = url.with_scheme({"ws": "http", "wss": "https"}.get(url.scheme, url.scheme))
     opening = context.http.ws_connect(
-        url, autoping=False, heartbeat=None, timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
+        url, autoping=False, heartbeat=None, proxy=proxy_of(url), timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
     )
     try:
         async with asyncio.timeout(context.timeout):
@@ -263,7 +264,9 @@ async def _call(
     context.billable += 1  # Before it is sent: DingTalk may count what never reaches us.
     async with (
         asyncio.timeout(context.timeout),
-        context.http.request(method, url, json=payload, headers=headers, allow_redirects=False) as response,
+        context.http.request(
+            method, url, json=payload, headers=headers, allow_redirects=False, proxy=proxy_of(url)
+        ) as response,
     ):
         try:
             body = await response.json(content_type=None)

@@ -13,11 +13,11 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 import aiohttp
-from aiohttp.helpers import get_env_proxy_for_url
 from yarl import URL
 
 from claw.errors import ModelError, ModelFault
 from claw.ops.checks import Context, Finding, fault, good, skip, warn
+from claw.proxy import proxy_of
 from claw.turn.llm import Model, probe
 
 SKEW_WARNED_S: Final = 5.0
@@ -53,7 +53,7 @@ async def reach(context: Context, url: URL, variable: str, *, clock: bool = Fals
     timeout = aiohttp.ClientTimeout(total=context.timeout)
     try:
         before = context.clock.wall()
-        async with context.http.get(url, allow_redirects=False, timeout=timeout) as response:
+        async with context.http.get(url, allow_redirects=False, proxy=proxy_of(url), timeout=timeout) as response:
             if clock:
                 context.skew = skew(response.headers.get("Date", ""), before, context.clock.wall())
             key = "network.ok_proxy" if proxy else "network.ok"
@@ -93,10 +93,10 @@ def cause_of(error: BaseException) -> str:
 def _proxy_of(url: URL) -> str:
     """Host and port of the proxy on the way, without its user and password; empty where there is none."""
     try:
-        proxy, _ = get_env_proxy_for_url(url)
-    except (LookupError, ValueError):
+        proxy = proxy_of(url)
+    except ValueError:
         return ""
-    return f"{proxy.host}:{proxy.port}"
+    return f"{proxy.host}:{proxy.port}" if proxy is not None else ""
 
 
 # --- clock -------------------------------------------------------------------------------------------------------

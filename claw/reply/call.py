@@ -23,6 +23,7 @@ from yarl import URL
 
 from claw import __version__, telemetry
 from claw.errors import DingTalkError
+from claw.proxy import proxy_of
 from claw.retry import Clock
 
 CALL_TIMEOUT: Final = 10.0
@@ -190,7 +191,12 @@ class Caller:
                 for repeated in (False, True):
                     try:
                         async with self._http.post(
-                            url, data=data, headers=headers, allow_redirects=False, timeout=self._connecting
+                            url,
+                            data=data,
+                            headers=headers,
+                            allow_redirects=False,
+                            proxy=proxy_of(url),
+                            timeout=self._connecting,
                         ) as response:
                             began = True
                             return await _read(response, hidden)

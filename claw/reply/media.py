@@ -17,6 +17,7 @@ from yarl import URL
 
 from claw.errors import DingTalkError, MediaError
 from claw.messages import Inbound, Media, MediaKind, Secret
+from claw.proxy import proxy_of
 from claw.reply.hosts import Address, Hosts, address_of, is_inner, is_loopback, parse
 from claw.reply.openapi import OpenApi
 
@@ -93,7 +94,7 @@ class Pictures:
             return MediaError(f"the picture could not be fetched ({type(fault).__name__})")
 
     async def _read(self, url: URL) -> bytes | MediaError:
-        async with self._http.get(url, allow_redirects=False, timeout=_UNBOUNDED) as response:
+        async with self._http.get(url, allow_redirects=False, proxy=proxy_of(url), timeout=_UNBOUNDED) as response:
             if response.status != 200:
                 return MediaError(f"the picture could not be fetched (HTTP {response.status})")
             content = bytearray()

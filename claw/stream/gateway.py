@@ -9,22 +9,24 @@ connection registers anew. Neither secret, ticket nor a body ever reaches a log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import re
 import socket
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from claw import __version__, logs, telemetry
 from claw.errors import GatewayError
 from claw.messages import Secret
+from claw.proxy import proxy_of
 from claw.retry import Clock
 from claw.settings import Credentials
 from claw.stream import frames
@@ -40,7 +42,7 @@ QPS_WAIT_S: Final = 1.0
 """Seconds after which a per-second quota is worth another try (PROTOCOL section 6.6)."""
 RATE_CALLS: Final = 2
 RATE_WINDOW_S: Final = 1.05
-"""Two registrations a second at most; the window is a little wider, as the network may bring them closer."""
+"""Two registrations a second at most; the window is a little wider, as two machines' clocks do not run alike."""
 
 USER_AGENT: Final = f"claw-sdk-python/v{__version__}"
 """`name-sdk-lang/version`, as DingTalk's own SDKs call themselves (PROTOCOL section 1.1)."""
@@ -58,19 +60,31 @@ class Registration:
 
 
 class Pace:
-    """Lets `calls` pass in any `window` seconds, in the order in which they ask."""
+    """Lets `calls` begin in any `window` seconds, as the other side sees it, in the order in which they ask.
+
+    A call's window runs from its end, when the other side has surely seen it: its begin alone says nothing, since a
+    slow network or a busy machine may hold one call up and not the next, and so bring them together.
+    """
 
     def __init__(self, clock: Clock, calls: int = RATE_CALLS, window: float = RATE_WINDOW_S) -> None:
         self._clock = clock
         self._window = window
-        self._passed: deque[float] = deque(maxlen=calls)
-        self._turn = asyncio.Lock()
+        self._places: asyncio.Queue[float] = asyncio.Queue()
+        """For each place the time from which on it may be used."""
+        for _ in range(calls):
+            self._places.put_nowait(clock.monotonic())
 
-    async def wait(self) -> None:
-        async with self._turn:
-            if len(self._passed) == self._passed.maxlen:
-                await self._clock.sleep(self._passed[0] + self._window - self._clock.monotonic())
-            self._passed.append(self._clock.monotonic())
+    @contextlib.asynccontextmanager
+    async def call(self) -> AsyncIterator[None]:
+        """Enter when it is our turn; the call is over when this is left."""
+        free_at = await self._places.get()
+        try:
+            await self._clock.sleep(free_at - self._clock.monotonic())
+            free_at = math.inf
+            yield
+        finally:
+            # Cancelled while it waited, it has used nothing up.
+            self._places.put_nowait(min(free_at, self._clock.monotonic() + self._window))
 
 
 class Gateway:
@@ -96,16 +110,16 @@ class Gateway:
         """Ask for an endpoint and a ticket, within 10 s. Raises GatewayError."""
         credentials = credentials or self.credentials()
         logs.register(credentials.client_secret)  # It may be another one than at the start: files change.
-        await self._pace.wait()
-        outcome = "cancelled"
-        try:
-            registration = await self._open(credentials)
-            outcome = "ok"
-        except GatewayError as error:
-            outcome = "rejected" if error.rejected else "failed"
-            raise
-        finally:
-            telemetry.dingtalk_calls.add(1, {"api": _METRIC_API, "outcome": outcome})
+        async with self._pace.call():
+            outcome = "cancelled"
+            try:
+                registration = await self._open(credentials)
+                outcome = "ok"
+            except GatewayError as error:
+                outcome = "rejected" if error.rejected else "failed"
+                raise
+            finally:
+                telemetry.dingtalk_calls.add(1, {"api": _METRIC_API, "outcome": outcome})
         return registration
 
     async def _open(self, credentials: Credentials) -> Registration:
@@ -136,8 +150,11 @@ class Gateway:
             # A pooled connection may have died of the very fault that we recover from, and cost us an attempt.
             "Connection": "close",
         }
+        url = URL(self._url)
         # A redirect would carry the secret to whoever is named there.
-        async with self._http.post(self._url, json=body, headers=headers, allow_redirects=False) as response:
+        async with self._http.post(
+            url, json=body, headers=headers, allow_redirects=False, proxy=proxy_of(url)
+        ) as response:
             answer = bytearray()
             async for chunk in response.content.iter_any():
                 answer += chunk

@@ -23,6 +23,7 @@ from yarl import URL
 
 from claw.errors import FrameError, HandshakeError
 from claw.messages import Delivery
+from claw.proxy import proxy_of
 from claw.retry import Clock
 from claw.stream import frames
 from claw.stream.frames import Frame, Kind
@@ -114,6 +115,7 @@ async def open_session(
                 autoclose=False,
                 autoping=False,
                 heartbeat=None,
+                proxy=proxy_of(url),
                 max_msg_size=FRAME_MAX,
                 timeout=aiohttp.ClientWSTimeout(ws_close=wiring.close_timeout),
             )

@@ -427,6 +427,8 @@ class Supervisor:
 
     def check(self) -> Check:
         """Good while DingTalk can push to us, and for 5 s beyond."""
+        # DingTalk's farewell ends a session's service some turns of the loop before its lane says so.
+        self._note()
         lost = self._lost_at is not None and self._clock.monotonic() - self._lost_at < GRACE_S
         ok = self._state is not State.CLOSED and (self.connected > 0 or lost)
         return Check(ok, self._state.value, self._trouble(), self._since)

@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from opentelemetry.trace import Span, SpanKind, StatusCode
@@ -30,7 +30,8 @@ from claw.turn.faults import Told, covered, of_event, of_status, remedy_of, retr
 from claw.turn.sse import EventError, Reading, UnreadableError, Usage
 
 if TYPE_CHECKING:
-    from openai import AsyncAPIResponse, AsyncOpenAI
+    import httpx2
+    from openai import AsyncOpenAI
 
 __all__ = ["Completion", "Message", "Model", "Usage", "fault_of", "remedy_of"]
 
@@ -177,30 +178,45 @@ class Model:
     async def _texts(self, messages: Sequence[Message], user: str, reading: Reading) -> AsyncGenerator[str]:
         """The pieces of one answer. Everything that fails on the way is a ModelError."""
         try:
-            client = await self._ready()
-            async with client.chat.completions.with_streaming_response.create(
-                model=self._settings.name,
-                # Beside the SDK's own fields, since it walks through those by their type annotations, word by word:
-                # that took a third of a round trip's CPU.
-                messages=[],
-                extra_body={"messages": messages, "user": user, "stream_options": {"include_usage": True}},
-                stream=True,
-                extra_headers={} if self._settings.api_key else _without_key(),
-            ) as response:
-                parts = _parts(response)
-                try:
-                    async for part in parts:
-                        if text := reading.feed(part):
-                            yield text
-                        if reading.over:
-                            break
-                    if text := reading.end():
+            async with self._asked(
+                {"messages": messages, "user": user, "stream_options": {"include_usage": True}}, reading
+            ) as parts:
+                async for part in parts:
+                    if text := reading.feed(part):
                         yield text
-                finally:
-                    await _unwind(parts, DRAIN_TIMEOUT if reading.done else 0)
+                    if reading.over:
+                        break
+                if text := reading.end():
+                    yield text
         except Exception as error:  # noqa: BLE001 - what others sent may raise anything; `fault_of` sorts it
             # Not chained: the SDK's error holds the server's words, which may be anything. The reason tells the cause.
             raise self._fault_of(error, messages, reading) from None
+
+    @asynccontextmanager
+    async def _asked(self, fields: Mapping[str, Any], reading: Reading) -> AsyncIterator[AsyncGenerator[bytes]]:
+        """Ask for a streamed chat completion; its body as it comes, which `reading` is fed with."""
+        client = await self._ready()
+        import httpx2  # noqa: PLC0415 - see _build, which has imported it by now
+        import openai  # noqa: PLC0415
+
+        # By the SDK's way to any endpoint: the one for chat completions walks through every field by its type
+        # annotations, word by word, which takes longer than the request.
+        answer: object = await client.post(
+            "/chat/completions",
+            body={"model": self._settings.name, "stream": True, **fields},
+            options={} if self._settings.api_key else {"headers": {"Authorization": openai.omit}},
+            cast_to=httpx2.Response,
+            stream=True,
+            stream_cls=openai.AsyncStream[Any],
+        )
+        # The SDK's types promise a stream; what it is told to cast to is what comes.
+        response = cast("httpx2.Response", answer)
+        parts = _parts(response)
+        try:
+            yield parts
+        finally:
+            await _unwind(parts, DRAIN_TIMEOUT if reading.done else 0)
+            await response.aclose()
 
     def _fault_of(self, error: Exception, messages: Sequence[Message], reading: Reading) -> ModelError:
         return fault_of(
@@ -233,7 +249,6 @@ class Model:
             # CA setting that is wrong). The environment's proxies are the transport's business.
             http_client=openai.DefaultAsyncHttpxClient(transport=AiohttpTransport(CONNECT_TIMEOUT), trust_env=False),
         )
-        _ = client.chat.completions.with_streaming_response  # Imports what the SDK puts off until it is used.
         self._client = client
 
 
@@ -259,21 +274,15 @@ def _completion(reading: Reading, *, history_kept_elsewhere: bool) -> Completion
     return Completion(text, ended, reading.usage, reading.model, cut=ended == "length")
 
 
-def _without_key() -> dict[str, Any]:
-    import openai  # noqa: PLC0415 - see Model._build
-
-    return {"Authorization": openai.omit}
-
-
-async def _parts(response: AsyncAPIResponse[Any]) -> AsyncGenerator[bytes]:
+async def _parts(response: httpx2.Response) -> AsyncGenerator[bytes]:
     """The body as it comes. Raises openai.APIConnectionError for everything that breaks it off."""
     import openai  # noqa: PLC0415 - see Model._build
 
     try:
-        async for part in response.iter_bytes():
+        async for part in response.aiter_bytes():
             yield part
     except Exception as error:
-        raise openai.APIConnectionError(request=response.http_request) from error
+        raise openai.APIConnectionError(request=response.request) from error
 
 
 async def _unwind(parts: AsyncGenerator[bytes], seconds: float) -> None:
@@ -415,23 +424,13 @@ async def _first_token(model: Model, limit: Mapping[str, Any]) -> None:
     reading = Reading()
     settings = model._settings
     try:
-        client = await model._ready()
-        async with client.chat.completions.with_streaming_response.create(
-            model=settings.name,
-            messages=[],  # See Model._texts.
-            extra_body={"messages": [{"role": "user", "content": "ping"}], "user": PROBE_USER, **limit},
-            stream=True,
-            extra_headers={} if settings.api_key else _without_key(),
-        ) as response:
-            parts = _parts(response)
-            try:
-                async for part in parts:
-                    if reading.feed(part) or reading.over:
-                        break
-                else:
-                    reading.end()
-            finally:
-                await _unwind(parts, DRAIN_TIMEOUT if reading.done else 0)
+        messages = [{"role": "user", "content": "ping"}]
+        async with model._asked({"messages": messages, "user": PROBE_USER, **limit}, reading) as parts:
+            async for part in parts:
+                if reading.feed(part) or reading.over:
+                    break
+            else:
+                reading.end()
     except Exception as error:  # noqa: BLE001 - as in Model._texts
         private = (settings.api_key.reveal(),)
         raise fault_of(error, began=reading.began, history_kept_elsewhere=True, private=private) from None

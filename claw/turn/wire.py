@@ -14,6 +14,9 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import httpx2
+from yarl import URL
+
+from claw.proxy import proxy_of
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -50,15 +53,16 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 timeout=self._timeout,
-                trust_env=True,
             )
         try:
+            url = URL(str(request.url), encoded=True)
             response = await self._session.request(
                 request.method,
-                str(request.url),
+                url,
                 headers=request.headers.multi_items(),
                 data=await request.aread(),
                 allow_redirects=False,
+                proxy=proxy_of(url),
             )
         except aiohttp.ClientConnectorError as error:
             raise httpx2.ConnectError(_words(error), request=request) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -36,7 +37,7 @@ async def dingtalk() -> AsyncIterator[DingTalk]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(trust_env=True) as http:
+    async with aiohttp.ClientSession() as http:
         yield http
 
 
@@ -232,21 +233,47 @@ async def test_nothing_secret_is_logged(
     assert "ticket-1" not in text
 
 
-async def test_pace() -> None:
-    """Never more than two registrations in any second, in the order asked, and the first two at once."""
+@pytest.mark.parametrize("lasting", [[0.0] * 7, [0.6, 0.0, 0.3, 0.9, 0.0, 2.0, 0.0]])
+async def test_pace(lasting: list[float]) -> None:
+    """Never more than two registrations in any second, however late they are seen, in the order asked."""
     clock = FakeClock()
     pace = Pace(clock)
-    passed: list[tuple[int, float]] = []
+    calls: list[tuple[int, float]] = []
+    ends: dict[int, float] = {}
 
     async def ask(number: int) -> None:
-        await pace.wait()
-        passed.append((number, clock.monotonic()))
+        async with pace.call():
+            calls.append((number, clock.monotonic()))
+            await clock.sleep(lasting[number])
+            ends[number] = clock.monotonic()
 
     asking: list[asyncio.Task[Any]] = [asyncio.create_task(ask(number)) for number in range(7)]
     await clock.advance(0)
-    assert len(passed) == 2
-    await clock.advance(10)
+    assert len(calls) == 2
+    await clock.advance(15)
     await asyncio.gather(*asking)
-    assert [number for number, _ in passed] == list(range(7))
-    times = [at for _, at in passed]
-    assert all(later - earlier > 1.0 for earlier, later in zip(times, times[2:], strict=False))
+    assert [number for number, _ in calls] == list(range(7))
+    for three in itertools.combinations(calls, 3):
+        # The first is seen at its very end, the last at its very begin.
+        assert max(at for _, at in three) - min(ends[number] for number, _ in three) > 1.0
+
+
+async def test_pace_of_a_cancelled_call() -> None:
+    """Whoever is cancelled while it waits uses nothing up; whoever is cancelled in its call may have been seen."""
+    clock = FakeClock()
+    pace = Pace(clock, calls=1, window=1.0)
+    began: list[float] = []
+
+    async def ask(seconds: float) -> None:
+        async with pace.call():
+            began.append(clock.monotonic())
+            await clock.sleep(seconds)
+
+    calling, waiting, last = [asyncio.create_task(ask(seconds)) for seconds in (5.0, 0.0, 0.0)]
+    await clock.advance(2)
+    calling.cancel()
+    await clock.advance(0.5)
+    waiting.cancel()
+    await clock.advance(1)
+    await asyncio.wait_for(last, 1)
+    assert began == [1000.0, 1003.0]

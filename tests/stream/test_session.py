@@ -15,6 +15,7 @@ import pytest
 
 from claw.errors import HandshakeError
 from claw.messages import Delivery, Secret
+from claw.proxy import forget
 from claw.retry import Clock
 from claw.stream import frames
 from claw.stream import session as module
@@ -548,11 +549,12 @@ async def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
     registration = Registration(Secret("wss://dingtalk.invalid:443/connect?ticket=t"), "dingtalk.invalid", "c")
-    async with aiohttp.ClientSession(trust_env=True) as http:
+    async with aiohttp.ClientSession() as http:
         with pytest.raises(HandshakeError):
             await open_session(http, registration, Wiring(_nothing, 5, Clock()))
         assert asked == ["CONNECT dingtalk.invalid:443 HTTP/1.1"]
         monkeypatch.setenv("NO_PROXY", "dingtalk.invalid")
+        forget()
         with pytest.raises(HandshakeError):
             await open_session(http, registration, Wiring(_nothing, 5, Clock()))
     assert len(asked) == 1
@@ -581,7 +583,7 @@ async def test_session_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         for name in ("no_proxy", "NO_PROXY", "http_proxy"):
             monkeypatch.delenv(name, raising=False)
-        async with aiohttp.ClientSession(trust_env=True) as http:
+        async with aiohttp.ClientSession() as http:
             registration = Registration(Secret("ws://dingtalk.invalid/connect?ticket=t"), "dingtalk.invalid", "c")
             opened = await open_session(http, registration, Wiring(_nothing, 5, Clock()))
             running = asyncio.create_task(opened.run())

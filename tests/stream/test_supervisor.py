@@ -105,14 +105,14 @@ class World:
         return self.lane.state
 
     async def register(self, credentials: Credentials) -> Registration:
-        await self.pace.wait()
-        self.registered.append(self.now)
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        try:
-            await self.clock.sleep(self.latency)
-        finally:
-            self.in_flight -= 1
+        async with self.pace.call():
+            self.registered.append(self.now)
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+            try:
+                await self.clock.sleep(self.latency)
+            finally:
+                self.in_flight -= 1
         if credentials != GOOD:
             raise REFUSED
         if self.gateway is not None:
@@ -611,6 +611,26 @@ async def test_readiness_overlooks_five_seconds(whole: Wholes) -> None:
     each.dingtalk.upgrade = 0
     await each.dingtalk.peer()
     await until(lambda: each.supervisor.check().ok)
+
+
+async def test_a_farewell_does_not_make_us_unready(whole: Wholes) -> None:
+    """A probe may come between DingTalk's `disconnect` and the lane's answer to it: the grace holds then, too."""
+    each = whole()
+    first = await each.dingtalk.peer()
+    await until(lambda: each.supervisor.connected)
+    said: list[bool] = []
+
+    class Farewell(asyncio.Event):
+        def set(self) -> None:
+            super().set()
+            said.append(each.supervisor.check().ok)
+
+    (lane,) = each.supervisor.lanes
+    assert lane._live is not None
+    lane._live.session.farewell.__class__ = Farewell
+    await first.push(vectors.DISCONNECT)
+    await each.dingtalk.peer()
+    assert said == [True]
 
 
 async def test_lanes(whole: Wholes) -> None:

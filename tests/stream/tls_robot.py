@@ -24,7 +24,7 @@ async def main(endpoint: str) -> None:
         await delivery.acknowledge()
         acked.set()
 
-    async with aiohttp.ClientSession(trust_env=True) as http:
+    async with aiohttp.ClientSession() as http:
         gateway = Gateway(http, endpoint, lambda: Credentials("dingfakeclient", Secret("not-a-real-secret")))
         session = await open_session(http, await gateway.register(), Wiring(deliver, 5, Clock()))
         running = asyncio.create_task(session.run())
