@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from claw import __version__
+from claw import RELEASE
 
 TROUBLES = ("stream-connection-failed", "bot-not-responding", "permission-denied", "intermittent-disconnections")
 """`claw.ops.doctor_texts.Trouble`, which is not imported for a command's help."""
@@ -34,7 +34,7 @@ class _NoArgument(argparse.Action):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code (0 well, 1 not ready, 70 internal, 75 restart, 78 settings)."""
     parser = argparse.ArgumentParser(prog="claw", description="A DingTalk robot for any OpenAI-compatible model.")
-    parser.add_argument("--version", action="version", version=f"claw {__version__}")
+    parser.add_argument("--version", action="version", version=f"claw {RELEASE}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="serve, configured by the environment (and .env outside of containers)")
     dev = commands.add_parser("dev", help="serve against a local DingTalk with a chat page; no account needed")

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from claw import __version__, logs, telemetry
+from claw import RELEASE, __version__, logs, telemetry
 from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
 from claw.inbox.accept import Acceptance
 from claw.inbox.worker import Worker
@@ -40,7 +40,7 @@ from claw.reply.sender import Sender
 from claw.reply.webhook import Webhook
 from claw.retry import Clock
 from claw.settings import EXIT_BAD_SETTINGS, Settings, complain
-from claw.store.ports import Depth
+from claw.store.ports import Depth, Store
 from claw.store.sqlite import SqliteStore
 from claw.stream.gateway import Gateway
 from claw.stream.supervisor import Supervisor
@@ -56,6 +56,8 @@ STORE_LOCK_PATIENCE_S: Final = 15.0
 JANITOR_EVERY_S: Final = 60.0
 """Seconds between two cleanings of the store and two savings of the call counts."""
 LOOK_EVERY_S: Final = 5.0
+BEGIN_PATIENCE_S: Final = 2.0
+"""Seconds to wait for the owner's name before serving all the same: a store may be away for long."""
 SWITCH_INTERVAL_S: Final = 0.0005
 CLOSING_PATIENCE_S: Final = 2.0
 """Seconds beyond the drain that each closing step may take before it is left behind."""
@@ -74,7 +76,7 @@ class Exit(IntEnum):
 class House:
     """The parts, built and not yet started."""
 
-    store: SqliteStore
+    store: Store
     door: Door
     worker: Worker
     supervisor: Supervisor
@@ -114,10 +116,10 @@ class App:
 
     # --- building: conversations and worker need each other, hence the two small functions inside ---------------------
 
-    async def _opened_store(self, leaving: asyncio.Future[Exit]) -> SqliteStore | None:
+    async def _opened_store(self, leaving: asyncio.Future[Exit]) -> Store | None:
         """The store, opened; None where we were asked to stop while somebody else held it."""
-        path = self._settings.store.path
-        store = SqliteStore(path, clock=self._clock)
+        shown = self._settings.store.path if not self._settings.store.in_redis else self._settings.store.shown
+        store = self._new_store()
         deadline = self._clock.monotonic() + STORE_LOCK_PATIENCE_S
         while True:
             try:
@@ -132,11 +134,19 @@ class App:
             except StoreSchemaError as error:
                 raise SettingsError([f"CLAW_STORE_URL: {error}; start the newer version"]) from None
             except StoreError as error:
-                raise SettingsError([f"CLAW_STORE_URL: {path} cannot be used: {error}"]) from None
+                raise SettingsError([f"CLAW_STORE_URL: {shown} cannot be used: {error}"]) from None
             else:
                 return store
 
-    def _built(self, store: SqliteStore, http: aiohttp.ClientSession) -> House:
+    def _new_store(self) -> Store:
+        settings = self._settings
+        if not settings.store.in_redis:
+            return SqliteStore(settings.store.path, clock=self._clock)
+        from claw.store.redis import RedisStore  # noqa: PLC0415 - 10 MB and 0.2 s, only where Redis is used
+
+        return RedisStore(settings.store.url, settings.dingtalk.client_id, clock=self._clock)
+
+    def _built(self, store: Store, http: aiohttp.ClientSession) -> House:
         """Build each part, and hand it what it needs of the others."""
         settings = self._settings
         clock = self._clock
@@ -165,8 +175,8 @@ class App:
             kept.update(calls.peek().get(month, {}))
             return kept
 
-        def stopped(session: str) -> bool:
-            return worker.stop(session)
+        async def stopped(session: str) -> bool:
+            return await worker.stop_anywhere(session)
 
         def restarted(scope: str) -> bool:
             return self._restart(Scope(scope), supervisor)
@@ -237,10 +247,13 @@ class App:
 
     async def _serve(self, house: House, leaving: asyncio.Future[Exit]) -> Exit:
         server, health = house.server, house.health
-        await house.door.begin()
+        beginning = asyncio.create_task(self._begin(house.door), name="beginning")
+        done, _ = await asyncio.wait([beginning], timeout=BEGIN_PATIENCE_S)
+        for task in done:
+            task.result()
         await server.start()
         health.start()
-        log.info("claw serves", extra={"version": __version__, "port": server.port, "store": self._settings.store.url})
+        log.info("claw serves", extra={"version": RELEASE, "port": server.port, "store": self._settings.store.shown})
         try:
             self._own("worker", house.worker.run(), health)
             self._own("stream", house.supervisor.run(), health)
@@ -257,13 +270,23 @@ class App:
             return code
         finally:
             health.drain()
+            beginning.cancel()
             for task in self._tasks.values():
                 task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(beginning, *self._tasks.values(), return_exceptions=True)
             await _within("call counts", _save_calls(house.store, house.calls))
             await _within("model", house.model.close())
             await _within("http surface", server.stop())
             await health.stop()
+
+    async def _begin(self, door: Door) -> None:
+        """Say who can become the owner, as soon as the store tells whether there is one."""
+        while True:
+            try:
+                return await door.begin()
+            except StoreError as error:
+                log.warning("owner not known yet", extra={"cause": str(error)})
+            await self._clock.sleep(LOOK_EVERY_S)
 
     @staticmethod
     async def _warm(model: Model) -> None:
@@ -335,14 +358,14 @@ class App:
 
     # --- upkeep --------------------------------------------------------------------------------------------------
 
-    async def _look_for_ever(self, store: SqliteStore) -> None:
+    async def _look_for_ever(self, store: Store) -> None:
         """Keep the figures that metrics export: their reader is a thread, which must not look into the store."""
         while True:
             with contextlib.suppress(StoreError):
                 self._depth = await store.depth()
             await self._clock.sleep(LOOK_EVERY_S)
 
-    async def _clean_for_ever(self, store: SqliteStore, calls: Calls) -> None:
+    async def _clean_for_ever(self, store: Store, calls: Calls) -> None:
         while True:
             await self._clock.sleep(JANITOR_EVERY_S)
             try:
@@ -353,16 +376,15 @@ class App:
 
 
 def http_session() -> aiohttp.ClientSession:
-    """The one client for DingTalk's HTTP and WebSocket: proxy settings of the environment hold, cookies do not."""
+    """The one client for DingTalk's HTTP and WebSocket, without cookies; its callers name the proxy (proxy.py)."""
     return aiohttp.ClientSession(
-        trust_env=True,
         cookie_jar=aiohttp.DummyCookieJar(),
         connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
         headers={"User-Agent": f"claw/{__version__}"},
     )
 
 
-async def _save_calls(store: SqliteStore, calls: Calls) -> None:
+async def _save_calls(store: Store, calls: Calls) -> None:
     taken = calls.take()
     for month in list(taken):
         try:
@@ -384,7 +406,12 @@ async def _within(what: str, closing: Coroutine[Any, Any, None]) -> None:
 
 def serve(settings: Settings, run: Callable[[], Coroutine[Any, Any, Exit]] | None = None) -> int:
     """Run one claw (or what `run` makes around it) in this process to its end; returns the exit code."""
-    secrets = (settings.dingtalk.client_secret, settings.model.api_key, settings.http.admin_token)
+    secrets = (
+        settings.dingtalk.client_secret,
+        settings.model.api_key,
+        settings.http.admin_token,
+        settings.store.password,
+    )
     logs.configure(settings.logs.level, settings.logs.format, secrets)
     for warning in settings.warnings:
         log.warning(warning)

@@ -104,6 +104,12 @@ class StoreBusyError(StoreError):
     retryable = False
 
 
+class StoreRefusedError(StoreError):
+    """The store does not serve us as we are set up: a wrong password, too old a server. Only a person can cure it."""
+
+    retryable = False
+
+
 class StoreSchemaError(StoreError):
     """The store was written by a newer claw than this one."""
 

@@ -19,7 +19,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
@@ -217,12 +217,22 @@ def time_zone(value: str) -> str:
     return value
 
 
-def store_url(value: str) -> str:
+def store_url(value: str) -> Secret:
+    """Checked as far as can be without a connection; in Redis' address a password may stand."""
     if re.match(r"rediss?://", value):
-        raise ValueError("sqlite:///path (this version keeps its store in SQLite only)")
-    if not re.match(r"sqlite:///.+", value) or re.search(r"[?#]", value):
-        raise ValueError("sqlite:///relative/path or sqlite:////absolute/path")
-    return value
+        right = (
+            "redis://host:6379/0 or, with a password, redis://:password@host:6379/0 (its / ? # @ % as %2F and so on)"
+        )
+        try:
+            parts = urlsplit(value)
+            usable = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            raise ValueError(right) from None
+        if not usable or not re.fullmatch(r"/?|/[0-9]{1,4}", parts.path) or re.search(r"[?#\s]", value):
+            raise ValueError(right)
+    elif not re.match(r"sqlite:///.+", value) or re.search(r"[?#]", value):
+        raise ValueError("sqlite:///relative/path, sqlite:////absolute/path, or redis://host:6379/0")
+    return Secret(value)
 
 
 # --- the table -----------------------------------------------------------------------------------------------
@@ -413,17 +423,38 @@ class Work:
 class Store:
     """Where messages and memory are kept."""
 
-    url: str = variable(
+    url: Secret = variable(
         "CLAW_STORE_URL",
         store_url,
-        "`sqlite:///` and a path, relative to the working directory (four slashes: absolute)",
-        default="sqlite:///data/claw.db",
-        from_file=True,
+        "`sqlite:///` and a path, relative to the working directory (four slashes: absolute); or, for several claws"
+        " together, `redis://:password@host:6379/0` (`rediss://`: with TLS)",
+        default=Secret("sqlite:///data/claw.db"),
+        default_text="sqlite:///data/claw.db",
+        secret=True,
     )
 
     @property
+    def in_redis(self) -> bool:
+        return self.url.reveal().startswith("redis")
+
+    @property
     def path(self) -> Path:
-        return Path(self.url.removeprefix("sqlite:///"))
+        """Of the SQLite file."""
+        return Path(self.url.reveal().removeprefix("sqlite:///"))
+
+    @property
+    def shown(self) -> str:
+        """The address without user and password."""
+        if not self.in_redis:
+            return self.url.reveal()
+        parts = urlsplit(self.url.reveal())
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return f"{parts.scheme}://{host}:{parts.port or 6379}/{parts.path.strip('/') or 0}"
+
+    @property
+    def password(self) -> Secret:
+        """What must never be shown of it, as it is sent; empty where there is none."""
+        return Secret(unquote(urlsplit(self.url.reveal()).password or ""))
 
 
 @dataclass(frozen=True)

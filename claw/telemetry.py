@@ -20,7 +20,7 @@ from opentelemetry import context, metrics, trace
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from claw import __version__
+from claw import __commit__, __version__
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
@@ -59,6 +59,9 @@ GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - not a password
 GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
 GEN_AI_INPUT_MESSAGES: Final = "gen_ai.input.messages"
 GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+
+VCS_REF_HEAD_REVISION: Final = "vcs.ref.head.revision"
+"""Of the resource: the commit that this claw was built from, where that is known."""
 
 CLAW_DUPLICATE: Final = "claw.duplicate"
 CLAW_DELIVERY_LAG_MS: Final = "claw.delivery.lag_ms"
@@ -200,7 +203,8 @@ def setup() -> Telemetry:
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
 
     service = os.environ.get("OTEL_SERVICE_NAME", "").strip()
-    resource = Resource.create({SERVICE_VERSION: __version__} | ({} if service else {SERVICE_NAME: "claw"}))
+    known = {SERVICE_VERSION: __version__, VCS_REF_HEAD_REVISION: __commit__, SERVICE_NAME: "" if service else "claw"}
+    resource = Resource.create({name: value for name, value in known.items() if value})
     traces: TracerProvider | None = None
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         # Shut down by us alone: the SDK's own atexit hook would wait for a dead collector.

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ ADMIN_TOKEN = "admin-token-of-the-test"
 CLIENT_SECRET = "not-a-real-secret"
 API_KEY = "sk-not-a-real-key-000"
 
+RUN = ("-m", "claw", "run")
 KEPT = ("PATH", "HOME", "LANG", "SSL_CERT_FILE", "VIRTUAL_ENV", "PYTHONPATH")
 """Variables of the machine that a process of ours needs; everything else would change what it does."""
 
@@ -46,11 +47,15 @@ def environment(emulator_url: str, store: Path, **more: str) -> dict[str, str]:
 
 
 class Service:
-    """One `claw run` process. `logs` holds its standard error by lines, parsed where they are JSON."""
+    """One `claw run` process. `logs` holds its standard error by lines, parsed where they are JSON.
 
-    def __init__(self, environ: Mapping[str, str], cwd: Path) -> None:
+    `arguments` are the interpreter's, for a claw whose constants a test has changed.
+    """
+
+    def __init__(self, environ: Mapping[str, str], cwd: Path, arguments: Sequence[str] = RUN) -> None:
         self.environ = dict(environ)
         self.cwd = cwd
+        self.arguments = arguments
         self.lines: list[str] = []
         self.port = 0
         self._process: asyncio.subprocess.Process | None = None
@@ -78,9 +83,7 @@ class Service:
         """Start, and return when the HTTP surface serves. Raises AssertionError with the output if it does not."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "claw",
-            "run",
+            *self.arguments,
             env=self.environ,
             cwd=self.cwd,
             stderr=asyncio.subprocess.PIPE,
@@ -153,9 +156,9 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def running(environ: Mapping[str, str], cwd: Path) -> AsyncIterator[Service]:
+async def running(environ: Mapping[str, str], cwd: Path, arguments: Sequence[str] = RUN) -> AsyncIterator[Service]:
     """A service that is ready, and is killed at the end if it still runs."""
-    service = Service(environ, cwd)
+    service = Service(environ, cwd, arguments)
     try:
         await service.start()
         await service.until_ready()

@@ -144,7 +144,15 @@ def test_all_faults_are_told_at_once() -> None:
         ("CLAW_LOG_FORMAT", "xml"),
         ("CLAW_STORE_URL", "sqlite:///"),
         ("CLAW_STORE_URL", "data/claw.db"),
-        ("CLAW_STORE_URL", "redis://x"),
+        ("CLAW_STORE_URL", "redis://"),
+        ("CLAW_STORE_URL", "redis:///0"),
+        ("CLAW_STORE_URL", "redis://["),
+        ("CLAW_STORE_URL", "redis://x:0"),
+        ("CLAW_STORE_URL", "redis://x:99999"),
+        ("CLAW_STORE_URL", "redis://x/main"),
+        ("CLAW_STORE_URL", "redis://x/0?ssl_cert_reqs=none"),
+        ("CLAW_STORE_URL", "redis://:a/b@x/0"),
+        ("CLAW_STORE_URL", "unix:///run/redis.sock"),
         ("CLAW_STORE_URL", "sqlite:///x?mode=ro"),
         ("OPENAI_BASE_URL", "api.example.com"),
         ("OPENAI_BASE_URL", "ftp://x"),
@@ -163,6 +171,24 @@ def test_bad_values_are_named_with_what_is_right(name: str, text: str) -> None:
     assert "right would be " in problem
     assert len(problem) < 300
     assert "Invalid IPv6" not in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "password"),
+    [
+        ("sqlite:///data/claw.db", "sqlite:///data/claw.db", ""),
+        ("redis://host", "redis://host:6379/0", ""),
+        ("redis://host:7000/3", "redis://host:7000/3", ""),
+        ("rediss://user:pass%2Fword@[::1]:6380/2", "rediss://[::1]:6380/2", "pass/word"),
+        ("redis://:p%40ss@host/", "redis://host:6379/0", "p@ss"),
+    ],
+)
+def test_a_store_is_shown_without_its_password(text: str, shown: str, password: str) -> None:
+    """What may be shown of the store's address, and what of it must not be shown anywhere."""
+    store = load(LEAST | {"CLAW_STORE_URL": text}).store
+    assert (store.shown, store.password.reveal()) == (shown, password)
+    assert store.in_redis == text.startswith("redis")
+    assert store.url == Secret(text)
 
 
 def test_a_near_word_is_proposed() -> None:
@@ -214,14 +240,15 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
     """Neither repr nor any problem shows a secret, also where it is at fault or stands in an address."""
     file = tmp_path / "secret"
     file.write_text("hidden 4")
-    settings = load({name: f"hidden-{name}" for name in LEAST} | {"CLAW_ADMIN_TOKEN": "hidden-token"})
+    more = {"CLAW_ADMIN_TOKEN": "hidden-token", "CLAW_STORE_URL": "redis://:hidden-password@host/0"}
+    settings = load({name: f"hidden-{name}" for name in LEAST} | more)
     for shown in (repr(settings), str(settings), f"{settings}", str(vars(settings.dingtalk))):
         assert not re.search("hidden-(?!DINGTALK_CLIENT_ID)", shown)
     told = problems(
         DINGTALK_CLIENT_SECRET="hidden 1",
         OPENAI_API_KEY="hidden\n2",
         OPENAI_BASE_URL="https://user:hidden3@host/v1",
-        CLAW_STORE_URL="redis://:hidden5@host/0",
+        CLAW_STORE_URL="redis://:hidden5@host/main",
         CLAW_ADMIN_TOKEN_FILE=str(file),
     )
     assert len(told) == 5

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from typing import Final
 
 from opentelemetry.trace import Span, Status, StatusCode
@@ -107,6 +108,7 @@ class Worker:
         self._slot_freed = asyncio.Event()
         self._claiming = True
         self._renewed_at = clock.monotonic()
+        inbox.on_interrupt(self._interrupted)
 
     @property
     def running(self) -> int:
@@ -239,15 +241,15 @@ class Worker:
                 return
             run.phase = Phase.SENDING
             if answer.text:
-                await self._inbox.save_answer(lease, answer)
+                await self._kept(lease, partial(self._inbox.save_answer, lease, answer))
         run.phase = Phase.SENDING
         if not await self._sent(lease, answer, span):
             return
         span.set_attribute(telemetry.CLAW_OUTCOME, answer.outcome.value)
         if answer.outcome is Outcome.FAILED:
-            await self._inbox.bury(lease, answer.error)
+            await self._kept(lease, partial(self._inbox.bury, lease, answer.error))
         else:
-            await self._inbox.ack(lease, answer.turn)
+            await self._kept(lease, partial(self._inbox.ack, lease, answer.turn))
         if answer.text:
             telemetry.round_trip_duration.record(max(0.0, self._clock.wall() - lease.received_at))
         log.info(
@@ -258,6 +260,8 @@ class Worker:
     async def _thought(self, run: Run, span: Span) -> Answer | None:
         """The answer; None where the message was given back for another try."""
         lease = run.lease
+        if lease.stopped:
+            return Answer("", Outcome.STOPPED)
         if lease.claims > CLAIMS_MAX:
             return self._apologise(lease.inbound, ClawError("the process died each time that it handled this message"))
         try:
@@ -306,7 +310,7 @@ class Worker:
         """Whether all of the answer is out; where it is not, the message was given back or buried."""
 
         async def progress(so_far: Answer) -> None:
-            await self._inbox.save_answer(lease, so_far)
+            await self._kept(lease, partial(self._inbox.save_answer, lease, so_far))
 
         try:
             await self._send(lease.inbound, answer, progress)
@@ -338,6 +342,20 @@ class Worker:
         # A call that broke off may have been delivered: each further try may show the answer once more.
         return not error.maybe_delivered or _send_tries(lease) < self._settings.max_attempts
 
+    async def _kept(self, lease: Lease, write: Callable[[], Awaitable[None]]) -> None:
+        """Write what has been done, as soon as the store can: forgotten, it would be paid for, or said, once more.
+
+        Raises LeaseLostError.
+        """
+        while True:
+            try:
+                return await write()
+            except LeaseLostError:
+                raise
+            except StoreError as error:
+                log.warning("what was done is not kept yet", extra={"cause": str(error), "seq": lease.seq})
+                await self._clock.sleep(STORE_PAUSE_S)
+
     async def _give_back(self, lease: Lease) -> None:
         """Release, as soon as the store can: a lease that is merely left would block its conversation until it ends."""
         while True:
@@ -360,6 +378,17 @@ class Worker:
             return False
         run.cancel(Wish.STOP)
         return True
+
+    async def stop_anywhere(self, lane: str) -> bool:
+        """As `stop`, also where another process works on `lane`. Raises StoreError."""
+        return self.stop(lane) if lane in self._runs else await self._inbox.interrupt(lane)
+
+    def _interrupted(self, seq: int, fence: int) -> None:
+        """Another process wants that lease's turn stopped; by now its lane may have gone on to another message."""
+        for run in self._runs.values():
+            if (run.lease.seq, run.lease.fence) == (seq, fence):
+                self.stop(run.lease.lane)
+                return
 
     async def drain(self, timeout: float) -> None:
         """Claim nothing more; give running turns `timeout` seconds, then give the rest back to the inbox."""

@@ -84,6 +84,8 @@ class Context:
     """Names of variables that are missing or cannot be used; `settings` holds stand-ins for them."""
     clock: Clock = field(default_factory=Clock)
     timeout: float = TIMEOUT_S
+    offline: bool = False
+    """Stay off the network, also where only the settings tell that a check would need it."""
     own_session: bool = False
     """Open a session even where a claw of this machine holds one: the credentials are new."""
 
@@ -275,9 +277,8 @@ def _named(problems: Collection[str]) -> frozenset[str]:
 
 
 def http_session() -> aiohttp.ClientSession:
-    """A client like the one that `claw run` has: proxy settings of the environment hold, cookies do not."""
+    """A client like the one that `claw run` has, without cookies; its callers name the proxy (proxy.py)."""
     return aiohttp.ClientSession(
-        trust_env=True,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": f"claw/{__version__}"},
     )

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final, TypeVar
@@ -18,12 +18,14 @@ from typing import Final, TypeVar
 import aiohttp
 
 from claw.errors import StoreBusyError, StoreError
+from claw.ops import checks_redis
 from claw.ops.checks import Context, Finding, fault, good, skip, warn
 from claw.ops.probe import LOOPBACK
 from claw.reply.call import BILLABLE, Api, month_of
 from claw.settings import DirectPolicy, GroupPolicy, Pairing
 from claw.store import tables
 from claw.store.database import MIGRATIONS, Database
+from claw.store.ports import Store
 from claw.turn.access import rules_of
 
 T = TypeVar("T")
@@ -55,9 +57,8 @@ async def settings(context: Context) -> Finding:
 
 async def store(context: Context) -> Finding:
     """Whether claw could keep messages there, and whether they would outlast it."""
-    url = context.settings.store.url
-    if not url.startswith("sqlite:"):
-        return skip("store.elsewhere")
+    if context.settings.store.in_redis:
+        return await checks_redis.store(context)
     path = context.settings.store.path
     return await asyncio.to_thread(_store, context, path.absolute())
 
@@ -138,7 +139,7 @@ def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
 async def access(context: Context) -> Finding:
     """Who may talk, and who owns the robot, by the rules in force; the gravest of what stands open is told."""
     settings = context.settings
-    entries = await _read(context, tables.entries) or {}
+    entries = await _read(context, tables.entries, lambda store: store.entries()) or {}
     rules = rules_of(settings.access, entries)
     group, direct = rules.group_policy, rules.direct_policy
     model = settings.model.name
@@ -190,7 +191,7 @@ async def quota(context: Context) -> Finding:
     if context.quota_used_up:
         return fault("quota.used_up")
     month = month_of(context.clock.wall())
-    calls = await _read(context, lambda connection: tables.calls(connection, month))
+    calls = await _read(context, lambda connection: tables.calls(connection, month), lambda store: store.calls(month))
     if calls is None:
         return skip("quota.unknown")
     webhook = calls.get(Api.WEBHOOK, 0)
@@ -200,10 +201,15 @@ async def quota(context: Context) -> Finding:
     return found("quota.near" if near else "quota.ok", month=month, webhook=webhook, openapi=openapi)
 
 
-async def _read(context: Context, read: Callable[[sqlite3.Connection], T]) -> T | None:
-    """What the store tells, read beside a claw that may be writing; None where there is none, or it cannot be read."""
-    if not context.settings.store.url.startswith("sqlite:"):
-        return None
+async def _read(
+    context: Context, read: Callable[[sqlite3.Connection], T], ask: Callable[[Store], Awaitable[T]]
+) -> T | None:
+    """What the store tells, read beside a claw that may be writing; None where there is none, or it cannot be read.
+
+    `read` looks into the file, `ask` asks Redis.
+    """
+    if context.settings.store.in_redis:
+        return await checks_redis.asked(context, ask)
     return await asyncio.to_thread(_read_only, context.settings.store.path.absolute(), read)
 
 

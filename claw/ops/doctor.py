@@ -116,7 +116,9 @@ async def diagnose(
     """Run `checks` over the settings in `environ`; `problems` are those of reading it. Never raises for a fault."""
     settings, more, faulty = lenient(environ)
     async with http_session() as http:
-        context = Context(settings, http, (*problems, *more), faulty, timeout=timeout, own_session=own_session)
+        context = Context(
+            settings, http, (*problems, *more), faulty, timeout=timeout, offline=offline, own_session=own_session
+        )
         spoken = language or settings.logs.language
         return await examine(checks, context, spoken, offline=offline, free=free), context
 

@@ -386,7 +386,6 @@ TEXTS: Final[Mapping[str, Text]] = {
     "store.held": Text(
         "存储 {path} 由正在运行的 claw 使用（{kind}）。", "The store {path} is held by a running claw ({kind})."
     ),
-    "store.elsewhere": Text("未检查：这个存储不是本机文件。", "Not checked: this store is no file of this machine."),
     "store.fleeting": Text(
         "存储 {path} 在 {kind} 上，重启或换容器后会丢失。",
         "The store {path} is on {kind}: it is lost when the machine or the container is replaced.",
@@ -416,6 +415,33 @@ TEXTS: Final[Mapping[str, Text]] = {
         "The store {path} cannot be opened ({cause}).",
         "从备份恢复，或移走该文件让 claw 新建。",
         "Restore it from a backup, or move the file away and let claw make a new one.",
+    ),
+    # --- store in Redis ---------------------------------------------------------------------------------------
+    "redis.ok": Text("Redis 可写：{where}（版本 {version}）。", "Redis can be written: {where} (version {version})."),
+    "redis.evicts": Text(
+        "Redis {where} 的 maxmemory-policy 是 {policy}：内存满时会丢弃消息或记忆。",
+        "Redis {where} has maxmemory-policy {policy}: when its memory is full it drops messages or memory.",
+        "改为 maxmemory-policy noeviction。",
+        "Set maxmemory-policy noeviction.",
+    ),
+    "redis.forgets": Text(
+        "Redis {where} 没有打开 appendonly：它重启后，最近确认过的消息会丢失。",
+        "Redis {where} has appendonly off: when it restarts, what was acked lately is lost.",
+        "打开 appendonly yes；托管的 Redis：打开 AOF 持久化。",
+        "Set appendonly yes; in a managed Redis: switch on AOF persistence.",
+    ),
+    "redis.refused": Text(
+        "Redis {where} 不接受我们（{cause}）。",
+        "Redis {where} does not take us ({cause}).",
+        "核对 CLAW_STORE_URL 里的用户、密码和主机；需要 Redis 6.2 以上或 Valkey，并允许脚本、发布订阅和读写。",
+        "Check user, password and host in CLAW_STORE_URL; needed is Redis 6.2 or later or Valkey, with scripts, "
+        "pub/sub, reading and writing allowed.",
+    ),
+    "redis.failing": Text(
+        "Redis {where} 用不了（{cause}）。",
+        "Redis {where} cannot be used ({cause}).",
+        "核对 CLAW_STORE_URL 的主机、端口和协议（rediss 是 TLS）、NetworkPolicy 或防火墙，以及 Redis 自己的日志。",
+        "Check host, port and scheme in CLAW_STORE_URL (rediss is TLS), NetworkPolicy or firewall, and Redis' own log.",
     ),
     # --- access -----------------------------------------------------------------------------------------------
     "access.ok": Text(

@@ -93,6 +93,7 @@ class Server:
         self._on_restart = on_restart
         self._status = status
         self._runner: web.ServerRunner | None = None
+        self._door: asyncio.Server | None = None
         alive = _Route(("GET", "HEAD"), self._alive)
         ready = _Route(("GET", "HEAD"), self._ready)
         self._routes: Final = {
@@ -107,10 +108,11 @@ class Server:
 
     async def start(self) -> None:
         """Listen. Raises SettingsError, naming the variable at fault, where the address cannot be had."""
-        runner = web.ServerRunner(_Listener(self._answer), shutdown_timeout=SHUTDOWN_S)
+        listener = _Listener(self._answer)
+        runner = web.ServerRunner(listener, shutdown_timeout=SHUTDOWN_S)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self._host, self._port).start()
+            self._door = await asyncio.get_running_loop().create_server(listener, self._host, self._port)
         except OSError as error:
             await runner.cleanup()
             raise SettingsError([self._unusable(error)]) from error
@@ -133,13 +135,23 @@ class Server:
     @property
     def port(self) -> int:
         """The port in use, which differs from the one asked for where that was 0."""
-        addresses = self._runner.addresses if self._runner else []
-        return int(addresses[0][1]) if addresses else self._port
+        return int(self._door.sockets[0].getsockname()[1]) if self._door else self._port
 
     async def stop(self) -> None:
         """Close the port and all connections; a running answer gets a moment to end."""
         runner, self._runner = self._runner, None
-        if runner is not None:
+        door, self._door = self._door, None
+        if runner is None or door is None:
+            return
+        # asyncio loses a connection, and leaves its socket open, that was accepted in the very turn of the loop in
+        # which its server closes (CPython issue 109564). So first nothing is accepted any more, for one turn.
+        loop = asyncio.get_running_loop()
+        for listening in door.sockets:
+            loop.remove_reader(listening)
+        try:
+            await asyncio.sleep(0)
+        finally:
+            door.close()
             await runner.cleanup()
 
     # --- one request ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from claw import __version__
+from claw import __commit__, __version__
 from claw.logs import redact
 from claw.messages import hashed, rfc3339
 from claw.ops.health import NoAnswerError, ask
@@ -39,6 +39,7 @@ def process_json(started_at: float, now: float) -> dict[str, Any]:
     """Which claw this is, and for how long it has run."""
     return {
         "version": __version__,
+        "commit": __commit__ or None,
         "started_at": rfc3339(started_at),
         "uptime_s": round(max(now - started_at, 0.0), 1),
         "python": platform.python_version(),
@@ -109,7 +110,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
             "max_attempts": settings.inbox.max_attempts,
             "drain_timeout_s": settings.inbox.drain_timeout,
         },
-        "store": urlsplit(settings.store.url).scheme,
+        "store": urlsplit(settings.store.shown).scheme,
         "language": settings.logs.language.value,
         "log_level": settings.logs.level,
     }

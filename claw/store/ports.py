@@ -7,8 +7,9 @@ after each part that is out) -> `ack` (history and removal in one transaction). 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from claw.messages import Answer, ChatKind, Inbound, Turn
@@ -53,6 +54,8 @@ class Lease:
     attempts: int = 0
     claims: int = 1
     answer: Answer | None = None
+    stopped: bool = False
+    """Its last holder was asked to stop, and died before it could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,20 @@ class Inbox(Protocol):
 
     async def bury(self, lease: Lease, error: str) -> None:
         """Put the message to the dead letters."""
+        ...
+
+    async def interrupt(self, lane: str) -> bool:
+        """Ask whoever else works on `lane`, in another process, to stop; False where nobody thinks there now.
+
+        True is told once for a message. The holder learns of it at once, or else when it next renews.
+        """
+        ...
+
+    def on_interrupt(self, act: Callable[[int, int], object]) -> None:
+        """Call `act` with the number and the fence of each lease of ours that another process wants stopped.
+
+        Also with those of others, and more than once.
+        """
         ...
 
     async def depth(self) -> Depth: ...
@@ -213,3 +230,15 @@ class Store(Inbox, History, Ledger, Registry, Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def first_day(now: float) -> str:
+    """The first day of which what people spent is kept."""
+    return datetime.fromtimestamp(now - SPENT_KEPT_S, UTC).date().isoformat()
+
+
+def first_month(now: float) -> str:
+    """The first month that the ledger keeps, the current one counted in."""
+    today = datetime.fromtimestamp(now, UTC)
+    years, month = divmod(today.year * 12 + today.month - CALLS_KEPT_MONTHS, 12)
+    return f"{years:04d}-{month + 1:02d}"

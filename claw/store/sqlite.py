@@ -19,7 +19,6 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -32,17 +31,17 @@ from claw.store import tables
 from claw.store.database import Database
 from claw.store.lanes import Entry, Hold, Lanes
 from claw.store.ports import (
-    CALLS_KEPT_MONTHS,
     CHATS_KEPT_S,
     DEAD_KEPT_S,
     HISTORY_KEPT_S,
     NOTICES_KEPT_S,
     SEEN_KEPT_S,
-    SPENT_KEPT_S,
     Chat,
     DeadLetter,
     Depth,
     Lease,
+    first_day,
+    first_month,
 )
 from claw.store.tables import Body, name, packed
 from claw.store.writer import Kind, Writer
@@ -155,9 +154,9 @@ class SqliteStore:
         await self._drop(tables.drop_seen, now - SEEN_KEPT_S)
         await self._drop(tables.drop_history, now - HISTORY_KEPT_S)
         await self._drop(tables.drop_dead, now - DEAD_KEPT_S, kept=self._count_dropped)
-        await self._writer.submit(tables.drop_calls, _first_month(now))
+        await self._writer.submit(tables.drop_calls, first_month(now))
         await self._drop(tables.drop_chats, now - CHATS_KEPT_S)
-        await self._drop(tables.drop_spent, _day(now - SPENT_KEPT_S))
+        await self._drop(tables.drop_spent, first_day(now))
         await self._drop(tables.drop_notices, now - NOTICES_KEPT_S)
         while await self._writer.submit(tables.shrink, kind=Kind.APART):
             pass
@@ -273,6 +272,14 @@ class SqliteStore:
             kept=lambda moved: self._removed(hold, dead=moved),
             failed=lambda: self._failed(hold),
         )
+
+    async def interrupt(self, lane: str) -> bool:
+        """As the port says: nobody else holds the file."""
+        self._need_open()
+        return False
+
+    def on_interrupt(self, act: Callable[[int, int], object]) -> None:
+        """As the port says: there is nobody who could want that."""
 
     async def depth(self) -> Depth:
         self._need_open()
@@ -530,17 +537,6 @@ def _heard(inbound: Inbound, at: float) -> tables.Heard:
     where = inbound.conversation
     title = inbound.sender.nick if where.kind is ChatKind.DIRECT else where.title
     return tables.Heard(name(inbound.conversation_key), packed(where.id), where.kind.value, packed(title), at)
-
-
-def _day(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).date().isoformat()
-
-
-def _first_month(now: float) -> str:
-    """The first month that the ledger keeps, the current one counted in."""
-    today = datetime.fromtimestamp(now, UTC)
-    years, month = divmod(today.year * 12 + today.month - CALLS_KEPT_MONTHS, 12)
-    return f"{years:04d}-{month + 1:02d}"
 
 
 def _retrieve(future: asyncio.Future[None]) -> None:

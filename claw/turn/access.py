@@ -13,7 +13,7 @@ import hmac
 import json
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -36,7 +36,8 @@ CODE_LENGTH: Final = 8
 OWNER: Final = "owner"
 """The entry of the owner: JSON of `staff_id`, `nick`, `message` (the key of the message that made it so)."""
 CODE: Final = "pairing.code"
-"""The entry of the pairing code: its hash and when it ends."""
+"""What the entries of pairing codes begin with: each holds a code's hash and when it ends. Every claw that was started
+prints one of its own, and each is good: of several replicas nobody knows whose log is read."""
 GROUP_POLICY: Final = "policy.group"
 DIRECT_POLICY: Final = "policy.direct"
 ALLOWED: Final = "allowed."
@@ -222,30 +223,37 @@ class Door:
             return owner.message == inbound.key
         if self._settings.owner or self._settings.pairing is Pairing.OFF:
             return False
-        if self.by_code and not await self._code_is_right(entries.get(CODE, ""), inbound.text):
+        codes = {name: value for name, value in entries.items() if name.startswith(CODE)}
+        if self.by_code and not await self._code_is_right(codes.values(), inbound.text):
             return False
         mine = Owner(inbound.sender.staff_id, inbound.sender.nick, inbound.key).to_json()
         # Two at the same moment, in two replicas too: what stands there afterwards is the owner.
         if await self._registry.enter_first(OWNER, mine) != mine:
             return False
-        await self._registry.strike(CODE)
+        await self._registry.strike(*codes)
         log.warning("the robot has an owner now", extra={"pairing": self._settings.pairing.value})
         return True
 
-    async def _code_is_right(self, entry: str, said: str) -> bool:
-        digest, _, ends = entry.partition(" ")
-        try:
-            good = self._clock.wall() < float(ends)
-        except ValueError:
-            good = False
+    async def _code_is_right(self, codes: Iterable[str], said: str) -> bool:
+        good = [code.partition(" ")[0] for code in codes if not self._is_over(code)]
         if not good:
             await self._print_code()
             return False
-        return hmac.compare_digest(_hash_of_code(said), digest)
+        return any(hmac.compare_digest(_hash_of_code(said), digest) for digest in good)
+
+    def _is_over(self, code: str) -> bool:
+        try:
+            return self._clock.wall() >= float(code.partition(" ")[2])
+        except ValueError:
+            return True
 
     async def _print_code(self) -> None:
         code = "".join(secrets.choice(CODE_LETTERS) for _ in range(CODE_LENGTH))
-        await self._registry.enter(CODE, f"{_hash_of_code(code)} {self._clock.wall() + CODE_LIFE_S}")
+        digest = _hash_of_code(code)
+        await self._registry.strike(
+            *(name for name, value in (await self._registry.entries(CODE)).items() if self._is_over(value))
+        )
+        await self._registry.enter(f"{CODE}.{digest[:8]}", f"{digest} {self._clock.wall() + CODE_LIFE_S}")
         log.warning(
             "no owner yet: whoever sends this code to the robot in a direct chat becomes it",
             extra={"pairing": code, "minutes": int(CODE_LIFE_S // 60)},

@@ -53,7 +53,7 @@ class Levers:
     and says whether it was begun; `status` gives the service's figures by the names in texts.STATUS.
     """
 
-    stop: Callable[[str], bool]
+    stop: Callable[[str], Awaitable[bool]]
     restart: Callable[[str], bool]
     status: Callable[[], Awaitable[dict[str, object]]]
     model: str
@@ -79,7 +79,7 @@ class Orders:
                 await self._history.forget(session)
                 return texts.FORGOTTEN[language]
             case Command.STOP:
-                return (texts.STOPPED if self._levers.stop(session) else texts.NOTHING_TO_STOP)[language]
+                return (texts.STOPPED if await self._levers.stop(session) else texts.NOTHING_TO_STOP)[language]
             case Command.HELP:
                 return texts.HELP[language] + (texts.HELP_OWNER[language] if is_owner else "")
             case Command.MODEL:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from claw.inbox.accept import lane_of
 from claw.inbox.worker import LEASE_TTL_S, SEND_BACKOFF_S, SEND_PATIENCE_S, Worker
 from claw.messages import Answer, Inbound, Outcome, Turn
 from claw.settings import Work
+from claw.store.ports import Lease
 from claw.store.sqlite import SqliteStore
 from claw.turn.commands import is_urgent
 from tests.clock import FakeClock
@@ -183,6 +185,80 @@ async def test_stop_ends_a_thinking_turn(office: Office) -> None:
     assert not office.worker.stop(inbound().conversation_key)
 
 
+async def test_another_process_stops_a_turn(office: Office) -> None:
+    """The lease that another process names is stopped, and no other one: its lane may have gone on."""
+    thinking = asyncio.Event()
+
+    async def think(message: Inbound) -> Answer:
+        thinking.set()
+        await asyncio.Event().wait()
+        return await office.echo(message)
+
+    office.think = think
+    leases: list[Lease] = []
+    claim = office.store.claim
+
+    async def remembered(*args: Any, **kwargs: Any) -> Lease | None:
+        lease = await claim(*args, **kwargs)
+        leases.extend([lease] if lease else [])
+        return lease
+
+    office.store.claim = remembered  # type: ignore[method-assign]
+    await office.put(inbound("long"))
+    office.start()
+    await thinking.wait()
+    (lease,) = leases
+    office.worker._interrupted(lease.seq, lease.fence + 1)
+    office.worker._interrupted(lease.seq + 1, lease.fence)
+    await asyncio.sleep(0.01)
+    assert office.worker.running == 1
+    office.worker._interrupted(lease.seq, lease.fence)
+    await office.until(office.empty)
+    assert office.sent == []
+    assert await office.store.dead() == []
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+async def test_stop_asks_the_others_where_nothing_runs_here(office: Office, elsewhere: bool) -> None:
+    """A turn of our own is stopped here, without the store; else the store tells whether somebody else has one."""
+    asked: list[str] = []
+
+    async def interrupt(lane: str) -> bool:
+        asked.append(lane)
+        return elsewhere
+
+    async def hang(message: Inbound) -> Answer:
+        await asyncio.Event().wait()
+        return await office.echo(message)
+
+    office.store.interrupt = interrupt  # type: ignore[method-assign]
+    office.think = hang
+    assert await office.worker.stop_anywhere("lane") is elsewhere
+    assert asked == ["lane"]
+    await office.put(inbound("long"))
+    office.start()
+    await office.until(lambda: office.worker.running == 1)
+    assert await office.worker.stop_anywhere(inbound().conversation_key)
+    assert not await office.worker.stop_anywhere(inbound().conversation_key), "it ends already"
+    await office.until(office.empty)
+    assert asked == ["lane"]
+
+
+async def test_what_was_to_be_stopped_is_not_begun(office: Office) -> None:
+    """A message whose holder was asked to stop, and died, is put away without an answer."""
+    claim = office.store.claim
+
+    async def stopped(*args: Any, **kwargs: Any) -> Lease | None:
+        lease = await claim(*args, **kwargs)
+        return lease and replace(lease, stopped=lease.inbound.text == "long")
+
+    office.store.claim = stopped  # type: ignore[method-assign]
+    await office.put(inbound("long"), inbound("next"))
+    office.start()
+    await office.until(office.empty)
+    assert (office.thought, office.sent) == (["next"], ["re: next"])
+
+
 async def test_stop_does_not_cut_what_is_being_sent(office: Office) -> None:
     """An answer that is on its way is sent whole: /stop comes too late for it."""
     sending, gate = asyncio.Event(), asyncio.Event()
@@ -323,18 +399,61 @@ async def test_store_trouble_does_not_block_a_conversation(office: Office, monke
             raise StoreError("disk full")
         await real(*args, **options)
 
-    async def save(*args: Any) -> None:
-        monkeypatch.undo()
-        monkeypatch.setattr(office.store, "release", failing)
+    async def think(_: Inbound) -> Answer:
+        office.think = office.echo
         raise StoreError("disk full")
 
-    monkeypatch.setattr(office.store, "save_answer", save)
+    monkeypatch.setattr(office.store, "release", failing)
+    office.think = think
     await office.put(inbound("one"))
     office.start()
     began = office.clock.monotonic()
     await office.until_empty_over_time()
     assert office.sent == ["re: one"]
     assert office.clock.monotonic() - began < LEASE_TTL_S / 2
+
+
+@pytest.mark.parametrize("write", ["save_answer", "ack"])
+async def test_store_trouble_repeats_nothing(write: str, office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is paid for or said while the store fails is neither asked for nor said again when it works again."""
+    trouble = 4
+    real = getattr(office.store, write)
+
+    async def failing(*args: Any) -> None:
+        nonlocal trouble
+        if trouble:
+            trouble -= 1
+            raise StoreError("disk full")
+        await real(*args)
+
+    monkeypatch.setattr(office.store, write, failing)
+    await office.put(inbound("one"), inbound("two"))
+    office.start()
+    await office.until_empty_over_time()
+    assert (trouble, office.thought, office.sent) == (0, ["one", "two"], ["re: one", "re: two"])
+
+
+async def test_store_trouble_repeats_no_apology(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An apology that is out is not said again where its message could not be buried at once."""
+    trouble = 4
+    real = office.store.bury
+
+    async def failing(*args: Any) -> None:
+        nonlocal trouble
+        if trouble:
+            trouble -= 1
+            raise StoreError("disk full")
+        await real(*args)
+
+    async def think(_: Inbound) -> Answer:
+        raise ModelError(ModelFault.UNAUTHORIZED, "401")
+
+    monkeypatch.setattr(office.store, "bury", failing)
+    office.think = think
+    await office.put(inbound("one"))
+    office.start()
+    await office.until_empty_over_time()
+    assert (trouble, office.sent) == (0, ["sorry: one"])
 
 
 async def test_drain_finishes_what_runs(office: Office) -> None:

@@ -600,7 +600,7 @@ async def test_it_comes_also_when_the_settings_are_faulty(emulator: Emulator, tm
         {},
         {"DINGTALK_CLIENT_ID": "a", "DINGTALK_APP_KEY": "b"},
         {"DINGTALK_CLIENT_SECRET_FILE": "/nowhere", "OPENAI_BASE_URL": "what", "PORT": "x", "CLAW_LANG": "fr"},
-        {"CLAW_STORE_URL": "redis://x", "OPENAI_API_KEY": "k"},
+        {"CLAW_STORE_URL": "redis://x/y", "OPENAI_API_KEY": "k"},
     ],
 )
 def test_lenient(environ: dict[str, str]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hmac
 import json
 import socket
+import warnings
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -328,6 +330,23 @@ async def test_stop_leaves_nothing(parts: Parts) -> None:
     await again.start()
     assert again.port == port
     await again.stop()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_stop_closes_who_just_comes(turns: int, parts: Parts) -> None:
+    """A connection that comes while we close is closed with us, in whichever turn of the loop that is."""
+    server = serving(parts)
+    await server.start()
+    with warnings.catch_warnings(record=True) as caught, socket.create_connection(("127.0.0.1", server.port)) as client:
+        warnings.simplefilter("always")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await server.stop()
+        gc.collect()
+        assert [str(each.message) for each in caught] == []
+        client.settimeout(30)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
 
 
 # --- enemies -----------------------------------------------------------------------------------------------------

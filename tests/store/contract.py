@@ -350,6 +350,16 @@ class StoreContract:
                 await world.store.ack(lease)
         await world.store.ack(leases[-1])
 
+    async def test_nobody_is_stopped_where_nobody_works(self, world: World) -> None:
+        """Asking to stop a lane that nobody works on is told so, and changes nothing."""
+        await put(world.store, lane="lane")
+        for lane in ("lane", "other", "half \ud83d pair"):
+            assert not await world.store.interrupt(lane)
+        lease = await claim(world.store)
+        assert not lease.stopped
+        await world.store.ack(lease)
+        assert not await world.store.interrupt("lane")
+
     # --- answers, release, bury ----------------------------------------------------------------------------------
 
     async def test_a_saved_answer_is_found_by_the_next_lease(self, world: World) -> None:
@@ -919,6 +929,7 @@ class StoreContract:
             store.wait(),
             store.renew(lease, TTL),
             store.ack(lease),
+            store.interrupt("lane"),
             store.depth(),
             store.dead(),
             store.turns("m", 1),

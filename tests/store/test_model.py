@@ -1,6 +1,6 @@
-"""The inbox and the registry, each against a simple model, in any order of events.
+"""The inbox and the registry, each against a simple model, in any order of events, over SQLite and over Redis.
 
-Crashes, lost leases and failing commits are among them.
+Crashes, lost leases and failing commits are among them; over Redis connections that break before or after a call.
 """
 
 from __future__ import annotations
@@ -8,20 +8,28 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from redis.exceptions import ConnectionError  # noqa: A004
 
 from claw.errors import LeaseLostError
-from claw.messages import Answer, Outcome, Turn
-from claw.store.ports import Lease
+from claw.messages import Answer, Outcome, Secret, Turn
+from claw.store import redis_link, redis_scripts
+from claw.store.ports import Lease, Store
+from claw.store.redis import RedisStore
 from claw.store.sqlite import SqliteStore
 from claw.store.writer import Kind
 from tests.clock import FakeClock
+from tests.redis_server import RedisServer
 from tests.store.contract import TTL, inbound
 
 
@@ -42,16 +50,25 @@ class Message:
 class StoreMachine(RuleBasedStateMachine):
     """An opened store in a loop, and its clock."""
 
+    leases_outlive_processes: ClassVar[bool]
+
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
         self.clock = FakeClock()
         self.runner = asyncio.Runner()
+        self.prepare()
         self.store = self.opened()
 
-    def opened(self) -> SqliteStore:
-        async def start() -> SqliteStore:
-            store = SqliteStore(self.folder / "claw.db", clock=self.clock)
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the place of the store, empty."""
+
+    @abstractmethod
+    def new_store(self) -> Store: ...
+
+    def opened(self) -> Store:
+        async def start() -> Store:
+            store = self.new_store()
             await store.open()
             return store
 
@@ -60,7 +77,6 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.runner.run(self.store.close())
         self.runner.close()
-        shutil.rmtree(self.folder)
 
     @property
     def now(self) -> float:
@@ -197,31 +213,12 @@ class InboxMachine(StoreMachine):
 
     @rule()
     def crash(self) -> None:
-        """The next process finds everything that was told, and no lease."""
+        """The next process finds everything that was told; where leases die with the process, no lease."""
         self.runner.run(self.store.close())
         self.store = self.opened()
-        for message in self.messages:
-            message.held_until = 0.0
-
-    @rule(number=st.integers(0, 15))
-    def a_commit_fails(self, number: int) -> None:
-        """A batch that fails changes nothing, for anybody in it, and the next is fine."""
-
-        async def together() -> tuple[object, object]:
-            def spoil(connection: object) -> None:
-                raise __import__("sqlite3").OperationalError("disk I/O error")
-
-            hurt = asyncio.create_task(self.store.put(inbound(number), lane="a", trace={}))
-            await asyncio.sleep(0)
-            return await asyncio.gather(
-                self.store._writer.submit(spoil, kind=Kind.PROMPT), hurt, return_exceptions=True
-            )
-
-        spoilt, put = self.runner.run(together())
-        assert isinstance(spoilt, Exception)
-        if put is True:  # The thread was quick and took it in a batch of its own.
-            self.seen.add(number)
-            self.messages.append(Message(number, "a"))
+        if not self.leases_outlive_processes:
+            for message in self.messages:
+                message.held_until = 0.0
 
     @invariant()
     def chats_agree(self) -> None:
@@ -323,8 +320,116 @@ class RegistryMachine(StoreMachine):
         }
 
 
+class InFile(StoreMachine):
+    """Over SQLite, in a folder of its own."""
+
+    leases_outlive_processes = False
+
+    def prepare(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+
+    def new_store(self) -> SqliteStore:
+        return SqliteStore(self.folder / "claw.db", clock=self.clock)
+
+    def teardown(self) -> None:
+        super().teardown()
+        shutil.rmtree(self.folder)
+
+
+class InboxInFile(InFile, InboxMachine):
+    """The inbox in a file whose disk fails now and then."""
+
+    @rule(number=st.integers(0, 15))
+    def a_commit_fails(self, number: int) -> None:
+        """A batch that fails changes nothing, for anybody in it, and the next is fine."""
+
+        async def together() -> tuple[object, object]:
+            def spoil(connection: object) -> None:
+                raise __import__("sqlite3").OperationalError("disk I/O error")
+
+            assert isinstance(self.store, SqliteStore)
+            hurt = asyncio.create_task(self.store.put(inbound(number), lane="a", trace={}))
+            await asyncio.sleep(0)
+            return await asyncio.gather(
+                self.store._writer.submit(spoil, kind=Kind.PROMPT), hurt, return_exceptions=True
+            )
+
+        spoilt, put = self.runner.run(together())
+        assert isinstance(spoilt, Exception)
+        if put is True:  # The thread was quick and took it in a batch of its own.
+            self.seen.add(number)
+            self.messages.append(Message(number, "a"))
+
+
+class RegistryInFile(InFile, RegistryMachine):
+    """The registry in a file."""
+
+
+READS = {each.sha for each in (redis_scripts.DEPTH, redis_scripts.CHATS, redis_scripts.TURNS, redis_scripts.ENTRIES)}
+"""What the invariants ask: a connection that breaks then would prove nothing."""
+
+
+class InRedis(StoreMachine):
+    """Over Redis, whose connection breaks before or after a call; whoever called must not notice."""
+
+    leases_outlive_processes = True
+    server: ClassVar[RedisServer]
+
+    def prepare(self) -> None:
+        self.server.command("FLUSHALL")
+        self.breaks: list[str] = []
+        real = redis_link._exchange
+
+        async def exchange(connection: Any, commands: Sequence[Any]) -> list[Any]:
+            changes = {command[1] for command in commands if command[0] == "EVALSHA"} - READS
+            when = self.breaks.pop() if self.breaks and changes else ""
+            if when != "before":
+                replies = await real(connection, commands)
+                if not when:
+                    return replies
+            raise ConnectionError("cut")
+
+        self.patch = mock.patch.object(redis_link, "_exchange", exchange)
+        self.patch.start()
+
+    def new_store(self) -> RedisStore:
+        return RedisStore(Secret(self.server.url()), "robot", clock=self.clock, now=self.clock.wall)
+
+    @rule(when=st.sampled_from(["before", "after"]))
+    def the_connection_breaks(self, when: str) -> None:
+        """With the next call that changes something: Redis has not done it, or has done it and its reply is lost."""
+        self.runner.run(self.store.depth())  # A connection is there to break.
+        self.breaks[:] = [when]
+
+    @rule()
+    def the_scripts_are_forgotten(self) -> None:
+        self.server.command("SCRIPT", "FLUSH")
+
+    def teardown(self) -> None:
+        self.breaks.clear()
+        super().teardown()
+        self.patch.stop()
+
+
+class InboxInRedis(InRedis, InboxMachine):
+    """The inbox in Redis."""
+
+
+class RegistryInRedis(InRedis, RegistryMachine):
+    """The registry in Redis."""
+
+
 BOUNDED = settings(max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-InboxMachine.TestCase.settings = BOUNDED
-RegistryMachine.TestCase.settings = BOUNDED
-TestInbox = InboxMachine.TestCase
-TestRegistry = RegistryMachine.TestCase
+for machine in (InboxInFile, RegistryInFile, InboxInRedis, RegistryInRedis):
+    machine.TestCase.settings = BOUNDED
+TestInbox = InboxInFile.TestCase
+TestRegistry = RegistryInFile.TestCase
+
+
+@pytest.fixture(scope="module")
+def _machines(server: RedisServer) -> None:
+    InRedis.server = server
+
+
+TestInboxInRedis = pytest.mark.usefixtures("_machines")(InboxInRedis.TestCase)
+TestRegistryInRedis = pytest.mark.usefixtures("_machines")(RegistryInRedis.TestCase)

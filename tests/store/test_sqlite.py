@@ -23,7 +23,7 @@ from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 from claw.messages import Inbound, Turn
 from claw.store import sqlite, tables
 from claw.store.database import MIGRATIONS, Database, migrate
-from claw.store.ports import CHATS_KEPT_S, DEAD_KEPT_MAX, NOTICES_KEPT_S, Store
+from claw.store.ports import CHATS_KEPT_S, DEAD_KEPT_MAX, NOTICES_KEPT_S, Store, first_month
 from claw.store.sqlite import BODIES_KEPT, SqliteStore
 from claw.store.writer import Kind
 from tests.clock import FakeClock
@@ -855,7 +855,7 @@ async def test_dead_letters_are_bounded(world: SqliteWorld) -> None:
 )
 def test_the_ledger_keeps_thirteen_months(now: tuple[int, int, int], first: str) -> None:
     """The current month and the twelve before it stay."""
-    assert sqlite._first_month(datetime(*now, tzinfo=UTC).timestamp()) == first
+    assert first_month(datetime(*now, tzinfo=UTC).timestamp()) == first
 
 
 async def test_old_months_are_cleaned(world: SqliteWorld) -> None:

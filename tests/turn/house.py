@@ -66,7 +66,7 @@ class House:
             names = ("model", "stream", "pending", "turns", "dead", "calls", "version")
             return dict.fromkeys(names, "7")
 
-        def stop(session: str) -> bool:
+        async def stop(session: str) -> bool:
             self.stopped.append(session)
             return stoppable
 

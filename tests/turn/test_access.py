@@ -151,6 +151,23 @@ async def test_code_pairing(store: SqliteStore, caplog: pytest.LogCaptureFixture
     assert await house.by("u-3", code) == "fine"
 
 
+async def test_each_replica_has_its_code(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    """The code of each claw that was started is good, until one of them is used; those that ran out are not kept."""
+    houses = [House(store, access=Access(pairing=Pairing.CODE)) for _ in range(3)]
+    with caplog.at_level(logging.WARNING, "claw.turn.access"):
+        await houses[0].door.begin()
+        for house in houses:
+            await house.clock.advance(601)
+        await houses[1].door.begin()
+        await houses[2].door.begin()
+    old, first, second = (record.pairing for record in caplog.records)  # type: ignore[attr-defined]
+    assert len(await store.entries("pairing.code")) == 2
+    assert await houses[2].by("u-1", old) == "fine"
+    assert await houses[2].by("u-1", first) == texts.PAIRED[ZH]
+    assert await store.entries("pairing.code") == {}
+    assert await houses[1].by("u-2", second) == "fine"
+
+
 async def test_code_runs_out(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
     """An old code pairs nobody; a new one is in the log when somebody writes."""
     house = House(store, access=Access(pairing=Pairing.CODE))
