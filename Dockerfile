@@ -23,6 +23,15 @@ RUN python3 -m venv /build/pip \
  && /build/pip/bin/python -m pip --python /opt/claw/bin/python install \
       --disable-pip-version-check --no-cache-dir --no-compile --only-binary :all: --require-hashes -r requirements.lock
 
+# Many wheels bring their debugging symbols along, an eighth of the image. Where binutils cannot be had, they stay.
+RUN { command -v strip >/dev/null \
+      || { apt-get update && apt-get install -y --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*; }; } \
+ && find /opt/claw/lib -name '*.so*' -type f -exec strip --strip-unneeded {} + \
+ || echo 'not stripped'
+
+# The commit that is built: `claw --version`, /status and the log tell it. Unknown where none is given.
+ARG COMMIT=
+
 # claw itself, without its emulator: `claw dev` belongs to the repository. Sources of C extensions and type stubs are of
 # no use at run time, nor are packages' own tests.
 COPY LICENSE ./
@@ -31,6 +40,7 @@ COPY deploy/image ./image
 RUN site="$(/opt/claw/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
  && cp -r claw "$site/claw" \
  && cp LICENSE /opt/claw/LICENSE \
+ && printf '%s' "$COMMIT" > "$site/claw/COMMIT" \
  && rm -rf "$site/claw/emulator" "$site/claw/dev.py" \
  && find "$site" -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) -delete \
  && find "$site" -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} + \
@@ -72,13 +82,13 @@ ENV PATH=/opt/claw/bin:/usr/local/bin:/usr/bin:/bin \
     container=oci
 
 ARG VERSION=0.1.0
-ARG REVISION=unknown
+ARG COMMIT=
 ARG CREATED=unknown
 LABEL org.opencontainers.image.title="claw" \
       org.opencontainers.image.description="A DingTalk robot in Stream mode, answered by any OpenAI-compatible model" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.revision="${COMMIT}" \
       org.opencontainers.image.created="${CREATED}"
 
 # The store's default, sqlite:///data/claw.db, is relative to here: /data/claw.db.

@@ -20,8 +20,13 @@ from claw import settings
 from claw.settings import Variable
 
 CHART: Final = Path(__file__).parent / "claw"
-MANAGED: Final = {"PORT": "port", "CLAW_STORE_URL": "store", "CLAW_DRAIN_TIMEOUT": "drainSeconds"}
+MANAGED: Final = {"PORT": "port", "CLAW_DRAIN_TIMEOUT": "drainSeconds"}
 """Variables that follow from a value of the chart: said in two places, they could disagree."""
+STORE: Final = "CLAW_STORE_URL"
+"""Follows from `store` for SQLite; for Redis it is a secret, since it may hold a password."""
+STORE_MEANING: Final = (
+    "Address of Redis, `redis://:password@host:6379/0` (`rediss://`: with TLS); for `store.type=redis`"
+)
 WIDTH: Final = 118
 """Characters of a comment's line."""
 
@@ -30,12 +35,17 @@ Schema = dict[str, Any]
 
 def config() -> Iterator[tuple[str, Variable]]:
     """The variables under `config`, with their section's title."""
-    return ((title, each) for title, each in settings.variables() if not each.secret and each.name not in MANAGED)
+    hidden = {*MANAGED, *(each.name for _, each in secrets())}
+    return ((title, each) for title, each in settings.variables() if each.name not in hidden)
 
 
 def secrets() -> Iterator[tuple[str, Variable]]:
     """The variables under `secret`, with their section's title."""
-    return ((title, each) for title, each in settings.variables() if each.secret)
+    for title, each in settings.variables():
+        if each.name == STORE:
+            yield title, each._replace(meaning=STORE_MEANING, default_text="")
+        elif each.secret:
+            yield title, each
 
 
 def keys() -> Iterator[Variable]:
@@ -75,6 +85,7 @@ _BY_PARSER: Final[dict[str, Callable[[dict[str, Any]], Schema]]] = {
     "secret": _text(pattern=r"^\S*$"),
     "identifier": _text(pattern=r"^[!-~]*$"),
     "url": _text(pattern=r"^(https?://\S+)?$"),
+    "store_url": _text(pattern=r"^(rediss?://\S+)?$"),
     "time_zone": _text(pattern=r"^[A-Za-z0-9_+/-]*$"),
     "language": lambda _: _words("zh", "en"),
     "choice": lambda given: _words(*given["allowed"]),

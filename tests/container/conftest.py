@@ -23,6 +23,11 @@ IMAGE = "localhost/claw:under-test"
 FROM_HOST = ("/etc/ssl/certs", "/etc/pip.conf")
 PODMAN = ("podman", "--cgroup-manager=cgroupfs", "--runtime=runc")
 """Without systemd, as in CI, podman must be told who keeps its control groups."""
+COMMIT = "0a1b2c3d4e5f60718293a4b5c6d7e8f901234567"
+"""What the image under test is told that it was built from."""
+LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
+MEMORY = 128 * 1024 * 1024
+"""Bytes that a container may have."""
 
 
 class Image(NamedTuple):
@@ -31,6 +36,7 @@ class Image(NamedTuple):
     name: str
     size: int
     base_size: int
+    base: str
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
@@ -47,6 +53,13 @@ def ran(*command: str, timeout: float = 900.0) -> str:
 
 def size_of(image: str) -> int:
     return int(ran(*PODMAN, "image", "inspect", image, "--format", "{{.Size}}"))
+
+
+def building(base: str) -> list[str]:
+    """The beginning of a `buildah build` command."""
+    mounts = [part for path in FROM_HOST if Path(path).exists() for part in ("-v", f"{path}:{path}:ro")]
+    arguments = ("--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"COMMIT={COMMIT}")
+    return ["buildah", "build", "--format=docker", "--isolation=chroot", *mounts, *arguments]
 
 
 def bootstrapped(folder: Path) -> str:
@@ -71,10 +84,21 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     if missing or os.geteuid() != 0:
         pytest.skip(f"needs root and {', '.join(missing or TOOLS)}")
     base = os.environ.get("BASE_IMAGE") or bootstrapped(tmp_path_factory.mktemp("base"))
-    mounts = [part for path in FROM_HOST if Path(path).exists() for part in ("-v", f"{path}:{path}:ro")]
-    ran(
-        *("buildah", "build", "--format=docker", "--isolation=chroot", *mounts),
-        *("--build-arg", f"BASE_IMAGE={base}", "--build-arg", "REVISION=under-test", "-t", IMAGE, "."),
-    )
-    yield Image(IMAGE, size_of(IMAGE), size_of(base))
+    ran(*building(base), "-t", IMAGE, ".")
+    yield Image(IMAGE, size_of(IMAGE), size_of(base), base)
     subprocess.run([*PODMAN, "rmi", "-f", IMAGE], check=False, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def memory(image: Image) -> tuple[str, ...]:
+    """The option that limits a container's memory; none where this machine's control groups do not hold it."""
+    option = f"--memory={MEMORY}"
+    program = (
+        "import pathlib\n"
+        "for name in ('memory/memory.limit_in_bytes', 'memory.max'):\n"
+        "    path = pathlib.Path('/sys/fs/cgroup', name)\n"
+        "    print(path.read_text().strip() if path.exists() else '')"
+    )
+    command = [*PODMAN, "run", "--rm", *LIMITS, "--network=none", option, image.name, "python", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return (option,) if str(MEMORY) in done.stdout.split() else ()

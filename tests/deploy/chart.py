@@ -70,6 +70,42 @@ SETS: dict[str, Values] = {
         "port": 9090,
         "replicas": 0,
     },
+    "redis, one replica": {
+        **LEAST,
+        "store": {"type": "redis"},
+        "secret": {},
+        "existingSecret": {"name": "claw-secret", "keys": {"CLAW_STORE_URL": "redis-url"}},
+        "topologySpreadConstraints": [
+            {
+                "topologyKey": "kubernetes.io/hostname",
+                "maxSkew": 1,
+                "whenUnsatisfiable": "DoNotSchedule",
+                "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "claw"}},
+            }
+        ],
+    },
+    "redis, three replicas": {
+        "config": {"DINGTALK_CLIENT_ID": "dingfake", "OPENAI_BASE_URL": "http://gateway.agents:18789/v1"},
+        "secret": {
+            "DINGTALK_CLIENT_SECRET": "not-a-real-secret",
+            "CLAW_STORE_URL": "rediss://:not-a-real-password@redis.data:6380/0",
+        },
+        "store": {
+            "type": "redis",
+            "redis": {
+                "port": 6380,
+                "to": [
+                    {
+                        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "data"}},
+                        "podSelector": {"matchLabels": {"app": "redis"}},
+                    },
+                    {"ipBlock": {"cidr": "10.9.0.0/24"}},
+                ],
+            },
+        },
+        "replicas": 3,
+        "minReadySeconds": 5,
+    },
     "everything extra": {
         **OWN_SECRET,
         "labels": {"team": "it"},
@@ -106,7 +142,7 @@ SETS: dict[str, Values] = {
         },
     },
 }
-"""Six sets of values that reach every branch of the templates."""
+"""Eight sets of values that reach every branch of the templates."""
 
 
 @cache

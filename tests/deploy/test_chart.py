@@ -31,7 +31,7 @@ from tests.deploy.chart import (
 )
 from tests.deploy.pod_security import offences
 
-VERSIONS = ("1.25", "1.30", "1.36")
+VERSIONS = ("1.27", "1.30", "1.36")
 """The oldest that the chart admits, one between, and a new one."""
 
 
@@ -126,13 +126,16 @@ def test_versions_agree() -> None:
 def test_claw_reads_what_the_chart_says(name: str, tmp_path: Path) -> None:
     """claw's settings load from the container's environment without a fault or a warning, and say what values said."""
     values = SETS[name]
-    secret = tmp_path / "secret"
-    secret.write_text("not-a-real-secret\n", encoding="utf-8")
     given = environment(values)
-    files_named = {each for each in given if each.endswith("_FILE") and each.startswith(("DING", "OPENAI", "CLAW"))}
-    loaded = settings.load(given | {each: str(secret) for each in files_named})
+    redis = values.get("store", {}).get("type") == "redis"
+    for each in given:
+        if each.endswith("_FILE") and each.startswith(("DING", "OPENAI", "CLAW")):
+            secret = tmp_path / each
+            secret.write_text("redis://:pw@redis:6379/0\n" if each.startswith("CLAW_STORE") else "not-a-real-secret\n")
+            given[each] = str(secret)
+    loaded = settings.load(given)
     assert loaded.warnings == ()
-    assert str(loaded.store.path) == "/data/claw.db"
+    assert loaded.store.url.reveal() == ("redis://:pw@redis:6379/0" if redis else "sqlite:////data/claw.db")
     assert loaded.http.port == values.get("port", 8080)
     config = values["config"]
     assert loaded.dingtalk.client_id == config["DINGTALK_CLIENT_ID"]
@@ -235,7 +238,11 @@ def test_the_kill_comes_after_the_drain(drain: float, grace: int) -> None:
     assert float(environment(values)["CLAW_DRAIN_TIMEOUT"]) == drain
 
 
-@pytest.mark.parametrize("name", SETS)
+ON_REDIS = [name for name, values in SETS.items() if values.get("store", {}).get("type") == "redis"]
+ON_SQLITE = [name for name in SETS if name not in ON_REDIS]
+
+
+@pytest.mark.parametrize("name", ON_SQLITE)
 def test_one_file_one_claw(name: str) -> None:
     """SQLite: at most one replica, replaced and never beside its successor, with /data on the claim or an emptyDir."""
     found = manifests(SETS[name])
@@ -257,6 +264,57 @@ def test_one_file_one_claw(name: str) -> None:
         kept = claim["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == "keep"
         assert kept == store.get("keep", True)
         assert claim["spec"].get("storageClassName") == store.get("storageClass")
+
+
+@pytest.mark.parametrize("name", ON_REDIS)
+def test_redis_needs_no_disk_and_no_gap(name: str) -> None:
+    """Redis: a new pod is connected before an old one goes; no claim, and nothing of the chart says where Redis is."""
+    found = manifests(SETS[name])
+    deployment = only(found, "Deployment")
+    assert deployment["spec"]["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
+    }
+    (data,) = (each for each in deployment["spec"]["template"]["spec"]["volumes"] if each["name"] == "data")
+    assert data == {"name": "data", "emptyDir": {"sizeLimit": "64Mi"}}
+    assert not [each for each in found if each["kind"] == "PersistentVolumeClaim"]
+    given = environment(SETS[name])
+    assert "CLAW_STORE_URL" not in given
+    assert given["CLAW_STORE_URL_FILE"] == "/etc/claw/secret/CLAW_STORE_URL"
+
+
+def test_several_claws_are_kept_apart() -> None:
+    """With more than one replica: a budget of one at a time that no outage blocks, and a spread that blocks no pod."""
+    found = manifests(SETS["redis, three replicas"])
+    deployment, budget = only(found, "Deployment")["spec"], only(found, "PodDisruptionBudget")["spec"]
+    selector = deployment["selector"]
+    assert budget == {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": selector}
+    spread = deployment["template"]["spec"]["topologySpreadConstraints"]
+    assert [each["topologyKey"] for each in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    assert all(each["labelSelector"] == selector for each in spread)
+    assert {each["whenUnsatisfiable"] for each in spread} == {"ScheduleAnyway"}
+
+
+def test_spread_and_budget_are_the_operators() -> None:
+    """A spread of the operator's own replaces the chart's, and the budget can be left out."""
+    values = changed(
+        SETS["redis, three replicas"],
+        topologySpreadConstraints=SETS["redis, one replica"]["topologySpreadConstraints"],
+        podDisruptionBudget={"enabled": False},
+    )
+    found = manifests(values)
+    pod = only(found, "Deployment")["spec"]["template"]["spec"]
+    assert pod["topologySpreadConstraints"] == values["topologySpreadConstraints"]
+    assert "PodDisruptionBudget" not in {each["kind"] for each in found}
+
+
+@pytest.mark.parametrize("name", [name for name, values in SETS.items() if values.get("replicas", 1) < 2])
+def test_one_claw_needs_neither(name: str) -> None:
+    """With one replica there is no budget, which would only block its node, and no spread of the chart's."""
+    found = manifests(SETS[name])
+    pod = only(found, "Deployment")["spec"]["template"]["spec"]
+    assert "PodDisruptionBudget" not in {each["kind"] for each in found}
+    assert pod.get("topologySpreadConstraints") == SETS[name].get("topologySpreadConstraints")
 
 
 # --- network -------------------------------------------------------------------------------------------------
@@ -283,6 +341,25 @@ def test_what_may_go_out(more: Values, ports: set[int]) -> None:
     assert {port for port, _ in out} == ports
     assert len(out) == len(set(out))
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+
+
+@pytest.mark.parametrize(
+    ("redis", "rule"),
+    [
+        ({}, {"ports": [{"port": 6379, "protocol": "TCP"}]}),
+        ({"port": 6380}, {"ports": [{"port": 6380, "protocol": "TCP"}]}),
+        (
+            {"to": [{"ipBlock": {"cidr": "10.9.0.7/32"}}]},
+            {"ports": [{"port": 6379, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "10.9.0.7/32"}}]},
+        ),
+    ],
+)
+def test_the_way_to_redis(redis: Values, rule: Values) -> None:
+    """With Redis one more rule lets its port out, to whom the values name or anywhere; with SQLite there is none."""
+    values = changed(SETS["redis, one replica"], store={"redis": redis})
+    egress = only(manifests(values), "NetworkPolicy")["spec"]["egress"]
+    assert egress[-1] == rule
+    assert egress[:-1] == only(manifests(LEAST), "NetworkPolicy")["spec"]["egress"]
 
 
 def test_what_may_come_in() -> None:
@@ -312,10 +389,21 @@ def test_helm_test_asks_the_service() -> None:
 # --- guards --------------------------------------------------------------------------------------------------
 
 GUARDS = {
-    "redis": (changed(LEAST, store={"type": "redis"}), "this version keeps its store in SQLite only"),
-    "redis, scaled": (
-        changed(LEAST, store={"type": "redis"}, replicas=3),
-        "this version keeps its store in SQLite only",
+    "sqlite with Redis' address": (
+        changed(OWN_SECRET, secret={"CLAW_STORE_URL": "redis://redis:6379/0"}),
+        "store.type=sqlite does not read it; set store.type=redis",
+    ),
+    "sqlite with Redis' address in the Secret": (
+        changed(LEAST, existingSecret={"keys": {"CLAW_STORE_URL": "url"}}),
+        "store.type=sqlite does not read it; set store.type=redis",
+    ),
+    "redis, its key of no Secret": (
+        changed(OWN_SECRET, store={"type": "redis"}, existingSecret={"keys": {"CLAW_STORE_URL": "url"}}),
+        "store.type=redis: CLAW_STORE_URL is not set",
+    ),
+    "address twice": (
+        changed(SETS["redis, one replica"], extraEnv=[{"name": "CLAW_STORE_URL", "value": "redis://x"}]),
+        "extraEnv: CLAW_STORE_URL is set by this chart already",
     ),
     "pod monitor": (changed(LEAST, podMonitor={"enabled": True}), "set telemetry.endpoint instead"),
     "nothing": ({}, "config.DINGTALK_CLIENT_ID is not set"),
@@ -365,7 +453,24 @@ def test_replicas_are_guarded_twice(tmp_path: Path) -> None:
     values = changed(LEAST, replicas=2)
     with helm_python.Chart.load(CHART) as chart, pytest.raises(helm_python.HelmValuesError, match="/replicas"):
         chart.validate_schema(values)
-    with pytest.raises(helm_python.HelmRenderError, match="one SQLite file serves one claw; set replicas=1"):
+    with pytest.raises(helm_python.HelmRenderError, match=r"set store\.type=redis, .* or replicas=1"):
+        files(values, chart=without_schema(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        changed(LEAST, store={"type": "redis"}),
+        changed(OWN_SECRET, store={"type": "redis"}, replicas=3),
+        changed(LEAST, store={"type": "redis"}, existingSecret={"keys": {"CLAW_STORE_URL": None}}),
+        changed(LEAST, store={"type": "redis"}, existingSecret={"keys": {"CLAW_STORE_URL": ""}}),
+    ],
+)
+def test_redis_address_is_guarded_twice(values: Values, tmp_path: Path) -> None:
+    """Redis without its address is refused by the schema, and by a sentence where schemas are skipped."""
+    with helm_python.Chart.load(CHART) as chart, pytest.raises(helm_python.HelmValuesError, match="CLAW_STORE_URL"):
+        chart.validate_schema(values)
+    with pytest.raises(helm_python.HelmRenderError, match="CLAW_STORE_URL is not set; put redis://:password@host"):
         files(values, chart=without_schema(tmp_path))
 
 
@@ -383,9 +488,12 @@ def test_replicas_are_guarded_twice(tmp_path: Path) -> None:
         ({"config": {"CLAW_TURN_TIMEOUT": "5 minutes"}}, "CLAW_TURN_TIMEOUT"),
         ({"config": {"OPENAI_BASE_URL": "gateway:18789"}}, "OPENAI_BASE_URL"),
         ({"secret": {"OPENAI_API_KEY": "sk one"}}, "OPENAI_API_KEY"),
-        ({"existingSecret": {"keys": {"CLAW_STORE_URL": "url"}}}, "CLAW_STORE_URL"),
+        ({"existingSecret": {"keys": {"CLAW_PORT": "port"}}}, "CLAW_PORT"),
         ({"store": {"type": "postgres"}}, "/store/type"),
         ({"store": {"persistence": {"size": "1"}}}, "/store/persistence/size"),
+        ({"store": {"redis": {"port": 0}}}, "/store/redis/port"),
+        ({"store": {"redis": {"url": "redis://:pw@redis"}}}, "url"),
+        ({"secret": {"CLAW_STORE_URL": "redis:6379"}}, "CLAW_STORE_URL"),
         ({"image": {"digest": "sha256:short"}}, "/image/digest"),
         ({"port": 80}, "/port"),
         ({"drainSeconds": -1}, "/drainSeconds"),
@@ -419,6 +527,14 @@ def test_schema_names_the_place(values: Values, place: str) -> None:
             "Set config.CLAW_OWNER",
         ),
         ({"replicas": 0}, "WARNING: replicas=0", "persistence"),
+        (
+            {
+                "store": {"type": "redis", "persistence": {"enabled": False}},
+                "existingSecret": {"keys": {"CLAW_STORE_URL": "url"}},
+            },
+            "Wait until it is connected",
+            "WARNING",
+        ),
         ({"existingSecret": {"keys": {"CLAW_ADMIN_TOKEN": "t"}}}, "/status", "put a CLAW_ADMIN_TOKEN"),
         ({}, "put a CLAW_ADMIN_TOKEN", "curl"),
     ],

@@ -17,13 +17,14 @@ from tests.deploy.chart import CHART
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
-VARIABLES = {each.name: each for _, each in settings.variables()}
+VARIABLES = {each.name: each for _, each in (*claw_docs.config(), *claw_docs.secrets())}
+SECRETS = {each.name for _, each in claw_docs.secrets()}
 GENERATED = SCHEMA["properties"]["config"]["properties"] | SCHEMA["properties"]["secret"]["properties"]
 
 
 def validate(name: str, value: Any) -> None:
     """Have Helm look at one variable's value. Raises HelmValuesError."""
-    under = "secret" if VARIABLES[name].secret else "config"
+    under = "secret" if name in SECRETS else "config"
     with helm_python.Chart.load(CHART) as chart:
         chart.validate_schema({under: {name: value}})
 
@@ -37,11 +38,12 @@ def test_files_are_not_stale() -> None:
 def test_every_variable_has_its_place() -> None:
     """Each variable is under config or under secret, or follows from a value of the chart that exists."""
     properties = SCHEMA["properties"]
-    assert set(GENERATED) | set(claw_docs.MANAGED) == set(VARIABLES)
-    assert set(properties["secret"]["properties"]) == {name for name, each in VARIABLES.items() if each.secret}
+    assert set(GENERATED) | set(claw_docs.MANAGED) == {each.name for _, each in settings.variables()}
+    assert set(properties["secret"]["properties"]) == SECRETS
+    assert {each.name for _, each in settings.variables() if each.secret} | {"CLAW_STORE_URL"} == SECRETS
     assert set(claw_docs.MANAGED.values()) <= set(properties)
     assert set(properties["existingSecret"]["properties"]["keys"]["properties"]) == {
-        name for name, each in VARIABLES.items() if each.from_file and name not in claw_docs.MANAGED
+        name for name, each in VARIABLES.items() if each.from_file
     }
 
 
@@ -76,6 +78,7 @@ def _refused(info: Variable, value: str) -> bool:
         ("CLAW_TIMEZONE", ["Asia/Shanghai", "Etc/GMT+8"], ["Asia Shanghai"]),
         ("OPENAI_BASE_URL", ["http://gateway:18789/v1"], ["gateway:18789"]),
         ("DINGTALK_CLIENT_ID", ["dingabc"], ["ding abc", 5]),
+        ("CLAW_STORE_URL", ["redis://:pw@redis:6379/0", "rediss://redis:6380"], ["redis:6379", "redis://a b", 5]),
     ],
 )
 def test_schema_has_the_parsers_bounds(name: str, good: list[Any], bad: list[Any]) -> None:

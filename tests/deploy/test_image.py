@@ -156,6 +156,15 @@ def test_labels() -> None:
     for name in ("title", "description", "licenses", "version", "revision", "created"):
         assert f"org.opencontainers.image.{name}=" in labels
     assert f"VERSION={__version__}" in of("image", "ARG")
+    assert 'revision="${COMMIT}"' in labels
+
+
+def test_commit_is_told_to_claw() -> None:
+    """One build argument is the label's revision, and the file beside claw's code that `claw --version` reads."""
+    assert "COMMIT=" in of("image", "ARG")
+    assert "COMMIT=" in of("build", "ARG")
+    (run,) = (rest for rest in of("build", "RUN") if "cp -r claw" in rest)
+    assert """printf '%s' "$COMMIT" > "$site/claw/COMMIT\"""" in run
 
 
 def test_context_has_what_is_copied() -> None:
@@ -214,7 +223,7 @@ def test_bill_of_materials() -> None:
     assert bill["metadata"]["component"]["version"] == __version__
     urls = [each["purl"] for each in bill["components"]]
     assert len(urls) == len(set(urls))
-    locked = re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
-    for name, version in locked:
-        if name != "httpx2-jsfetch":  # For a browser's Python only.
-            assert f"pkg:pypi/{name}@{version}" in urls
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    for name, version, marker in re.findall(r"^([a-z0-9-]+)==(\S+)(.*)", lock, re.MULTILINE):
+        # A marker: for another Python only, such as a browser's.
+        assert f"pkg:pypi/{name}@{version}" in urls or ";" in marker

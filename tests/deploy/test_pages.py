@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import yaml
 
 from claw import settings
+from claw.errors import StoreSchemaError
+from claw.store.database import MIGRATIONS, migrate
 from tests.deploy.chart import LEAST, SETS, files, manifests
 from tests.deploy.pod_security import offences
 
@@ -57,7 +60,7 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_kubernetes_examples_render() -> None:
     """The page's values make a release, alone or with its least values, whose pods are restricted."""
     found = examples("docs/kubernetes.md")
-    assert "values.yaml" in found
+    assert {"values.yaml", "redis.yaml"} <= set(found)
     for values in found.values():
         whole = values if "config" in values else {**LEAST, **values}
         for each in manifests(whole):
@@ -72,24 +75,6 @@ def test_helms_null_takes_the_user_out() -> None:
     assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(deployment["spec"]["template"]["spec"]["securityContext"])
 
 
-def test_compose_example() -> None:
-    """The compose file runs one restricted claw with its volume, and its collector's configuration is in the page."""
-    found = examples("docs/docker.md")
-    claw = found["compose.yaml"]["services"]["claw"]
-    assert claw["read_only"] is True
-    assert claw["cap_drop"] == ["ALL"]
-    assert "claw-data:/data" in claw["volumes"]
-    assert set(claw["environment"]) - {"OTEL_EXPORTER_OTLP_ENDPOINT"} <= KNOWN
-    assert set(claw["secrets"]) == set(found["compose.yaml"]["secrets"])
-    assert {f"/run/secrets/{each}" for each in claw["secrets"]} == {
-        value for name, value in claw["environment"].items() if name.endswith("_FILE")
-    }
-    port = claw["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"].rpartition(":")[2]
-    collector = found["collector.yaml"]
-    assert collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"].endswith(f":{port}")
-    assert {"traces", "metrics"} == set(collector["service"]["pipelines"])
-
-
 def test_probe_numbers_are_the_charts() -> None:
     """The page's table of probes tells the chart's numbers."""
     (claw,) = yaml.safe_load(files(SETS["least"])["deployment.yaml"])["spec"]["template"]["spec"]["containers"]
@@ -100,3 +85,29 @@ def test_probe_numbers_are_the_charts() -> None:
         told = f"| {name} | `{path}` | every {probe['periodSeconds']} s, {probe['failureThreshold']} times"
         assert told in text("docs/kubernetes.md")
     assert set(rows) == {"startup", "liveness", "readiness"}
+
+
+@pytest.mark.parametrize("page", ["docs/docker.md", "docs/kubernetes.md"])
+def test_refusal_of_a_newer_store_is_quoted(page: str, tmp_path: Path) -> None:
+    """What the pages quote of going back is what an older claw says of a newer store."""
+    connection = sqlite3.connect(tmp_path / "claw.db")
+    connection.execute("PRAGMA user_version = 2")
+    with pytest.raises(StoreSchemaError) as refused:
+        migrate(connection, MIGRATIONS[:1])
+    connection.close()
+    assert f"`{refused.value}; start the newer version`" in text(page)
+
+
+def test_files_in_commands_exist() -> None:
+    """Every file of the repository that a page's command names is there."""
+    for page in PAGES:
+        for block in re.findall(r"^```sh\n(.*?)^```$", text(page), re.MULTILINE | re.DOTALL):
+            for path in re.findall(r"\bdeploy/\S+\.yaml", block):
+                assert (ROOT / path).is_file(), (page, path)
+
+
+def test_make_targets_exist() -> None:
+    """Every `make` command that a page names is a target."""
+    targets = set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
+    for page in (*PAGES, "CONTRIBUTING.md", "README.md"):
+        assert set(re.findall(r"`make ([a-z-]+)", text(page))) <= targets, page

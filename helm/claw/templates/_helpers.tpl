@@ -78,10 +78,12 @@ would become 1e+06. An empty value is claw's own default: it is left out, which 
 {{- define "claw.environment" -}}
 {{- $environment := dict
     "PORT" (toString (int .Values.port))
-    "CLAW_STORE_URL" "sqlite:////data/claw.db"
     "CLAW_DRAIN_TIMEOUT" (toJson .Values.drainSeconds)
     "OTEL_SERVICE_NAME" (default (include "claw.fullname" .) .Values.telemetry.serviceName)
 -}}
+{{- if eq .Values.store.type "sqlite" -}}
+{{- $_ := set $environment "CLAW_STORE_URL" "sqlite:////data/claw.db" -}}
+{{- end -}}
 {{- with .Values.telemetry.endpoint -}}
 {{- $_ := set $environment "OTEL_EXPORTER_OTLP_ENDPOINT" . -}}
 {{- end -}}
@@ -134,10 +136,16 @@ would become 1e+06. An empty value is claw's own default: it is left out, which 
 {{- $secrets := include "claw.secrets" . | fromJson -}}
 {{- $environment := include "claw.environment" . | fromJson -}}
 {{- if eq .Values.store.type "redis" -}}
-{{- fail "store.type=redis: this version keeps its store in SQLite only; set store.type=sqlite" -}}
+{{- if not (hasKey $secrets "CLAW_STORE_URL") -}}
+{{- fail "store.type=redis: CLAW_STORE_URL is not set; put redis://:password@host:6379/0 into your Secret and name its key by existingSecret.keys.CLAW_STORE_URL, or set secret.CLAW_STORE_URL" -}}
+{{- end -}}
+{{- else -}}
+{{- if hasKey $secrets "CLAW_STORE_URL" -}}
+{{- fail "CLAW_STORE_URL is among the secrets, and store.type=sqlite does not read it; set store.type=redis" -}}
 {{- end -}}
 {{- if gt (int .Values.replicas) 1 -}}
-{{- fail (printf "replicas=%d: one SQLite file serves one claw; set replicas=1 (CLAW_MAX_CONCURRENCY says how much one does at once)" (int .Values.replicas)) -}}
+{{- fail (printf "replicas=%d: one SQLite file serves one claw; set store.type=redis, which several can share, or replicas=1 (CLAW_MAX_CONCURRENCY says how much one does at once)" (int .Values.replicas)) -}}
+{{- end -}}
 {{- end -}}
 {{- if .Values.podMonitor.enabled -}}
 {{- fail "podMonitor.enabled: claw has no /metrics, its metrics go out by OTLP; set telemetry.endpoint instead" -}}
