@@ -1,8 +1,8 @@
 """`python -m bench.chaos --minutes 30 --seed N`: the long run of tests/chaos, with every kind of fault.
 
-Order of events: the command that repeats the run is printed; the run; its figures; every violation, if there are any.
-Exit code 0 where every invariant held, else 1. `--server both` runs the two models of the server one after the other,
-half of the time each.
+Order of events: the command that repeats the run is printed; the run; its figures; every violation, if there are any,
+and then the folder where logs and store of the run are kept. Exit code 0 where every invariant held, else 1.
+`--server both` runs the two models of the server one after the other, half of the time each.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -58,13 +59,18 @@ def main() -> int:
     for plan in plans(seed, given.minutes, given.server, given.rate):
         print(f"{plan.server}: repeat with: {plan.command}", flush=True)
         began = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            record = asyncio.run(recorded(plan, Path(folder) / "run"))
+        folder = Path(tempfile.mkdtemp(prefix="claw-chaos-"))
+        record = asyncio.run(recorded(plan, folder))
         print(summary(record))
         print(f"took {time.monotonic() - began:.0f} s")
-        for each in violations(record):
-            failed = True
+        found = violations(record)
+        for each in found:
             print(f"VIOLATION (seed {plan.seed}): {each}")
+        if found:
+            failed = True
+            print(f"logs, store and what the witness saw: {folder}")
+        else:
+            shutil.rmtree(folder)
         print(flush=True)
     return int(failed)
 
