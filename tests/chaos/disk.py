@@ -36,10 +36,10 @@ class Disk:
 
 
 @contextlib.asynccontextmanager
-async def disk(folder: Path) -> AsyncIterator[Disk]:
-    """A disk at `folder`, which is made; unmounted at the end."""
+async def disk(folder: Path, size: int = SIZE_MB) -> AsyncIterator[Disk]:
+    """A disk of `size` MB at `folder`, which is made; unmounted at the end."""
     folder.mkdir(parents=True)  # noqa: ASYNC240 - once, before anything runs
-    own = os.geteuid() == 0 and await _ran("mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "claw-chaos", str(folder))
+    own = os.geteuid() == 0 and await _ran("mount", "-t", "tmpfs", "-o", f"size={size}m", "claw-chaos", str(folder))
     try:
         yield Disk(folder, own=own)
     finally:

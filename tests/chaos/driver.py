@@ -13,11 +13,13 @@ import asyncio
 import contextlib
 import random
 import re
+import shutil
 import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +31,7 @@ from claw.emulator import Emulator, Person, Push, Reply, State
 from claw.emulator import Kind as PushKind
 from claw.emulator.faults import DEFAULTS
 from claw.turn.texts import FAILURES, INTERNAL
-from tests.chaos.disk import Disk, disk, forbid_writing, permit_writing
+from tests.chaos.disk import SIZE_MB, Disk, disk, forbid_writing, permit_writing
 from tests.chaos.invariants import (
     FDS_MORE,
     TRACES,
@@ -45,12 +47,17 @@ from tests.chaos.invariants import (
     Told,
     Window,
 )
-from tests.chaos.schedule import BRISK, Fault, Kind, Pace, schedule
+from tests.chaos.schedule import BRISK, NEWCOMERS, Fault, Kind, Pace, schedule
 from tests.service import ADMIN_TOKEN, Service, environment
 
 KEEP: Final = 400_000
 """Entries that the emulator remembers: all of a run."""
 LOOK_EVERY_S: Final = 0.005
+STALL_S: Final = 0.02
+"""Seconds between two looks above which the witness was held up."""
+PORTS: Final = range(20_000, 30_000)
+"""Where the emulator listens: not where the system takes the ports of outgoing connections from, since one of them
+could get ours while the emulator is away."""
 PROBE_EVERY_S: Final = 0.05
 PROBE_PATIENCE_S: Final = 2.0
 RESTART_AFTER_S: Final = 0.2
@@ -82,11 +89,14 @@ class Plan:
     rate: float = 12.0
     people: int = 6
     repush_after: float = 2.0
-    calm: float = 60.0
+    calm: float = 120.0
+    """At most: the calm is over as soon as all is settled."""
     turn_timeout: float = 4.0
     rotate: float = 15.0
     groups: bool = True
     """Some of what is said is said in groups, where all wait for one another."""
+    disk: int = SIZE_MB
+    """MB for the store."""
     outsider: bool = False
     """One of the people has no staff id: where the webhook is throttled, their answer waits for a minute."""
 
@@ -120,6 +130,7 @@ class Chaos:
         self._said: list[tuple[str, str, float]] = []
         self._hang_began: float | None = None
         self._draw = random.Random(f"{plan.seed}/driver")
+        self._starts = 0
         self._rotations = 0
 
     async def run(self) -> Record:
@@ -137,16 +148,11 @@ class Chaos:
             await self._calm()
             await self._end(keeper)
         finally:
-            self._closing = True
-            for task in watchers:
+            for task in (keeper, *watchers):
                 task.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
-            if self._service is not None:
-                self._signal(signal.SIGCONT)
-                await self._service.kill()
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+            await asyncio.gather(keeper, *watchers, return_exceptions=True)
         self._collect()
+        self._keep_evidence()
         return self.record
 
     # --- before and after ------------------------------------------------------------------------------------------
@@ -226,7 +232,11 @@ class Chaos:
         self._closing = True
         self._terminate()
         await asyncio.wait([keeper], timeout=30)
-        deadline = time.monotonic() + 3
+        if not keeper.done():
+            self._how = "SIGTERM, in vain"
+            self._signal(signal.SIGKILL)
+            await asyncio.wait([keeper], timeout=30)
+        deadline = time.monotonic() + 10
         while self.emulator.connections and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         self.record.connections_left = len(self.emulator.connections)
@@ -254,6 +264,23 @@ class Chaos:
         record.registrations = list(emulator.registrations)
         record.protocol = [f"{each.what} at {each.at:.2f} on {each.connection}" for each in emulator.violations]
         record.letters = list(letters_of(self.store))
+
+    def _keep_evidence(self) -> None:
+        """Beside what the processes wrote: the store, whose disk goes away, and what the witness saw, by time."""
+        for file in self.store.parent.glob("claw.db*"):
+            shutil.copy(file, self._folder)
+        record, wall = self.record, time.time() - time.monotonic()
+        events = [
+            *((at, str(phase)) for at, phase in record.phases),
+            *((at, "a usable connection" if can else "no usable connection") for at, can in record.usable),
+            *((at, "registration") for at in record.registrations),
+            *((each.began, f"process {each.pid}: claw-{number}.log") for number, each in enumerate(record.lives, 1)),
+            *((each.began, f"{each.kind}, until {each.ended:.2f}") for each in record.windows),
+            *((each.at, f"{each.told.value} to {each.mark or each.msg_id} in {each.chat}") for each in record.heard),
+            *((each.said, f"{each.mark} said in {each.chat}, acked: {each.acked}") for each in record.asked),
+        ]
+        lines = [f"{at:.3f} {datetime.fromtimestamp(wall + at, UTC):%H:%M:%S.%f} {what}" for at, what in sorted(events)]
+        (self._folder / "witness.log").write_text("\n".join(lines))
 
     # --- people ----------------------------------------------------------------------------------------------------
 
@@ -298,25 +325,33 @@ class Chaos:
         return environ
 
     async def _keep(self) -> None:
-        """Start claw, and start it again whenever it has ended, as an orchestrator does."""
+        """Start claw, and start it again whenever it has ended, as an orchestrator does; what it wrote is kept."""
         while not self._closing:
             service = Service(self._environ(), self._folder)
-            self._how, self._asked_at = "", float("inf")
-            began = time.monotonic()
-            with contextlib.suppress(AssertionError):  # It ended before it served: its code tells why.
-                await service.start()
-                self._service = service
-                self._enter(Phase.RUNNING)
-                self._up.set()
-            code = await service.process.wait()
-            ended = time.monotonic()
-            self._up.clear()
-            self._enter(Phase.DOWN)
-            await service.ended()
-            pid = service.process.pid
-            self.record.lives.append(Life(pid, began, ended, code, self._how, self._asked_at))
-            self.record.complaints += [line for line in service.lines if any(word in line for word in TRACES)]
+            try:
+                await self._live(service)
+            finally:
+                await service.kill()
+                self._starts += 1
+                (self._folder / f"claw-{self._starts}.log").write_text("\n".join(service.lines))
             await asyncio.sleep(RESTART_AFTER_S)
+
+    async def _live(self, service: Service) -> None:
+        """One process, from its start to its end."""
+        self._how, self._asked_at = "", float("inf")
+        began = time.monotonic()
+        with contextlib.suppress(AssertionError):  # It ended before it served: its code tells why.
+            await service.start()
+            self._service = service
+            self._enter(Phase.RUNNING)
+            self._up.set()
+        code = await service.process.wait()
+        ended = time.monotonic()
+        self._up.clear()
+        self._enter(Phase.DOWN)
+        await service.ended()
+        self.record.lives.append(Life(service.process.pid, began, ended, code, self._how, self._asked_at))
+        self.record.complaints += [line for line in service.lines if any(word in line for word in TRACES)]
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
@@ -360,10 +395,15 @@ class Chaos:
         )
 
     async def _look(self) -> None:
+        before = time.monotonic()
         while True:
+            now = time.monotonic()
+            if now - before > STALL_S:
+                self.record.stalls.append((before + LOOK_EVERY_S, now))
+            before = now
             usable = self._usable()
             if not self.record.usable or self.record.usable[-1][1] != usable:
-                self.record.usable.append((time.monotonic(), usable))
+                self.record.usable.append((now, usable))
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _probe(self) -> None:
@@ -371,13 +411,14 @@ class Chaos:
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True)) as http:
             while True:
                 ready, stream, store = None, None, None
+                asked = time.monotonic()
                 body = await self._asked_for(http, "/ready")
                 at = time.monotonic()
                 if body is not None:
                     checks = body[1]["checks"]
                     ready, stream, store = body[0] == 200, checks["stream"]["ok"], checks["store"]["ok"]
                 health = await self._asked_for(http, "/health")
-                self.record.samples.append(Sample(at, ready, stream, store, health[0] if health else None))
+                self.record.samples.append(Sample(asked, at, ready, stream, store, health[0] if health else None))
                 await asyncio.sleep(PROBE_EVERY_S)
 
     async def _asked_for(self, http: aiohttp.ClientSession, path: str) -> tuple[int, Any] | None:
@@ -409,6 +450,7 @@ class Chaos:
                     group.create_task(self._at(began, fault), name=f"chaos-{fault.kind}")
             await asyncio.sleep(max(0.0, began + self.plan.seconds - time.monotonic()))
         finally:
+            self.record.storm = began, time.monotonic()
             talking.cancel()
             await asyncio.gather(talking, return_exceptions=True)
 
@@ -463,7 +505,7 @@ class Chaos:
             for name in switches:
                 self.emulator.faults.fault_budget[name] = 1 + fault.draw % uses
         self.emulator.faults.update(switches)
-        if fault.kind in _WITH_RESET:
+        if fault.kind in NEWCOMERS:
             self.emulator.act("reset")
         await asyncio.sleep(fault.seconds)
         for name in switches:
@@ -496,7 +538,6 @@ class Chaos:
         service = self._service
         if service is None or self._phase is not Phase.RUNNING:
             return False
-        process = psutil.Process(service.process.pid)
         match fault.kind:
             case Kind.SIGTERM:
                 self._terminate()
@@ -513,6 +554,7 @@ class Chaos:
                     self._enter(Phase.RUNNING)
             case Kind.READ_ONLY:
                 with contextlib.suppress(psutil.Error):  # Where it has died, its end is told by another invariant.
+                    process = psutil.Process(service.process.pid)
                     forbid_writing(process)
                     await asyncio.sleep(fault.seconds)
                     permit_writing(process)
@@ -560,23 +602,6 @@ _SWITCHES: Final[dict[Kind, tuple[dict[str, Any], int]]] = {
     Kind.MODEL_CUT: ({"model_cut": True}, 0),
 }
 """The emulator's switches of a fault, and how many uses it has at most (0: as many as come in its time)."""
-_WITH_RESET: Final = frozenset(
-    {
-        Kind.GATEWAY_400,
-        Kind.GATEWAY_401,
-        Kind.GATEWAY_403,
-        Kind.GATEWAY_429,
-        Kind.GATEWAY_503,
-        Kind.GATEWAY_HTML,
-        Kind.GATEWAY_HANG,
-        Kind.GATEWAY_WRONG_ENDPOINT,
-        Kind.UPGRADE_REFUSED,
-        Kind.UPGRADE_HANG,
-        Kind.ACCEPT_CLOSE,
-        Kind.ACCEPT_RESET,
-    }
-)
-"""They hurt only who connects anew."""
 
 
 def heard_of(reply: Reply) -> Heard:
@@ -603,11 +628,25 @@ def letters_of(store: Path) -> Iterator[Letter]:
 @contextlib.asynccontextmanager
 async def chaos(plan: Plan, folder: Path) -> AsyncIterator[Chaos]:
     """A run that is ready to begin, in a folder of its own."""
-    async with (
-        disk(folder / "disk") as where,
-        Emulator(keep=KEEP, seed=plan.seed, port=0) as emulator,
-    ):
+    async with disk(folder / "disk", plan.disk) as where, listening(plan.seed) as emulator:
         yield Chaos(plan, emulator, where, folder)
+
+
+@contextlib.asynccontextmanager
+async def listening(seed: int) -> AsyncIterator[Emulator]:
+    """An emulator on a port to which it can come back after an outage."""
+    for port in random.sample(PORTS, 100):
+        emulator = Emulator(keep=KEEP, seed=seed, port=port)
+        try:
+            await emulator.start()
+        except OSError:
+            continue
+        try:
+            yield emulator
+        finally:
+            await emulator.stop()
+        return
+    raise OSError("no port is free")
 
 
 async def recorded(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None) -> Record:

@@ -14,11 +14,15 @@ A message counts as *acked* when DingTalk got an ack with code 200 for any of it
 
 Anything else is lost. An answer that is seen *twice* must be explained by what happened between the two: DingTalk
 gives no idempotency key for its webhook and robot sends, so the last step is at least once. The causes are in `Cause`.
+
+Where a limit is in seconds, it is as long as an idle machine needs, and grows by as much time as the witness itself was
+kept from running within it (`held_up`): claw, on the same machine, had no better luck.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -33,18 +37,20 @@ CALL_S: Final = 11.0
 """Seconds that a call of DingTalk may be under way: claw gives it 10."""
 SAVED_S: Final = 2.0
 """Seconds within which an answer that is out is durably known to be out, unless something is wrong."""
-FALSE_READY_S: Final = 20.0
-FALSE_UNREADY_S: Final = 15.0
-"""Readiness may lag: by its grace of 5 s, by the heartbeat, by a loaded machine. Beyond these it is a lie."""
+FALSE_READY_S: Final = 12.0
+"""Three heartbeats, the grace of 5 s and the 0.2 s for which checks are kept: 8.2; and a zombie accepts us anew."""
+FALSE_UNREADY_S: Final = 5.0
+"""A connection counts as soon as it is open, the store as soon as it has written: a lie begins soon."""
 SILENT_S: Final = 5.0
 """Seconds for which a running process may leave /health without an answer."""
 DRAIN_LAG_S: Final = 1.0
 RATE: Final = 2
-RATE_WINDOW_S: Final = 0.95
-"""Two registrations a second; a little less than a second, since the witness' own loop may bring two together."""
+RATE_WINDOW_S: Final = 1.0
+"""Two registrations a second, whenever they are seen: claw counts from the end of a call."""
 FDS_MORE: Final = 24
 """Descriptors beyond those of the idle process: pooled connections, one a conversation."""
-THREADS_MORE: Final = 4
+THREADS_MORE: Final = min(32, (os.cpu_count() or 1) + 4) - 1
+"""The rest of asyncio's executor, whose threads come one by one and stay; the idle process has its first."""
 RSS_MORE: Final = 64e6
 """Bytes beyond those of the idle process."""
 TRACES: Final = (
@@ -82,7 +88,7 @@ class Cause(StrEnum):
 
     KILLED = "the process ended between sending and saving"
     HUNG = "DingTalk delivered and did not answer"
-    STORE = "the store failed between sending and saving"
+    STORE = "the process ended while the store failed, between sending and saving"
     STOPPED = "the process was stopped longer than the call may take"
     OUTAGE = "DingTalk went away between delivering and answering"
 
@@ -159,8 +165,12 @@ class Life:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the probes; None: no answer within the patience of a kubelet."""
+    """One look at the probes; None: no answer within the patience of a kubelet.
 
+    /ready was asked at `asked` and had answered by `at`; what it says is of some moment between.
+    """
+
+    asked: float
     at: float
     ready: bool | None
     stream: bool | None
@@ -195,6 +205,8 @@ class Record:
     usable: list[tuple[float, bool]] = field(default_factory=list)
     """When the emulator began (or ceased) to have a connection on which it can push and be acked."""
     samples: list[Sample] = field(default_factory=list)
+    stalls: list[tuple[float, float]] = field(default_factory=list)
+    """When the witness was kept from running: the machine had other things to do, or it had itself."""
     registrations: list[float] = field(default_factory=list)
     protocol: list[str] = field(default_factory=list)
     """What the emulator noted as violations: a second ack, an ack on a foreign socket, an unknown id, ..."""
@@ -207,8 +219,15 @@ class Record:
     """Connections at the emulator after the last process had ended."""
     pending: int | None = None
     """Messages still in the inbox when the calm ended; None: it could not be asked."""
+    storm: tuple[float, float] = (0.0, 0.0)
+    """When people talked and faults came."""
     unsupported: tuple[str, ...] = ()
     """Faults that this machine does not permit."""
+
+
+def held_up(record: Record, began: float, ended: float) -> float:
+    """Seconds of that span for which the witness did not run."""
+    return sum(max(0.0, min(until, ended) - max(since, began)) for since, until in record.stalls)
 
 
 # --- messages ------------------------------------------------------------------------------------------------------
@@ -235,6 +254,11 @@ def lost(record: Record) -> list[str]:
         for asked in record.asked
         if asked.acked and asked.msg_id not in how
     ]
+
+
+def unfinished(record: Record) -> list[str]:
+    """Nothing waits in the inbox when all faults have been gone for long enough."""
+    return [] if record.pending == 0 else [f"unfinished: {record.pending} messages in the inbox at the end"]
 
 
 def untold(record: Record) -> list[str]:
@@ -326,21 +350,23 @@ def _cause(record: Record, out: float, again: float) -> Cause | None:
     """What, between the copy that was `out` and the one that came `again`, kept claw from knowing that it was out."""
     if any(began <= out <= ended for began, ended in record.hung):
         return Cause.HUNG
-    for life in record.lives:
-        if (
-            life.began <= out <= life.ended + 0.5
-            and life.ended <= again
-            and min(life.asked, life.ended) - out < SAVED_S
-        ):
-            return Cause.KILLED
+    patience = SAVED_S + held_up(record, out, out + 2 * SAVED_S)
+    saved = out + patience
+    ends = [
+        min(life.asked, life.ended)
+        for life in record.lives
+        if life.began <= out <= life.ended + 0.5 and life.ended <= again
+    ]
+    if any(end < saved for end in ends):
+        return Cause.KILLED
     for window in record.windows:
         if window.began > again:
             continue
-        if window.kind in STORE and window.touches(out, out + SAVED_S):
+        if window.kind in STORE and window.touches(out, saved) and any(end < window.ended + patience for end in ends):
             return Cause.STORE
-        if window.kind is Kind.SIGSTOP and window.touches(out, out + SAVED_S) and window.ended - out > CALL_S - SAVED_S:
+        if window.kind is Kind.SIGSTOP and window.touches(out, saved) and window.ended - out > CALL_S - SAVED_S:
             return Cause.STOPPED
-        if window.kind is Kind.OUTAGE and window.touches(out - 0.1, out + SAVED_S):
+        if window.kind is Kind.OUTAGE and window.touches(out - 0.1, saved):
             return Cause.OUTAGE
     return None
 
@@ -431,23 +457,33 @@ def unready_lies(record: Record) -> list[str]:
     """/ready tells whether DingTalk can push to us, the store can write and we are not leaving, with a bounded lag."""
     usable, phases = _Steps(record.usable), _Steps(record.phases)
     found = []
+
+    def lies(began: float, asked: float, limit: float) -> bool:
+        """Whether what has held since `began` was known for too long when /ready was asked."""
+        return asked - began > limit and asked - began > limit + held_up(record, began, asked)
+
     for sample in record.samples:
         phase, phase_since = phases.at(sample.at)
-        if phase is Phase.DRAINING and sample.ready and sample.at - phase_since > DRAIN_LAG_S:
+        if phase is Phase.DRAINING and sample.ready and lies(phase_since, sample.asked, DRAIN_LAG_S):
             found.append(f"ready: yes at {sample.at:.2f}, {sample.at - phase_since:.1f} s into the drain")
         if phase is not Phase.RUNNING:
             continue
         can, since = usable.at(sample.at)
-        lasted = sample.at - max(since, phase_since)
-        if can is False and sample.ready and lasted > FALSE_READY_S:
-            found.append(f"ready: yes at {sample.at:.2f}, without a usable connection for {lasted:.1f} s")
-        if can is True and sample.stream is False and lasted > FALSE_UNREADY_S:
-            found.append(f"ready: no stream at {sample.at:.2f}, with a usable connection for {lasted:.1f} s")
-        if sample.store is False and not any(
-            each.kind in STORE and each.touches(sample.at - FALSE_UNREADY_S, sample.at) for each in record.windows
-        ):
+        began = max(since, phase_since)
+        if can is False and sample.ready and lies(began, sample.asked, FALSE_READY_S):
+            found.append(f"ready: yes at {sample.at:.2f}, without a usable connection for {sample.at - began:.1f} s")
+        if can is True and sample.stream is False and lies(began, sample.asked, FALSE_UNREADY_S):
+            found.append(f"ready: no stream at {sample.at:.2f}, with a usable connection for {sample.at - began:.1f} s")
+        if sample.store is False and not _store_fault(record, sample):
             found.append(f"ready: no store at {sample.at:.2f}, and nothing is wrong with it")
     return found
+
+
+def _store_fault(record: Record, sample: Sample) -> bool:
+    """Whether the store had reason to fail when that sample was taken, or shortly before."""
+    began = sample.asked - FALSE_UNREADY_S
+    began -= held_up(record, began, sample.at)
+    return any(each.kind in STORE and each.touches(began, sample.at) for each in record.windows)
 
 
 def dead_lies(record: Record) -> list[str]:
@@ -463,7 +499,8 @@ def dead_lies(record: Record) -> list[str]:
             silent_since = None
             continue
         silent_since = max(silent_since or sample.at, since)
-        if sample.at - silent_since > SILENT_S:
+        silent = sample.at - silent_since
+        if silent > SILENT_S and silent > SILENT_S + held_up(record, silent_since, sample.at):
             found.append(f"health: silent from {silent_since:.2f} to {sample.at:.2f}")
     return found
 
@@ -495,6 +532,7 @@ def lags(record: Record) -> tuple[list[float], list[float]]:
 
 INVARIANTS: Final = (
     lost,
+    unfinished,
     untold,
     crossed,
     disordered,
@@ -530,8 +568,12 @@ def quantiles(values: Iterable[float]) -> str:
     return f"{statistics.median(ordered):.0f} / {p95:.0f} / {ordered[-1]:.0f} ({len(ordered)})"
 
 
+BRIEF: Final = 4
+"""Lines of the summary that tell what became of the messages."""
+
+
 def summary(record: Record) -> str:
-    """The figures of a run, a line each."""
+    """The figures of a run, a line each; the first `BRIEF` are of the messages."""
     how = settled_how(record)
     acked = [asked for asked in record.asked if asked.acked]
     ways = Counter(how.get(asked.msg_id, "lost") for asked in acked)
@@ -553,6 +595,7 @@ def summary(record: Record) -> str:
         f"processes: {dict(ends)}",
         f"ack, ms (p50 / p95 / max): {quantiles(acks)}",
         f"/ready behind the emulator, ms (p50 / p95 / max): lost -> no {quantiles(down)}, there -> yes {quantiles(up)}",
+        f"the witness was held up, ms: {quantiles((ended - began) * 1000 for began, ended in record.stalls)}",
         f"registrations: {len(record.registrations)}; probes: {len(record.samples)}",
         f"idle {record.idle}, after the calm {record.left}",
     ]

@@ -59,6 +59,21 @@ class Kind(StrEnum):
     SIGSTOP = "SIGSTOP, then SIGCONT"
 
 
+NEWCOMERS: Final = (
+    Kind.GATEWAY_400,
+    Kind.GATEWAY_401,
+    Kind.GATEWAY_403,
+    Kind.GATEWAY_429,
+    Kind.GATEWAY_503,
+    Kind.GATEWAY_HTML,
+    Kind.GATEWAY_HANG,
+    Kind.GATEWAY_WRONG_ENDPOINT,
+    Kind.UPGRADE_REFUSED,
+    Kind.UPGRADE_HANG,
+    Kind.ACCEPT_CLOSE,
+    Kind.ACCEPT_RESET,
+)
+"""They hurt only who connects anew."""
 TRACKS: Final[tuple[tuple[Kind, ...], ...]] = (
     (
         Kind.RESET,
@@ -69,18 +84,7 @@ TRACKS: Final[tuple[tuple[Kind, ...], ...]] = (
         Kind.FREEZE_INBOUND,
         Kind.FREEZE_OUTBOUND,
         Kind.OUTAGE,
-        Kind.GATEWAY_400,
-        Kind.GATEWAY_401,
-        Kind.GATEWAY_403,
-        Kind.GATEWAY_429,
-        Kind.GATEWAY_503,
-        Kind.GATEWAY_HTML,
-        Kind.GATEWAY_HANG,
-        Kind.GATEWAY_WRONG_ENDPOINT,
-        Kind.UPGRADE_REFUSED,
-        Kind.UPGRADE_HANG,
-        Kind.ACCEPT_CLOSE,
-        Kind.ACCEPT_RESET,
+        *NEWCOMERS,
     ),
     (Kind.DUPLICATE, Kind.REPUSHED, Kind.REORDERED, Kind.DROPPED),
     (

@@ -14,7 +14,7 @@ from claw.messages import Language
 from claw.store.sqlite import SqliteStore
 from claw.turn.texts import FAILURES, INTERNAL
 from tests.chaos.disk import disk, forbid_writing, permit_writing
-from tests.chaos.driver import APOLOGIES, heard_of, letters_of
+from tests.chaos.driver import APOLOGIES, PORTS, heard_of, letters_of, listening
 from tests.chaos.invariants import Told
 from tests.store.contract import TTL, inbound
 
@@ -69,6 +69,18 @@ async def test_letters_of(tmp_path: Path) -> None:
         await store.bury(lease, error)
     await store.close()
     assert [(each.msg_id, each.refused) for each in letters_of(path)] == [("msg1", True), ("msg2", False)]
+
+
+async def test_listening_where_nobody_goes_out_from() -> None:
+    """The emulator's port is its own also while it is away: no outgoing connection is given one of that range."""
+    async with listening(1) as emulator:
+        assert emulator.port in PORTS
+        port = emulator.port
+        await emulator.stop()
+        await emulator.start()
+        assert emulator.port == port
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])  # noqa: ASYNC240 - once
+    assert max(PORTS) < lowest
 
 
 async def test_full_disk(tmp_path: Path) -> None:

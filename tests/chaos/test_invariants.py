@@ -9,6 +9,7 @@ import pytest
 
 from tests.chaos.invariants import (
     INVARIANTS,
+    THREADS_MORE,
     Asked,
     Cause,
     Delivered,
@@ -34,6 +35,7 @@ from tests.chaos.invariants import (
     summary,
     too_many_registrations,
     twice,
+    unfinished,
     unready_lies,
     untold,
     violations,
@@ -70,13 +72,13 @@ def good() -> Record:
         phases=[(0.2, Phase.RUNNING), (5.0, Phase.DOWN), (6.0, Phase.RUNNING), (99.0, Phase.DRAINING)],
         usable=[(0.0, False), (0.5, True), (10.0, False), (12.0, True)],
         samples=[
-            Sample(1.0, ready=True, stream=True, store=True, health=200),
-            Sample(5.2, ready=None, stream=None, store=None, health=None),
-            Sample(9.0, ready=True, stream=True, store=True, health=200),
-            Sample(11.0, ready=False, stream=False, store=True, health=200),
-            Sample(12.5, ready=True, stream=True, store=True, health=200),
-            Sample(44.0, ready=False, stream=True, store=False, health=200),
-            Sample(99.5, ready=False, stream=True, store=True, health=200),
+            Sample(1.0, 1.0, ready=True, stream=True, store=True, health=200),
+            Sample(5.2, 5.2, ready=None, stream=None, store=None, health=None),
+            Sample(9.0, 9.0, ready=True, stream=True, store=True, health=200),
+            Sample(11.0, 11.0, ready=False, stream=False, store=True, health=200),
+            Sample(12.5, 12.5, ready=True, stream=True, store=True, health=200),
+            Sample(44.0, 44.0, ready=False, stream=True, store=False, health=200),
+            Sample(99.5, 99.5, ready=False, stream=True, store=True, health=200),
         ],
         registrations=[0.3, 0.6, 4.9, 5.6, 5.8, 12.0],
         idle=Footprint(14, 5, 80e6),
@@ -91,6 +93,10 @@ def said_twice(*, until: float = 1.6, **more: object) -> Record:
     record.heard = [*record.heard, answer(1, until)]
     record.heard.sort(key=lambda heard: heard.at)
     return record
+
+
+ENDED = Life(1, 0.0, 6.0, 0, "SIGTERM", 5.5)
+"""It was asked to end 4 s after message 1 was answered."""
 
 
 def test_good_record() -> None:
@@ -111,6 +117,8 @@ def test_good_record() -> None:
 BAD: list[tuple[Callable[[Record], list[str]], Record]] = [
     (lost, replace(good(), asked=[*good().asked, asked(7)])),
     (lost, replace(good(), letters=good().letters[:1])),
+    (unfinished, replace(good(), pending=1)),
+    (unfinished, replace(good(), pending=None)),
     (untold, replace(good(), heard=[each for each in good().heard if each.told is Told.ANSWER])),
     (crossed, replace(good(), heard=[*good().heard, answer(9, 31.0)])),
     (crossed, replace(good(), heard=[answer(1, 1.5, chat="b"), *good().heard[1:]])),
@@ -121,7 +129,7 @@ BAD: list[tuple[Callable[[Record], list[str]], Record]] = [
     (twice, said_twice(until=60.0)),
     (twice, replace(good(), heard=[*good().heard, apology(2, 2.6)])),
     (bad_acks, replace(good(), protocol=["2 acks for one frame"])),
-    (too_many_registrations, replace(good(), registrations=[6.0, 6.4, 6.8])),
+    (too_many_registrations, replace(good(), registrations=[6.0, 6.4, 6.99])),
     (bad_ends, replace(good(), lives=[Life(1, 0.0, 5.0, 70)])),
     (bad_ends, replace(good(), lives=[Life(1, 0.0, 5.0, 0)])),
     (bad_ends, replace(good(), lives=[Life(1, 0.0, 5.0, 78)])),
@@ -130,7 +138,7 @@ BAD: list[tuple[Callable[[Record], list[str]], Record]] = [
     (left_behind, replace(good(), connections_left=1)),
     (left_behind, replace(good(), left=None)),
     (left_behind, replace(good(), left=Footprint(60, 5, 80e6))),
-    (left_behind, replace(good(), left=Footprint(14, 12, 80e6))),
+    (left_behind, replace(good(), left=Footprint(14, 5 + THREADS_MORE + 1, 80e6))),
     (left_behind, replace(good(), left=Footprint(14, 5, 200e6))),
     (left_behind, replace(good(), left=Footprint(14, 5, 80e6, close_wait=1))),
     (
@@ -138,16 +146,16 @@ BAD: list[tuple[Callable[[Record], list[str]], Record]] = [
         replace(
             good(),
             usable=[(0.0, True), (10.0, False)],
-            samples=[Sample(31.0, ready=True, stream=True, store=True, health=200)],
+            samples=[Sample(31.0, 31.0, ready=True, stream=True, store=True, health=200)],
         ),
     ),
-    (unready_lies, replace(good(), samples=[Sample(28.0, ready=False, stream=False, store=True, health=200)])),
-    (unready_lies, replace(good(), samples=[Sample(28.0, ready=False, stream=True, store=False, health=200)])),
-    (unready_lies, replace(good(), samples=[Sample(100.5, ready=True, stream=True, store=True, health=200)])),
-    (dead_lies, replace(good(), samples=[Sample(20.0, ready=False, stream=True, store=True, health=503)])),
+    (unready_lies, replace(good(), samples=[Sample(28.0, 28.0, ready=False, stream=False, store=True, health=200)])),
+    (unready_lies, replace(good(), samples=[Sample(28.0, 28.0, ready=False, stream=True, store=False, health=200)])),
+    (unready_lies, replace(good(), samples=[Sample(100.5, 100.5, ready=True, stream=True, store=True, health=200)])),
+    (dead_lies, replace(good(), samples=[Sample(20.0, 20.0, ready=False, stream=True, store=True, health=503)])),
     (
         dead_lies,
-        replace(good(), samples=[Sample(at, None, None, None, None) for at in (20.0, 22.0, 24.0, 25.5)]),
+        replace(good(), samples=[Sample(at, at, None, None, None, None) for at in (20.0, 22.0, 24.0, 25.5)]),
     ),
 ]
 
@@ -169,8 +177,10 @@ def test_every_invariant_can_fail() -> None:
     ("record", "cause"),
     [
         (said_twice(hung=[(1.4, 1.5)], until=12.0), Cause.HUNG),
-        (said_twice(windows=[Window(Kind.READ_ONLY, 1.0, 2.0)], until=4.0), Cause.STORE),
-        (said_twice(windows=[Window(Kind.DISK_FULL, 2.0, 9.0)], until=4.0), Cause.STORE),
+        (said_twice(windows=[Window(Kind.READ_ONLY, 1.0, 4.0)], lives=[ENDED], until=8.0), Cause.STORE),
+        (said_twice(windows=[Window(Kind.DISK_FULL, 2.0, 9.0)], lives=[ENDED], until=8.0), Cause.STORE),
+        (said_twice(windows=[Window(Kind.DISK_FULL, 2.0, 2.5)], lives=[ENDED], until=8.0), None),
+        (said_twice(windows=[Window(Kind.DISK_FULL, 2.0, 9.0)], until=4.0), None),
         (said_twice(windows=[Window(Kind.OUTAGE, 1.55, 3.0)], until=4.0), Cause.OUTAGE),
         (said_twice(windows=[Window(Kind.SIGSTOP, 1.4, 21.4)], until=22.0), Cause.STOPPED),
         (said_twice(windows=[Window(Kind.SIGSTOP, 1.4, 2.4)], until=2.5), None),
@@ -194,6 +204,54 @@ def test_order_is_only_judged_where_it_is_certain() -> None:
     assert disordered(Record(0, asked=both, heard=heard)) == []
     same = [both[0], replace(both[1], deliveries=(Delivered("c1", 1.05, 1.2),))]
     assert len(disordered(Record(0, asked=same, heard=heard))) == 1
+
+
+LATE: list[tuple[Callable[[Record], list[str]], Record, float]] = [
+    (
+        unready_lies,
+        replace(
+            good(),
+            usable=[(0.0, True), (10.0, False)],
+            samples=[Sample(22.5, 22.6, ready=True, stream=True, store=True, health=200)],
+        ),
+        12.0,
+    ),
+    (
+        unready_lies,
+        replace(good(), samples=[Sample(17.5, 17.6, ready=False, stream=False, store=True, health=200)]),
+        14.0,
+    ),
+    (
+        unready_lies,
+        replace(good(), samples=[Sample(50.5, 50.6, ready=False, stream=True, store=False, health=200)]),
+        47.0,
+    ),
+    (
+        unready_lies,
+        replace(good(), samples=[Sample(100.2, 100.3, ready=True, stream=True, store=True, health=200)]),
+        99.5,
+    ),
+    (dead_lies, replace(good(), samples=[Sample(at, at, None, None, None, None) for at in (20.0, 22.5, 25.5)]), 21.0),
+    (twice, said_twice(windows=[Window(Kind.READ_ONLY, 4.0, 5.0)], lives=[ENDED], until=8.0), 2.0),
+    (twice, said_twice(lives=[Life(1, 0.0, 4.0, -9, "SIGKILL", 4.0)], until=6.0), 2.0),
+]
+
+
+@pytest.mark.parametrize(("invariant", "record", "since"), LATE)
+def test_limits_grow_with_the_delay_of_the_witness(
+    invariant: Callable[[Record], list[str]], record: Record, since: float
+) -> None:
+    """A limit in seconds grows by what the witness itself was held up for within it, and not by other times."""
+    assert len(invariant(record)) == 1
+    assert invariant(replace(record, stalls=[(since, since + 1.5)])) == []
+    assert len(invariant(replace(record, stalls=[(since, since + 0.05), (200.0, 300.0)]))) == 1
+
+
+def test_a_late_answer_is_no_lie() -> None:
+    """What /ready says is of some moment between question and answer: it is judged by when it was asked."""
+    late = Sample(99.5, 101.0, ready=True, stream=True, store=True, health=200)
+    assert unready_lies(replace(good(), samples=[late])) == []
+    assert len(unready_lies(replace(good(), samples=[replace(late, asked=100.9)]))) == 1
 
 
 def test_lags() -> None:
