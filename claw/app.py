@@ -248,13 +248,15 @@ class App:
     async def _serve(self, house: House, leaving: asyncio.Future[Exit]) -> Exit:
         server, health = house.server, house.health
         beginning = asyncio.create_task(self._begin(house.door), name="beginning")
-        done, _ = await asyncio.wait([beginning], timeout=BEGIN_PATIENCE_S)
-        for task in done:
-            task.result()
-        await server.start()
-        health.start()
-        log.info("claw serves", extra={"version": RELEASE, "port": server.port, "store": self._settings.store.shown})
         try:
+            done, _ = await asyncio.wait([beginning], timeout=BEGIN_PATIENCE_S)
+            for task in done:
+                task.result()
+            await server.start()
+            health.start()
+            log.info(
+                "claw serves", extra={"version": RELEASE, "port": server.port, "store": self._settings.store.shown}
+            )
             self._own("worker", house.worker.run(), health)
             self._own("stream", house.supervisor.run(), health)
             self._own("janitor", self._clean_for_ever(house.store, house.calls), health)

@@ -643,7 +643,8 @@ class _Reader:
                 # An address may hold a password in front of its @.
                 hidden = info.secret or "@" in raw
                 shown = "its value" if hidden else repr(raw if len(raw) <= 60 else raw[:57] + "...")
-                self.problems.append(f"{info.name}: {shown} is not usable; right would be {error}")
+                name = f"{info.name}_FILE" if info.name in self.files else info.name
+                self.problems.append(f"{name}: {shown} is not usable; right would be {error}")
         return values
 
 

@@ -270,6 +270,14 @@ def test_a_secret_may_come_from_a_file(name: str, tmp_path: Path) -> None:
     assert f"{name} and {name}_FILE: say different things" in problems(**{name: "x", f"{name}_FILE": str(file)})[0]
 
 
+def test_a_files_wrong_value_is_told_by_the_files_variable(tmp_path: Path) -> None:
+    """What is wrong in a file is told by the name that the operator set, without the value."""
+    (tmp_path / "url").write_text("redis:/pass-word-7")
+    (problem,) = problems(CLAW_STORE_URL_FILE=str(tmp_path / "url"))
+    assert problem.startswith("CLAW_STORE_URL_FILE: its value is not usable")
+    assert "pass-word-7" not in problem
+
+
 def test_an_alias_has_a_file_too(tmp_path: Path) -> None:
     """DINGTALK_APP_SECRET_FILE works as DINGTALK_CLIENT_SECRET_FILE does, and its changes are followed."""
     file = tmp_path / "secret"

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
+from itertools import chain, repeat
 from typing import Final
 
 from opentelemetry.trace import Span, Status, StatusCode
@@ -108,6 +109,8 @@ class Worker:
         self._slot_freed = asyncio.Event()
         self._claiming = True
         self._renewed_at = clock.monotonic()
+        self._store_fault = ""
+        """Why the last claim failed, as it was told."""
         inbox.on_interrupt(self._interrupted)
 
     @property
@@ -141,9 +144,13 @@ class Worker:
             await self._renew_if_late()
             lease = await self._inbox.claim(self._owner, LEASE_TTL_S, urgent=full)
         except StoreError as error:
-            log.error("the store gives no messages", extra={"cause": str(error)})
+            # Once for each cause: an outage of the store is asked after every second.
+            level = logging.DEBUG if str(error) == self._store_fault else logging.ERROR
+            self._store_fault = str(error)
+            log.log(level, "the store gives no messages", extra={"cause": str(error)})
             await self._clock.sleep(STORE_PAUSE_S)
             return
+        self._store_fault = ""
         if lease is None:
             await self._wait_for_work(full=full)
         elif not self._claiming:
@@ -174,24 +181,27 @@ class Worker:
     async def _renew_for_ever(self) -> None:
         while True:
             await self._clock.sleep(RENEW_EVERY_S)
-            await self._renew_all()
+            try:
+                await self._renew_all()
+            except StoreError as error:
+                log.error("lease not renewed", extra={"cause": str(error)})
 
     async def _renew_if_late(self) -> None:
-        # A machine that slept wakes with every lease expired, and the claimer may run before the renewer does:
-        # it would claim a message whose turn still runs in this very process.
+        # A machine that slept wakes with every lease expired, as does one whose store was away, and the claimer may run
+        # before the renewer does: it would claim a message whose turn still runs in this very process.
         if self._clock.monotonic() - self._renewed_at > LEASE_TTL_S / 2:
             await self._renew_all()
 
     async def _renew_all(self) -> None:
-        self._renewed_at = self._clock.monotonic()
+        """Raises StoreError at the first that fails: the rest would fail, too, each after its own time."""
+        began = self._clock.monotonic()
         for run in list(self._runs.values()):
             try:
                 await self._inbox.renew(run.lease, LEASE_TTL_S)
             except LeaseLostError:
                 log.warning("lease lost: the turn is left to its new holder", extra={"seq": run.lease.seq})
                 run.cancel(Wish.ABANDON)
-            except StoreError as error:
-                log.error("lease not renewed", extra={"cause": str(error)})
+        self._renewed_at = began
 
     # --- one turn ------------------------------------------------------------------------------------------------
 
@@ -228,7 +238,9 @@ class Worker:
             await self._give_back(lease)
         finally:
             telemetry.turn_duration.record(self._clock.monotonic() - began)
-            self._runs.pop(lease.lane, None)
+            # A turn that lost its lease may end after the lane's next one has begun here.
+            if self._runs.get(lease.lane) is run:
+                del self._runs[lease.lane]
             self._slot_freed.set()
 
     async def _take(self, run: Run, span: Span) -> None:
@@ -347,24 +359,26 @@ class Worker:
 
         Raises LeaseLostError.
         """
-        while True:
+        for level in _first_then_quiet():
             try:
-                return await write()
+                await write()
             except LeaseLostError:
                 raise
             except StoreError as error:
-                log.warning("what was done is not kept yet", extra={"cause": str(error), "seq": lease.seq})
+                log.log(level, "what was done is not kept yet", extra={"cause": str(error), "seq": lease.seq})
                 await self._clock.sleep(STORE_PAUSE_S)
+            else:
+                return
 
     async def _give_back(self, lease: Lease) -> None:
         """Release, as soon as the store can: a lease that is merely left would block its conversation until it ends."""
-        while True:
+        for level in _first_then_quiet():
             try:
                 await self._inbox.release(lease, STORE_PAUSE_S)
             except LeaseLostError:
                 return
             except StoreError as error:
-                log.warning("message not given back yet", extra={"cause": str(error), "seq": lease.seq})
+                log.log(level, "message not given back yet", extra={"cause": str(error), "seq": lease.seq})
                 await self._clock.sleep(STORE_PAUSE_S)
             else:
                 return
@@ -403,6 +417,11 @@ class Worker:
         if left:
             log.warning("turns given back at the end of the drain", extra={"turns": len(left)})
             await asyncio.wait([run.task for run in left if run.task is not None], timeout=RELEASE_PATIENCE_S)
+
+
+def _first_then_quiet() -> Iterator[int]:
+    """Log levels for the tries of an outage: each second would be a line for each turn."""
+    return chain([logging.WARNING], repeat(logging.DEBUG))
 
 
 def _send_tries(lease: Lease) -> int:

@@ -190,6 +190,8 @@ async def quota(context: Context) -> Finding:
     """What claw itself counted this month, unless DingTalk has just said that all is used up."""
     if context.quota_used_up:
         return fault("quota.used_up")
+    if context.offline and context.settings.store.in_redis:
+        return skip("skip.offline")
     month = month_of(context.clock.wall())
     calls = await _read(context, lambda connection: tables.calls(connection, month), lambda store: store.calls(month))
     if calls is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Final, Protocol
 
 from claw.messages import Answer, ChatKind, Inbound, Turn
@@ -31,6 +32,17 @@ NOTICES_KEPT_S: Final = 24 * 3600.0
 CALLS_KEPT_MONTHS: Final = 13
 CLAIMS_MAX: Final = 20
 """A message that was claimed so often without an end kills its process: who claims it then gives it up."""
+CHECK_TIMEOUT_S: Final = 2.0
+"""Seconds that a probing write may take."""
+
+
+class State(Enum):
+    """Where the store is in its life."""
+
+    NEW = "new"
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,7 +29,7 @@ from claw.errors import LeaseLostError, StoreError
 from claw.messages import Answer, ChatKind, Inbound, Secret, Turn, hashed
 from claw.retry import Clock
 from claw.store import redis_scripts as scripts
-from claw.store.ports import Chat, DeadLetter, Depth, Lease, first_day, first_month
+from claw.store.ports import CHECK_TIMEOUT_S, Chat, DeadLetter, Depth, Lease, State, first_day, first_month
 from claw.store.redis_link import Facts, Link, Word
 
 log: Final = logging.getLogger(__name__)
@@ -37,17 +38,7 @@ POLL_S: Final = 1.0
 """Seconds after which who waits looks again, hint or no hint."""
 CHECK_FRESH_S: Final = 5.0
 """Seconds for which a batch that went well is taken as proof that the store works."""
-CHECK_TIMEOUT_S: Final = 2.0
-"""Seconds that a probing write may take."""
-
-
-class State(Enum):
-    """Where the store is in its life."""
-
-    NEW = "new"
-    OPENING = "opening"
-    OPEN = "open"
-    CLOSED = "closed"
+_STOP: Final = re.compile(rb"stop ([0-9]{1,19}) ([0-9]{1,19})")
 
 
 class Risk(Enum):
@@ -88,8 +79,8 @@ class RedisStore:
         self._state = State.NEW
         self._bells: set[asyncio.Event] = set()
         """One for each `wait` in progress."""
-        self._told = {False: 0, True: 0}
-        """Redis' number of news, of all and of the urgent, when `wait` last returned."""
+        self._told = {False: b"", True: b""}
+        """Redis' word for its news, of all and of the urgent, when `wait` last returned."""
         self._more = {False: False, True: False}
         """A claim of ours left something to claim, which `wait` has not told yet."""
         self._entries: dict[str, str] = {}
@@ -315,7 +306,14 @@ class RedisStore:
 
     async def _call(self, script: scripts.Script, *words: Word, orphaned: Callable[[Any], None] | None = None) -> Any:
         self._need_open()
-        return await self._link.submit(script, *words, orphaned=orphaned)
+        future = self._link.submit(script, *words, orphaned=orphaned)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # The reply may have come in the very turn of the loop in which we were cancelled.
+            if orphaned is not None and not future.cancelled() and future.exception() is None:
+                orphaned(future.result())
+            raise
 
     async def _held(self, script: scripts.Script, lease: Lease, *words: Word) -> Any:
         """Call a script that needs the lease. Raises LeaseLostError where it was ended, or is another's."""
@@ -345,11 +343,10 @@ class RedisStore:
 
     def _hear(self, word: bytes) -> None:
         """What a process has published: `news`, or `stop` with the number and the fence of a lease."""
-        name, *numbers = word.split()
-        if name == b"news":
+        if word == b"news":
             self._ring()
-        elif name == b"stop" and len(numbers) == 2 and self._on_interrupt is not None:
-            self._on_interrupt(int(numbers[0]), int(numbers[1]))
+        elif (stop := _STOP.fullmatch(word)) and self._on_interrupt is not None:
+            self._on_interrupt(int(stop[1]), int(stop[2]))
 
     def _hear_own(self, news: int) -> None:
         """Not to wait for our own hint to come back."""

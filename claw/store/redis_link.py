@@ -8,7 +8,8 @@ what it misses is made up for by those who ask. `stop` ends both tasks and close
 
 A connection that breaks leaves open whether a call was done. Where it had served before, the batch is made once more
 on a new one, under the same tokens (redis_scripts.py), so that nothing is done twice; a failover is followed in the
-same way. Whatever else goes wrong fails the calls with StoreError, at the latest after CALL_TIMEOUT_S.
+same way. Whatever else goes wrong fails the calls with StoreError, at the latest after CALL_TIMEOUT_S; a call that has
+waited for so long behind others fails without being made.
 
 A caller that is cancelled stops waiting; its call is made all the same.
 """
@@ -104,7 +105,7 @@ class Call:
     `orphaned` is called with the reply where the caller was cancelled meanwhile.
     """
 
-    __slots__ = ("future", "orphaned", "script", "words")
+    __slots__ = ("future", "orphaned", "script", "since", "words")
 
     def __init__(
         self,
@@ -117,6 +118,7 @@ class Call:
         self.words = words
         self.future = future
         self.orphaned = orphaned
+        self.since = future.get_loop().time()
 
     def settle(self, reply: Any) -> None:
         if self.future.done():
@@ -230,13 +232,21 @@ class Link:
                     self._some.clear()
                     await self._some.wait()
                     continue
+                self._fail_late_ones()
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MAX))]
-                self._settle(batch, await self._replies(batch))
+                if batch:
+                    self._settle(batch, await self._replies(batch))
                 batch = []
         finally:
             for call in batch:
                 call.settle(StoreError("the store was closed while it was asked"))
             await self._drop()
+
+    def _fail_late_ones(self) -> None:
+        """While a server hangs more calls may come than are tried: they would wait for longer and longer."""
+        late = asyncio.get_running_loop().time() - CALL_TIMEOUT_S
+        while self._queue and self._queue[0].since < late:
+            self._queue.popleft().settle(StoreError("the store does not answer"))
 
     def _settle(self, batch: list[Call], replies: list[Any]) -> None:
         failures = [reply for reply in replies if isinstance(reply, Exception)]
@@ -436,7 +446,9 @@ def _code(error: Exception) -> str:
 def _cause(error: BaseException) -> str:
     """An error as a short clause; only of a server's own answer its text is taken."""
     if isinstance(error, ResponseError):
-        return f"Redis refuses: {' '.join(str(error).split())[:CAUSE_MAX]}"
+        # A server that does not know AUTH repeats what it was given, the password.
+        said = " ".join(str(error).split()).partition(", with args")[0]
+        return f"Redis refuses: {said[:CAUSE_MAX]}"
     if isinstance(error, TimeoutError | LateError):
         return "Redis does not answer"
     chain: BaseException | None = error

@@ -48,6 +48,9 @@ ONCE_KEPT_S: Final = 30.0
 """Seconds for which a call's reply is kept for its repetition, which comes within CALL_TIMEOUT_S (redis_link.py)."""
 CHUNK: Final = 500
 """Things of one kind that one cleaning removes at most, so that no message waits for it for long."""
+LEASE_MAX_S: Final = 300.0
+REST_MAX_S: Final = 3600.0
+"""Seconds for which a lease or a rest holds at most: one that ends later is from before the clock was set back."""
 SETTLED_MAX: Final = 1_000
 """Leases and rests that one script ends at most."""
 
@@ -55,6 +58,8 @@ _NUMBERS: Final = {
     "SCHEMA": SCHEMA,
     "ONCE": int(ONCE_KEPT_S * 1000),
     "CHUNK": CHUNK,
+    "LEASE": int(LEASE_MAX_S * 1000),
+    "REST": int(REST_MAX_S * 1000),
     "SETTLED": SETTLED_MAX,
     "SEEN": int(SEEN_KEPT_S * 1000),
     "DEAD_MAX": DEAD_KEPT_MAX,
@@ -107,7 +112,11 @@ local function leave(seq)
 end
 
 local function settle()
-  for _, place in ipairs({'held', 'resting'}) do
+  for place, longest in pairs({held = $LEASE, resting = $REST}) do
+    local latest = now + longest
+    for _, seq in ipairs(call('ZRANGEBYSCORE', P .. place, '(' .. text(latest), '+inf', 'LIMIT', 0, $SETTLED)) do
+      call('ZADD', P .. place, latest, seq)
+    end
     for _, seq in ipairs(call('ZRANGEBYSCORE', P .. place, '-inf', now, 'LIMIT', 0, $SETTLED)) do
       call('ZREM', P .. place, seq)
       come_up(seq)
@@ -125,9 +134,13 @@ local function finish(seq)
 end
 
 local function tell()
-  if news > 0 then call('HINCRBY', P .. 'news', 'any', 1) end
-  if news > 1 then call('HINCRBY', P .. 'news', 'urgent', 1) end
-  if news > 0 then call('PUBLISH', P .. 'hints', 'news') end
+  if news > 0 then
+    -- Not the count alone: a Redis that lost data counts anew, and who was told that count would sleep on.
+    local last = call('HINCRBY', P .. 'news', 'count', 1) .. ' ' .. ARGV[1]
+    call('HSET', P .. 'news', 'any', last)
+    if news > 1 then call('HSET', P .. 'news', 'urgent', last) end
+    call('PUBLISH', P .. 'hints', 'news')
+  end
   return news
 end
 """
@@ -208,11 +221,15 @@ end
 leave(seq)
 if call('EXISTS', msg(seq)) == 0 then
   call('ZREM', P .. 'pending', seq)
+  tell()
   return {seq}
 end
 call('ZADD', P .. 'held', now + ttl, seq)
 call('HINCRBY', msg(seq), 'claims', 1)
-remember({seq, text(call('HINCRBY', msg(seq), 'fence', 1))})
+-- Steps of 1 would come to the same fence again where Redis lost the claim, or gave the number to another message:
+-- whoever held that one would end this one. By the token each claim has a step of its own, of at most 2^32.
+local step = tonumber(string.sub(redis.sha1hex(ARGV[1]), 1, 8), 16) + 1
+remember({seq, text(call('HINCRBY', msg(seq), 'fence', step))})
 tell()
 return lease(seq)
 """
@@ -228,9 +245,9 @@ for _, place in ipairs({'held', 'resting'}) do
   if at and (due < 0 or at - now < due) then due = at - now end
 end
 local told = call('HMGET', P .. 'news', 'any', 'urgent')
-return {tonumber(told[1] or 0), tonumber(told[2] or 0), due}
+return {told[1] or '', told[2] or '', due}
 """)
-"""{a number that grows with what may be claimed, the same of the urgent, ms until a lease or a rest ends or -1}."""
+"""{a word that changes with what may be claimed, the same of the urgent, ms until a lease or a rest ends or -1}."""
 
 RENEW: Final = _script("""
 local seq, fence, ttl = unpack(ARGV, 3)

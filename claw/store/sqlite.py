@@ -19,7 +19,6 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -32,6 +31,7 @@ from claw.store.database import Database
 from claw.store.lanes import Entry, Hold, Lanes
 from claw.store.ports import (
     CHATS_KEPT_S,
+    CHECK_TIMEOUT_S,
     DEAD_KEPT_S,
     HISTORY_KEPT_S,
     NOTICES_KEPT_S,
@@ -40,6 +40,7 @@ from claw.store.ports import (
     DeadLetter,
     Depth,
     Lease,
+    State,
     first_day,
     first_month,
 )
@@ -62,17 +63,6 @@ REST_KEPT_MAX_S: Final = 3600.0
 """Longest rest taken over from the file: a wall clock that was set back must not park a message for ever."""
 CHECK_FRESH_S: Final = 5.0
 """Seconds for which a commit is taken as proof that the store can write."""
-CHECK_TIMEOUT_S: Final = 2.0
-"""Seconds that a probing write may take."""
-
-
-class State(Enum):
-    """Where the store is in its life."""
-
-    NEW = "new"
-    OPENING = "opening"
-    OPEN = "open"
-    CLOSED = "closed"
 
 
 class SqliteStore:

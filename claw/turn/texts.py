@@ -152,7 +152,7 @@ ATTACHMENT: Final = {
 PICTURE_LOST_MARK: Final = {ZH: "[一张图片，未能取到]", EN: "[a picture, which could not be fetched]"}
 PICTURE_MARK: Final = {ZH: "[图片]", EN: "[picture]"}
 QUOTE: Final = {ZH: "引用的消息：", EN: "Quoted message:"}
-REFERENCE: Final = {ZH: "（编号 {trace}）", EN: "(reference {trace})"}
+REFERENCE: Final = {ZH: "（编号 {trace}）", EN: " (reference {trace})"}
 
 FAILURES: Final[dict[ModelFault, dict[Language, str]]] = {
     ModelFault.UNREACHABLE: {

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from claw import app
 from claw.emulator import Emulator, Person, Push
+from claw.errors import SettingsError
 from claw.messages import Language
+from claw.settings import load
 from claw.turn import texts
-from tests.redis_server import RedisServer, running
+from tests.redis_server import RedisServer, free_port, running
 from tests.service import ADMIN_TOKEN, CLIENT_SECRET, RUN, Service, environment
 from tests.service import running as serving
 
@@ -278,6 +282,20 @@ async def test_a_start_before_redis(emulator: Emulator, redis: RedisServer, repl
         assert await service.terminate() == 0
     finally:
         await service.kill()
+
+
+async def test_a_start_that_fails_leaves_nobody_waiting_for_redis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claw that finds its port taken, while its store is away, ends with all of its tasks."""
+    monkeypatch.setattr(app, "BEGIN_PATIENCE_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        away = f"redis://127.0.0.1:{free_port()}/0"
+        port = str(taken.getsockname()[1])
+        environ = environment("http://127.0.0.1:9", tmp_path, CLAW_STORE_URL=away, HOST="127.0.0.1", PORT=port)
+        with pytest.raises(SettingsError, match="PORT"):
+            await app.App(load(environ)).run()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_wrong_password_is_bad_settings(emulator: Emulator, redis: RedisServer, tmp_path: Path) -> None:

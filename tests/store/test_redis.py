@@ -13,12 +13,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from claw.errors import LeaseLostError, StoreError, StoreRefusedError
-from claw.messages import Secret, Turn
+from claw.inbox.worker import Worker
+from claw.messages import Answer, Inbound, Secret, Turn
+from claw.settings import Work
 from claw.store import redis_link, redis_scripts
 from claw.store.ports import SEEN_KEPT_S
 from claw.store.redis import RedisStore, Risk, prefix_of
@@ -337,6 +340,27 @@ async def test_a_frozen_redis_holds_nobody_up(own: RedisServer, short: None) -> 
     own.thaw()
 
 
+async def test_calls_that_gathered_while_redis_froze_are_not_all_tried(
+    own: RedisServer, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has waited for as long as a call may take fails with the batch that it waited for."""
+    monkeypatch.setattr(redis_link, "BATCH_MAX", 1)
+    async with opened(own.url()) as store:
+        asked: list[int] = []
+        replies = store._link._replies
+
+        async def counted(batch: list[redis_link.Call]) -> list[Any]:
+            asked.append(len(batch))
+            return await replies(batch)
+
+        monkeypatch.setattr(store._link, "_replies", counted)
+        own.freeze()
+        failed = await asyncio.gather(*(put(store, number) for number in range(20)), return_exceptions=True)
+        own.thaw()
+        assert {type(error) for error in failed} == {StoreError}
+        assert len(asked) < 5
+
+
 async def test_a_read_only_replica_is_told(own: RedisServer) -> None:
     """After a failover the old master takes no writes: that is said, and followed when it ends."""
     async with opened(own.url()) as store:
@@ -432,6 +456,124 @@ async def test_a_flushed_redis_is_gone_on_with(own: RedisServer) -> None:
         assert await store.claim("worker", TTL) is not None
 
 
+async def test_a_lease_from_before_a_loss_is_none_after_it(world: RedisWorld, other: RedisStore) -> None:
+    """A message that gets the number of one that Redis lost is not touched by whoever held that one."""
+    await put(world.store, 1, "a")
+    old = await claim(world.store)
+    world.server.command("FLUSHALL")
+    await put(other, 2, "b")
+    new = await claim(other)
+    assert new.seq == old.seq
+    for write_late in (
+        world.store.renew(old, TTL),
+        world.store.save_answer(old, ANSWER),
+        world.store.release(old),
+        world.store.bury(old, "cause"),
+        world.store.ack(old),
+    ):
+        with pytest.raises(LeaseLostError):
+            await write_late
+    await other.renew(new, TTL)
+
+
+async def test_a_claim_that_redis_lost_is_none_after_it(world: RedisWorld, other: RedisStore) -> None:
+    """Where a failover forgets a claim, who claims next is the only one to hold the message."""
+    await put(world.store)
+    name = f"{world.prefix}:msg:1"
+    before = world.server.command("HGET", name, "fence").decode()
+    old = await claim(world.store)
+    world.server.command("HSET", name, "fence", before)
+    world.server.command("ZREM", f"{world.prefix}:held", "1")
+    world.server.command("ZADD", f"{world.prefix}:ready", "1", "1")
+    new = await claim(other)
+    with pytest.raises(LeaseLostError):
+        await world.store.renew(old, TTL)
+    await other.renew(new, TTL)
+
+
+async def test_who_waits_hears_of_a_message_after_a_loss(world: RedisWorld) -> None:
+    """Redis may have counted its news anew, and have come to the number that was told before."""
+    await put(world.store, 1)
+    await asyncio.wait_for(world.store.wait(), 20)
+    world.server.command("FLUSHALL")
+    await put(world.store, 2)
+    await asyncio.wait_for(world.store.wait(), 5)
+
+
+async def test_an_evicted_message_hides_no_news(world: RedisWorld, other: RedisStore) -> None:
+    """A claim that finds its message gone tells of what else has become free in the same moment."""
+    for number, lane in ((1, "a"), (2, "b")):
+        await put(world.store, number, lane)
+        await claim(world.store)
+    await asyncio.wait_for(other.wait(), 20)
+    await world.clock.advance(TTL + 1)
+    world.server.command("DEL", f"{world.prefix}:msg:1")
+    await world.store._link.submit(redis_scripts.CLAIM, 30_000, 0)
+    await asyncio.wait_for(other.wait(), 5)
+
+
+async def test_a_word_that_is_none_of_ours_is_passed_over(world: RedisWorld) -> None:
+    """Whoever else publishes there does not end our listening."""
+    heard: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+    world.store.on_interrupt(lambda seq, fence: heard.put_nowait((seq, fence)))
+
+    async def listens() -> bool:
+        return bool(world.server.command("PUBLISH", f"{world.prefix}:hints", "news"))
+
+    await eventually(listens)
+    for word in ("", "stop", "stop a b", "stop 1 2 3", "\u72d7", "stop 7 8"):
+        world.server.command("PUBLISH", f"{world.prefix}:hints", word)
+    assert await asyncio.wait_for(heard.get(), 20) == (7, 8)
+
+
+async def test_a_worker_renews_before_it_claims_after_an_outage(
+    world: RedisWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its leases ran out while Redis was away: it must not take up what it still works on."""
+    begun: list[str] = []
+
+    async def think(inbound: Inbound) -> Answer:
+        begun.append(inbound.msg_id)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(inbound: Inbound, answer: Answer, save: object) -> None:
+        raise AssertionError
+
+    async def thinks() -> bool:
+        return bool(begun)
+
+    def away(*_: object, **__: object) -> asyncio.Future[object]:
+        raise StoreError("away")
+
+    worker = Worker(
+        world.store,
+        Work(),
+        owner="claw",
+        think=think,
+        apologise=lambda inbound, error: ANSWER,
+        remedy=lambda error: "",
+        send=send,
+        clock=world.clock,
+    )
+    await put(world.store)
+    task = asyncio.create_task(worker.run())
+    try:
+        await eventually(thinks)
+        with monkeypatch.context() as outage:
+            outage.setattr(world.store._link, "submit", away)
+            world.store._ring()
+            await world.clock.advance(45)
+        for _ in range(20):
+            await world.clock.advance(0.2)
+            await world.store.depth()
+        assert begun == ["msg1"]
+        assert worker.running == 1
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_an_evicted_message_is_passed_over(world: RedisWorld) -> None:
     """A message that Redis threw away is told in the log, and keeps no other lane waiting."""
     await put(world.store, 1, "a")
@@ -486,6 +628,26 @@ async def test_a_claim_that_nobody_waits_for_is_given_back(world: RedisWorld) ->
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await world.store.depth()  # The claim is made by now, and the release is asked for.
+    assert (await claim(world.store)).claims == 1
+
+
+async def test_a_claim_whose_reply_meets_the_cancellation_is_given_back(
+    world: RedisWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply has come, and its worker is cancelled before it has run again."""
+    await put(world.store)
+    settle = world.store._link._settle
+
+    def settle_and_cancel(*batch: Any) -> None:
+        settle(*batch)
+        task.cancel()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store._link, "_settle", settle_and_cancel)
+        task = asyncio.create_task(world.store.claim("worker", TTL))
+        await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    await world.store.depth()
     assert (await claim(world.store)).claims == 1
 
 
@@ -666,6 +828,7 @@ async def opened_and_checked(store: RedisStore) -> None:
         (b"-NOPERM this user has no permissions\r\n", b"", True, "may not do this"),
         (b"-ERR Error running script: -OOM command not allowed when\r\n", b"", False, "no memory left"),
         (b"-ERR something new\r\n", b"", False, "Redis refuses: something new"),
+        (b"-ERR unknown command 'AUTH', with args beginning with: 's3cret' \r\n", b"", False, "unknown command 'AUTH'"),
         (b"HTTP/1.1 400 Bad Request\r\n", b"", False, "broke|refuses"),
         (b":1\r\n", info("6.0.16"), True, "6.0.16 is too old"),
         (b":9\r\n", info("7.2.4"), True, "schema 9"),
@@ -772,6 +935,21 @@ async def test_time_is_redis_own(own: RedisServer) -> None:
         assert again.fence > lease.fence
         await other.release(again, 0.2)
         await asyncio.wait_for(StoreContract.drained_wait(store), 20)
+
+
+@pytest.mark.parametrize("how", ["lease", "rest"])
+async def test_a_clock_that_was_set_back_blocks_no_lane_for_long(
+    world: RedisWorld, other: RedisStore, how: str
+) -> None:
+    """A server that had run a day ahead is set right: what was promised before ends within its bound."""
+    await put(world.store)
+    lease = await claim(world.store)
+    if how == "rest":
+        await world.store.release(lease, 60)
+    world.clock.jump(-86_400)
+    assert await claimed_ids(other) == []
+    await world.clock.advance(redis_scripts.LEASE_MAX_S if how == "lease" else redis_scripts.REST_MAX_S)
+    assert await claimed_ids(other) == ["msg1"]
 
 
 async def test_seen_keys_expire_by_themselves(world: RedisWorld) -> None:

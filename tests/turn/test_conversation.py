@@ -181,6 +181,16 @@ async def test_apology_in_the_language_of_the_person(store: SqliteStore, said: s
     assert "429 from the server" in apology.error
 
 
+@pytest.mark.parametrize(("said", "ending"), [("hello there", ". (reference {trace})"), ("你好", "。（编号 {trace}）")])
+async def test_apology_ends_with_the_trace(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, said: str, ending: str
+) -> None:
+    """The trace's id follows the sentence, after a blank where the language has one."""
+    monkeypatch.setattr("claw.telemetry.trace_id", lambda: "ab" * 16)
+    apology = House(store, Dialogue()).talk.apology(inbound(said), ModelError(ModelFault.UNREACHABLE, "refused"))
+    assert apology.text.endswith(ending.format(trace="ab" * 16))
+
+
 @pytest.mark.parametrize("fault", list(ModelFault))
 def test_every_fault_has_words(fault: ModelFault) -> None:
     """No fault of the model leaves a person or an operator without a sentence."""

@@ -7,7 +7,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from claw import settings
 from claw.errors import ModelError, ModelFault
 from claw.messages import Secret
 from claw.turn.llm import Model
-from tests.turn.servers import ModelServer
+from tests.turn.servers import ModelServer, answer
 
 QUESTION = [{"role": "user", "content": "Hello?"}]
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -117,3 +117,45 @@ async def test_a_restarted_server_is_reached_again() -> None:
             server.close_idle()
             await asyncio.sleep(0.05)
             assert (await model.ask(QUESTION, user="u")).text == "Hello there"
+
+
+async def test_a_connection_that_died_in_the_pool_is_no_failure() -> None:
+    """A server that closes after an answer and does not say so costs the next question nothing; a new one counts."""
+    connections: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(0)
+        place = len(connections) - 1
+        while await _asked(reader):
+            connections[place] += 1
+            if connections[place] == 2 or place == 2:
+                break
+            body = answer("Hello")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
+            writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+            await writer.drain()
+        writer.transport.abort()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        async with model_at(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1") as model:
+            await model.ask(QUESTION, user="u")
+            assert (await model.ask(QUESTION, user="u")).text == "Hello"
+            assert connections == [2, 1]
+            with pytest.raises(ModelError) as caught:
+                await model.ask(QUESTION, user="u")
+        assert caught.value.fault is ModelFault.UNREACHABLE
+        assert connections == [2, 2, 1]
+    finally:
+        listener.close()
+        await listener.wait_closed()
+
+
+async def _asked(reader: asyncio.StreamReader) -> int:
+    """The length of the next request's body; 0 where none comes."""
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        await reader.readexactly(length)
+        return length
+    return 0
