@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
@@ -354,34 +355,28 @@ class Worker:
         # A call that broke off may have been delivered: each further try may show the answer once more.
         return not error.maybe_delivered or _send_tries(lease) < self._settings.max_attempts
 
-    async def _kept(self, lease: Lease, write: Callable[[], Awaitable[None]]) -> None:
+    async def _kept(
+        self, lease: Lease, write: Callable[[], Awaitable[None]], trouble: str = "what was done is not kept yet"
+    ) -> None:
         """Write what has been done, as soon as the store can: forgotten, it would be paid for, or said, once more.
 
-        Raises LeaseLostError.
+        `trouble` is what the log says, loudly once: each second would be a line for each turn. Raises LeaseLostError.
         """
-        for level in _first_then_quiet():
+        for level in chain([logging.WARNING], repeat(logging.DEBUG)):
             try:
                 await write()
             except LeaseLostError:
                 raise
             except StoreError as error:
-                log.log(level, "what was done is not kept yet", extra={"cause": str(error), "seq": lease.seq})
+                log.log(level, trouble, extra={"cause": str(error), "seq": lease.seq})
                 await self._clock.sleep(STORE_PAUSE_S)
             else:
                 return
 
     async def _give_back(self, lease: Lease) -> None:
         """Release, as soon as the store can: a lease that is merely left would block its conversation until it ends."""
-        for level in _first_then_quiet():
-            try:
-                await self._inbox.release(lease, STORE_PAUSE_S)
-            except LeaseLostError:
-                return
-            except StoreError as error:
-                log.log(level, "message not given back yet", extra={"cause": str(error), "seq": lease.seq})
-                await self._clock.sleep(STORE_PAUSE_S)
-            else:
-                return
+        with suppress(LeaseLostError):
+            await self._kept(lease, partial(self._inbox.release, lease, STORE_PAUSE_S), "message not given back yet")
 
     # --- from outside --------------------------------------------------------------------------------------------
 
@@ -417,11 +412,6 @@ class Worker:
         if left:
             log.warning("turns given back at the end of the drain", extra={"turns": len(left)})
             await asyncio.wait([run.task for run in left if run.task is not None], timeout=RELEASE_PATIENCE_S)
-
-
-def _first_then_quiet() -> Iterator[int]:
-    """Log levels for the tries of an outage: each second would be a line for each turn."""
-    return chain([logging.WARNING], repeat(logging.DEBUG))
 
 
 def _send_tries(lease: Lease) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum
 from typing import Final, Protocol
 
@@ -32,6 +31,8 @@ NOTICES_KEPT_S: Final = 24 * 3600.0
 CALLS_KEPT_MONTHS: Final = 13
 CLAIMS_MAX: Final = 20
 """A message that was claimed so often without an end kills its process: who claims it then gives it up."""
+REST_KEPT_MAX_S: Final = 3600.0
+"""Longest rest that is believed: a clock that was set back must not park a message for ever."""
 CHECK_TIMEOUT_S: Final = 2.0
 """Seconds that a probing write may take."""
 
@@ -242,15 +243,3 @@ class Store(Inbox, History, Ledger, Registry, Protocol):
         ...
 
     async def close(self) -> None: ...
-
-
-def first_day(now: float) -> str:
-    """The first day of which what people spent is kept."""
-    return datetime.fromtimestamp(now - SPENT_KEPT_S, UTC).date().isoformat()
-
-
-def first_month(now: float) -> str:
-    """The first month that the ledger keeps, the current one counted in."""
-    today = datetime.fromtimestamp(now, UTC)
-    years, month = divmod(today.year * 12 + today.month - CALLS_KEPT_MONTHS, 12)
-    return f"{years:04d}-{month + 1:02d}"

@@ -21,7 +21,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from enum import Enum
 from typing import Any, Final
 
@@ -29,8 +28,9 @@ from claw.errors import LeaseLostError, StoreError
 from claw.messages import Answer, ChatKind, Inbound, Secret, Turn, hashed
 from claw.retry import Clock
 from claw.store import redis_scripts as scripts
-from claw.store.ports import CHECK_TIMEOUT_S, Chat, DeadLetter, Depth, Lease, State, first_day, first_month
+from claw.store.ports import CHECK_TIMEOUT_S, Chat, DeadLetter, Depth, Lease, State
 from claw.store.redis_link import Facts, Link, Word
+from claw.store.values import chat_title, first_day, first_month, packed, retrieve, unpacked, without_webhook
 
 log: Final = logging.getLogger(__name__)
 
@@ -145,8 +145,6 @@ class RedisStore:
 
     async def put(self, inbound: Inbound, *, lane: str, trace: Mapping[str, str], urgent: bool = False) -> bool:
         where = inbound.conversation
-        # A direct chat has no title of its own: it is called by the person.
-        title = inbound.sender.nick if where.kind is ChatKind.DIRECT else where.title
         new, news = await self._call(
             scripts.PUT,
             packed(inbound.key),
@@ -157,7 +155,7 @@ class RedisStore:
             packed(inbound.conversation_key),
             packed(where.id),
             where.kind.value,
-            packed(title),
+            packed(chat_title(inbound)),
         )
         self._hear_own(news)
         return bool(new)
@@ -221,9 +219,8 @@ class RedisStore:
         self._hear_own((await self._held(scripts.RELEASE, lease, _ms(delay), int(failed)))[1])
 
     async def bury(self, lease: Lease, error: str) -> None:
-        # What an operator may want to look at later, without the address by which anybody could answer.
-        kept = replace(lease.inbound, webhook=Secret(""))
-        self._hear_own((await self._held(scripts.BURY, lease, packed(error), packed(kept.to_json())))[1])
+        kept = without_webhook(lease.inbound)
+        self._hear_own((await self._held(scripts.BURY, lease, packed(error), kept))[1])
 
     async def interrupt(self, lane: str) -> bool:
         return bool(await self._call(scripts.INTERRUPT, packed(lane)))
@@ -328,7 +325,7 @@ class RedisStore:
             return
         with contextlib.suppress(StoreError):
             released = self._link.submit(scripts.RELEASE, reply[0], reply[1][0], 0, 0)
-            released.add_done_callback(_retrieve)
+            released.add_done_callback(retrieve)
 
     async def _give_up(self, seq: int, fence: int, error: str) -> None:
         """Bury a message that nobody can work on."""
@@ -358,15 +355,6 @@ class RedisStore:
             bell.set()
 
 
-def packed(text: str) -> bytes:
-    """A text as Redis keeps it; it may hold half of a surrogate pair."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def unpacked(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
-
-
 def _pairs(flat: list[bytes]) -> zip[tuple[bytes, bytes]]:
     return zip(flat[::2], flat[1::2], strict=True)
 
@@ -394,9 +382,3 @@ def _lease(seq: int, owner: str, fields: list[bytes | None]) -> Lease | None:
         )
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-
-
-def _retrieve(future: asyncio.Future[Any]) -> None:
-    """See the error of a call that nobody waits for."""
-    if not future.cancelled():
-        future.exception()

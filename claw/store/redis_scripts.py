@@ -39,6 +39,7 @@ from claw.store.ports import (
     HISTORY_KEPT_S,
     HISTORY_KEPT_TURNS,
     NOTICES_KEPT_S,
+    REST_KEPT_MAX_S,
     SEEN_KEPT_S,
 )
 
@@ -49,8 +50,7 @@ ONCE_KEPT_S: Final = 30.0
 CHUNK: Final = 500
 """Things of one kind that one cleaning removes at most, so that no message waits for it for long."""
 LEASE_MAX_S: Final = 300.0
-REST_MAX_S: Final = 3600.0
-"""Seconds for which a lease or a rest holds at most: one that ends later is from before the clock was set back."""
+"""Seconds for which a lease holds at most: one that ends later is from before the clock was set back."""
 SETTLED_MAX: Final = 1_000
 """Leases and rests that one script ends at most."""
 
@@ -59,7 +59,7 @@ _NUMBERS: Final = {
     "ONCE": int(ONCE_KEPT_S * 1000),
     "CHUNK": CHUNK,
     "LEASE": int(LEASE_MAX_S * 1000),
-    "REST": int(REST_MAX_S * 1000),
+    "REST": int(REST_KEPT_MAX_S * 1000),
     "SETTLED": SETTLED_MAX,
     "SEEN": int(SEEN_KEPT_S * 1000),
     "DEAD_MAX": DEAD_KEPT_MAX,
@@ -198,17 +198,12 @@ return remember({1, tell()})
 """)
 """{1 for a new message, what may be claimed now: 0 nothing, 1 something, 2 something urgent}."""
 
-_LEASE: Final = """
+CLAIM: Final = _script("""
 local function lease(seq)
   local about = call('HMGET', msg(seq),
     'fence', 'lane', 'inbound', 'trace', 'at', 'attempts', 'claims', 'answer', 'stop')
   return {seq, about, call('ZCARD', P .. 'ready'), call('ZCARD', P .. 'urgent')}
 end
-"""
-
-CLAIM: Final = _script(
-    _LEASE
-    + """
 local reply = said()
 if reply and holds(reply[1], reply[2]) then return lease(reply[1]) end
 local ttl, urgent = unpack(ARGV, 3)
@@ -232,8 +227,7 @@ local step = tonumber(string.sub(redis.sha1hex(ARGV[1]), 1, 8), 16) + 1
 remember({seq, text(call('HINCRBY', msg(seq), 'fence', step))})
 tell()
 return lease(seq)
-"""
-)
+""")
 """{seq, its fields, how many more may be claimed, how many of them are urgent}; {seq}: the message is gone; or nil."""
 
 NEWS: Final = _script("""

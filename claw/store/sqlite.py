@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from claw.errors import StoreError
-from claw.messages import Answer, ChatKind, Inbound, Turn
+from claw.messages import Answer, Inbound, Turn
 from claw.retry import Clock
 from claw.store import tables
 from claw.store.database import Database
@@ -35,16 +35,16 @@ from claw.store.ports import (
     DEAD_KEPT_S,
     HISTORY_KEPT_S,
     NOTICES_KEPT_S,
+    REST_KEPT_MAX_S,
     SEEN_KEPT_S,
     Chat,
     DeadLetter,
     Depth,
     Lease,
     State,
-    first_day,
-    first_month,
 )
-from claw.store.tables import Body, name, packed
+from claw.store.tables import Body, name
+from claw.store.values import chat_title, first_day, first_month, packed, retrieve
 from claw.store.writer import Kind, Writer
 
 log: Final = logging.getLogger(__name__)
@@ -59,8 +59,6 @@ OPEN_CHUNK: Final = 5_000
 """Messages whose places are read at once at the start; the loop turns in between."""
 REST_AFTER_FAULT_S: Final = 1.0
 """Seconds for which a lane rests when the store could not read its head, so that nobody claims it in a tight loop."""
-REST_KEPT_MAX_S: Final = 3600.0
-"""Longest rest taken over from the file: a wall clock that was set back must not park a message for ever."""
 CHECK_FRESH_S: Final = 5.0
 """Seconds for which a commit is taken as proof that the store can write."""
 
@@ -131,7 +129,7 @@ class SqliteStore:
             if last is not None and self._clock.monotonic() - last < CHECK_FRESH_S:
                 return
             self._probe = self._writer.submit(tables.probe, self._clock.wall(), kind=Kind.PROMPT)
-            self._probe.add_done_callback(_retrieve)
+            self._probe.add_done_callback(retrieve)
         # One probe for all who ask while a disk hangs; `wait` leaves it alone when its time is over.
         done, _ = await asyncio.wait((self._probe,), timeout=CHECK_TIMEOUT_S)
         if not done:
@@ -523,13 +521,6 @@ class SqliteStore:
 
 
 def _heard(inbound: Inbound, at: float) -> tables.Heard:
-    """What the message tells of its chat. A direct chat has no title of its own: it is called by the person."""
-    where = inbound.conversation
-    title = inbound.sender.nick if where.kind is ChatKind.DIRECT else where.title
-    return tables.Heard(name(inbound.conversation_key), packed(where.id), where.kind.value, packed(title), at)
-
-
-def _retrieve(future: asyncio.Future[None]) -> None:
-    """See the error of a probe that nobody waited for to the end."""
-    if not future.cancelled():
-        future.exception()
+    """What the message tells of its chat."""
+    where, title = inbound.conversation, packed(chat_title(inbound))
+    return tables.Heard(name(inbound.conversation_key), packed(where.id), where.kind.value, title, at)

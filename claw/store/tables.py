@@ -1,7 +1,6 @@
 """The SQL: one function for each thing that the store does to its tables, run in the writer's thread.
 
 Each takes the connection first and may be run again after a rollback, so none keeps anything outside of the file.
-Texts from outside are kept as bytes: they may hold half of a surrogate pair, which SQLite's TEXT cannot.
 Times are seconds since the epoch.
 """
 
@@ -10,12 +9,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from claw.errors import StoreError
-from claw.messages import Answer, ChatKind, Inbound, Secret
+from claw.messages import Answer, ChatKind, Inbound
 from claw.store.ports import DEAD_KEPT_MAX, HISTORY_KEPT_TURNS, SEEN_KEPT_S, Chat, DeadLetter
+from claw.store.values import unpacked, without_webhook
 
 CHUNK: Final = 500
 """Rows that one `drop_*` removes at most, so that a cleaning never keeps a message waiting for long."""
@@ -23,14 +23,6 @@ VACUUM_PAGES: Final = 256
 """Free pages (of 4 KiB) given back to the file system in one step."""
 FREE_KEPT_PAGES: Final = 1024
 """Free pages that stay in the file for the next burst."""
-
-
-def packed(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def unpacked(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
 
 
 def name(text: str) -> str:
@@ -173,12 +165,11 @@ def bury(connection: sqlite3.Connection, seq: int, error: bytes, at: float) -> i
 
 
 def _without_webhook(inbound: bytes) -> bytes:
-    """What an operator may want to look at later, without the address by which anybody could answer."""
     try:
         message = Inbound.from_json(unpacked(inbound))
     except (ValueError, LookupError, TypeError, AttributeError):
         return inbound  # What it says cannot be told, hence nothing can be taken from it.
-    return packed(replace(message, webhook=Secret("")).to_json())
+    return without_webhook(message)
 
 
 def count_dead(connection: sqlite3.Connection) -> int:

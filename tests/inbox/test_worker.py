@@ -387,23 +387,29 @@ async def test_patience_of_sending(office: Office, maybe: bool) -> None:
     assert tries == 3 if maybe else tries > SEND_PATIENCE_S / SEND_BACKOFF_S[1]
 
 
+class Trouble:
+    """A store that fails at one of its methods, four times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, office: Office, method: str) -> None:
+        self.left = 4
+        self._real = getattr(office.store, method)
+        monkeypatch.setattr(office.store, method, self)
+
+    async def __call__(self, *args: Any, **options: Any) -> None:
+        if self.left:
+            self.left -= 1
+            raise StoreError("disk full")
+        await self._real(*args, **options)
+
+
 async def test_store_trouble_does_not_block_a_conversation(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails for a moment delays a turn for about as long, not until its lease runs out."""
-    trouble = 4
-    real = office.store.release
-
-    async def failing(*args: Any, **options: Any) -> None:
-        nonlocal trouble
-        if trouble:
-            trouble -= 1
-            raise StoreError("disk full")
-        await real(*args, **options)
+    Trouble(monkeypatch, office, "release")
 
     async def think(_: Inbound) -> Answer:
         office.think = office.echo
         raise StoreError("disk full")
 
-    monkeypatch.setattr(office.store, "release", failing)
     office.think = think
     await office.put(inbound("one"))
     office.start()
@@ -416,44 +422,25 @@ async def test_store_trouble_does_not_block_a_conversation(office: Office, monke
 @pytest.mark.parametrize("write", ["save_answer", "ack"])
 async def test_store_trouble_repeats_nothing(write: str, office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is paid for or said while the store fails is neither asked for nor said again when it works again."""
-    trouble = 4
-    real = getattr(office.store, write)
-
-    async def failing(*args: Any) -> None:
-        nonlocal trouble
-        if trouble:
-            trouble -= 1
-            raise StoreError("disk full")
-        await real(*args)
-
-    monkeypatch.setattr(office.store, write, failing)
+    trouble = Trouble(monkeypatch, office, write)
     await office.put(inbound("one"), inbound("two"))
     office.start()
     await office.until_empty_over_time()
-    assert (trouble, office.thought, office.sent) == (0, ["one", "two"], ["re: one", "re: two"])
+    assert (trouble.left, office.thought, office.sent) == (0, ["one", "two"], ["re: one", "re: two"])
 
 
 async def test_store_trouble_repeats_no_apology(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """An apology that is out is not said again where its message could not be buried at once."""
-    trouble = 4
-    real = office.store.bury
-
-    async def failing(*args: Any) -> None:
-        nonlocal trouble
-        if trouble:
-            trouble -= 1
-            raise StoreError("disk full")
-        await real(*args)
+    trouble = Trouble(monkeypatch, office, "bury")
 
     async def think(_: Inbound) -> Answer:
         raise ModelError(ModelFault.UNAUTHORIZED, "401")
 
-    monkeypatch.setattr(office.store, "bury", failing)
     office.think = think
     await office.put(inbound("one"))
     office.start()
     await office.until_empty_over_time()
-    assert (trouble, office.sent) == (0, ["sorry: one"])
+    assert (trouble.left, office.sent) == (0, ["sorry: one"])
 
 
 async def test_drain_finishes_what_runs(office: Office) -> None:

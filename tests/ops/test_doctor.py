@@ -7,12 +7,10 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sqlite3
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -35,6 +33,7 @@ from claw.reply.call import month_of
 from claw.store.ports import Store
 from claw.store.sqlite import SqliteStore
 from claw.turn.access import OWNER, Owner
+from tests.certificates import certificate
 from tests.ops.screen import Screen
 from tests.ops.sentences import says
 from tests.service import API_KEY, CLIENT_SECRET, environment, running
@@ -303,15 +302,7 @@ def test_skew(date: str, before: float, after: float, expected: float | None) ->
 
 async def test_certificate(emulator: Emulator, tmp_path: Path) -> None:
     """A certificate that nobody vouches for, and a port that speaks no TLS, are told apart."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-    both = tmp_path / "both.pem"
-    made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    files = ["-subj", "/CN=localhost", "-keyout", str(both), "-out", str(tmp_path / "cert.pem")]
-    await asyncio.to_thread(subprocess.run, [openssl, *made, *files], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", both)
+    context = certificate(tmp_path, "localhost").context()
     async with server(200, "", {}, context) as port:
         url = f"https://127.0.0.1:{port}"
         results = await look(emulator, tmp_path, "network.oapi", DINGTALK_OAPI_ENDPOINT=url)

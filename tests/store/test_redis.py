@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 import subprocess
 import sys
 import time
@@ -23,8 +22,9 @@ from claw.inbox.worker import Worker
 from claw.messages import Answer, Inbound, Secret, Turn
 from claw.settings import Work
 from claw.store import redis_link, redis_scripts
-from claw.store.ports import SEEN_KEPT_S
+from claw.store.ports import REST_KEPT_MAX_S, SEEN_KEPT_S
 from claw.store.redis import RedisStore, Risk, prefix_of
+from tests.certificates import certificate
 from tests.clock import FakeClock
 from tests.redis_server import RedisServer, free_port, running
 from tests.store.contract import ANSWER, ROOM, TTL, StoreContract, World, claim, claimed_ids, put, write
@@ -881,25 +881,14 @@ async def test_the_password_is_never_told(own: RedisServer, caplog: pytest.LogCa
     assert "s3cret" not in "".join(told)
 
 
-def certificate(folder: Path) -> dict[str, str]:
-    """A certificate for this machine, as a server's options."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-    key, cert = str(folder / "key.pem"), str(folder / "cert.pem")
-    asked = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=redis".split()  # noqa: SIM905 - a command
-    named = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert]
-    subprocess.run([openssl, *asked, *named], check=True, capture_output=True)
-    return {"tls-cert-file": cert, "tls-key-file": key, "tls-ca-cert-file": cert}
-
-
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool) -> None:
     """rediss:// speaks TLS, and SSL_CERT_FILE decides whom it trusts."""
-    files = certificate(tmp_path)
+    cert, key = map(str, certificate(tmp_path, "127.0.0.1"))
+    files = {"tls-cert-file": cert, "tls-key-file": key, "tls-ca-cert-file": cert}
     port = free_port()
     if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", files["tls-cert-file"])
+        monkeypatch.setenv("SSL_CERT_FILE", cert)
     else:
         monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     with running(tmp_path / "redis", **files, **{"tls-port": str(port), "tls-auth-clients": "no"}):
@@ -948,7 +937,7 @@ async def test_a_clock_that_was_set_back_blocks_no_lane_for_long(
         await world.store.release(lease, 60)
     world.clock.jump(-86_400)
     assert await claimed_ids(other) == []
-    await world.clock.advance(redis_scripts.LEASE_MAX_S if how == "lease" else redis_scripts.REST_MAX_S)
+    await world.clock.advance(redis_scripts.LEASE_MAX_S if how == "lease" else REST_KEPT_MAX_S)
     assert await claimed_ids(other) == ["msg1"]
 
 

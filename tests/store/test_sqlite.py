@@ -23,8 +23,9 @@ from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 from claw.messages import Inbound, Turn
 from claw.store import sqlite, tables
 from claw.store.database import MIGRATIONS, Database, migrate
-from claw.store.ports import CHATS_KEPT_S, DEAD_KEPT_MAX, NOTICES_KEPT_S, Store, first_month
+from claw.store.ports import CHATS_KEPT_S, DEAD_KEPT_MAX, NOTICES_KEPT_S, REST_KEPT_MAX_S, Store
 from claw.store.sqlite import BODIES_KEPT, SqliteStore
+from claw.store.values import first_month
 from claw.store.writer import Kind
 from tests.clock import FakeClock
 from tests.store.contract import (
@@ -280,7 +281,7 @@ async def test_a_wall_clock_that_was_set_back_parks_no_message(world: SqliteWorl
     await world.store.release(await claim(world.store), 60)
     world.clock.jump(-10 * 365 * 86400)
     await world.die()
-    await world.later(sqlite.REST_KEPT_MAX_S + 1)
+    await world.later(REST_KEPT_MAX_S + 1)
     assert await claim(world.store)
 
 

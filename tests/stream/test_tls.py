@@ -4,45 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import ssl
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.certificates import certificate
 from tests.stream import vectors
 from tests.stream.dingtalk import DingTalk, Peer
 
 HOST = "dingtalk.test"
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A certificate for a host that exists nowhere, with its key in the same file."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-    key, cert, both = tmp_path / "key.pem", tmp_path / "cert.pem", tmp_path / "both.pem"
-    asked = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split()  # noqa: SIM905 - a command
-    named = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run([openssl, *asked, *named], check=True, capture_output=True)
-    both.write_bytes(cert.read_bytes() + key.read_bytes())
-    return both
-
-
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_tls_by_a_connect_proxy(certificate: Path, trusted: bool) -> None:
+async def test_tls_by_a_connect_proxy(tmp_path: Path, trusted: bool) -> None:
     """HTTPS_PROXY carries registration and WebSocket by CONNECT, and SSL_CERT_FILE decides whom they trust."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
+    made = certificate(tmp_path, HOST)
     asked: list[str] = []
 
     async def greet(peer: Peer) -> None:
         await peer.push(vectors.robot())
 
-    async with DingTalk(context) as dingtalk:
+    async with DingTalk(made.context()) as dingtalk:
         dingtalk.greet = greet
         dingtalk.host = HOST
 
@@ -57,7 +40,7 @@ async def test_tls_by_a_connect_proxy(certificate: Path, trusted: bool) -> None:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "VIRTUAL_ENV") if name in os.environ}
         environ = kept | {"HTTPS_PROXY": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}
         if trusted:
-            environ["SSL_CERT_FILE"] = str(certificate)
+            environ["SSL_CERT_FILE"] = str(made.cert)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.stream.tls_robot", f"https://{HOST}:{dingtalk.port}"),
             env=environ,

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -16,6 +13,7 @@ from claw import settings
 from claw.errors import ModelError, ModelFault
 from claw.messages import Secret
 from claw.turn.llm import Model
+from tests.certificates import certificate
 from tests.turn.servers import ModelServer, answer
 
 QUESTION = [{"role": "user", "content": "Hello?"}]
@@ -31,20 +29,6 @@ async def model_at(base_url: str) -> AsyncIterator[Model]:
         await model.close()
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate of localhost that is its own CA."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
-    path, key = tmp_path / "ca.pem", tmp_path / "key.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-    command += " -addext subjectAltName=DNS:localhost -addext keyUsage=critical,digitalSignature,keyCertSign"
-    subprocess.run([*command.split(), "-keyout", str(key), "-out", str(path)], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path, key)
-    return path, context
-
-
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PROXIES:
@@ -52,19 +36,17 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-async def test_an_own_ca_is_trusted_by_name(
-    certificate: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_own_ca_is_trusted_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SSL_CERT_FILE makes a company's own CA good; without it the certificate's fault is told."""
-    path, context = certificate
-    async with ModelServer().serve(context) as server:
+    made = certificate(tmp_path, "localhost")
+    async with ModelServer().serve(made.context()) as server:
         monkeypatch.delenv("SSL_CERT_FILE", raising=False)
         async with model_at(server.base_url) as model:
             with pytest.raises(ModelError) as caught:
                 await model.ask(QUESTION, user="u")
         assert caught.value.fault is ModelFault.UNREACHABLE
         assert "CERTIFICATE_VERIFY_FAILED" in caught.value.reason
-        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.cert))
         async with model_at(server.base_url) as model:
             assert (await model.ask(QUESTION, user="u")).text == "Hello there"
 
