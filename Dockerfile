@@ -41,7 +41,7 @@ RUN site="$(/opt/claw/bin/python -c 'import sysconfig; print(sysconfig.get_path(
  && cp -r claw "$site/claw" \
  && cp LICENSE /opt/claw/LICENSE \
  && printf '%s' "$COMMIT" > "$site/claw/COMMIT" \
- && rm -rf "$site/claw/emulator" "$site/claw/dev.py" \
+ && rm -rf "$site/claw/emulator" "$site/claw/cli/dev.py" \
  && find "$site" -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) -delete \
  && find "$site" -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} + \
  && printf '#!/opt/claw/bin/python\nimport sys\n\nfrom claw.__main__ import main\n\nsys.exit(main())\n' > /opt/claw/bin/claw \

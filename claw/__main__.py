@@ -13,7 +13,7 @@ from typing import NoReturn
 from claw import RELEASE
 
 TROUBLES = ("stream-connection-failed", "bot-not-responding", "permission-denied", "intermittent-disconnections")
-"""`claw.ops.doctor_texts.Trouble`, which is not imported for a command's help."""
+"""`claw.cli.doctor.texts.Trouble`, which is not imported for a command's help."""
 
 
 def seconds(text: str) -> float:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run() -> int:
     # As PID 1 of a container the kernel ignores a SIGTERM that nobody handles, and loading takes a moment.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    from claw import settings  # noqa: PLC0415 - `claw health` must not pay for what it does not use
+    from claw.config import settings  # noqa: PLC0415 - `claw health` must not pay for what it does not use
     from claw.errors import SettingsError  # noqa: PLC0415
 
     try:
@@ -95,7 +95,7 @@ def _run() -> int:
 
 def _dev(page_port: int) -> int:
     try:
-        from claw.dev import develop  # noqa: PLC0415
+        from claw.cli.dev import develop  # noqa: PLC0415
     except ModuleNotFoundError:
         print("claw dev is not part of this image: it belongs to the repository (make dev)", file=sys.stderr)  # noqa: T201
         return 1
@@ -104,7 +104,7 @@ def _dev(page_port: int) -> int:
 
 def _readable_environment() -> tuple[dict[str, str], tuple[str, ...]]:
     """The environment as `claw run` would have it, and what was wrong with reading it; both commands go on then."""
-    from claw import settings  # noqa: PLC0415
+    from claw.config import settings  # noqa: PLC0415
     from claw.errors import SettingsError  # noqa: PLC0415
 
     problems: tuple[str, ...] = ()
@@ -118,7 +118,7 @@ def _readable_environment() -> tuple[dict[str, str], tuple[str, ...]]:
 
 def _auth(chosen: argparse.Namespace) -> int:
     environ, _ = _readable_environment()
-    from claw.ops import auth  # noqa: PLC0415
+    from claw.cli import auth  # noqa: PLC0415
 
     given = auth.Given(
         client_id=chosen.client_id,
@@ -134,7 +134,7 @@ def _auth(chosen: argparse.Namespace) -> int:
 
 def _doctor(chosen: argparse.Namespace) -> int:
     environ, problems = _readable_environment()
-    from claw.ops.doctor import main as doctor  # noqa: PLC0415
+    from claw.cli.doctor.command import main as doctor  # noqa: PLC0415
 
     return doctor(
         environ,
@@ -149,7 +149,7 @@ def _doctor(chosen: argparse.Namespace) -> int:
 
 
 def _health() -> int:
-    from claw.ops.probe import main as probe  # noqa: PLC0415
+    from claw.cli.health import main as probe  # noqa: PLC0415
 
     return probe()
 

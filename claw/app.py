@@ -25,29 +25,30 @@ from typing import Any, Final
 
 import aiohttp
 
-from claw import RELEASE, __version__, logs, telemetry
+from claw import RELEASE, __version__
+from claw.checks import Check
+from claw.clock import Clock
+from claw.config.settings import EXIT_BAD_SETTINGS, Settings, complain
+from claw.dingtalk.client import BILLABLE, Api, CallCounter, month_of
+from claw.dingtalk.media import PictureLoader
+from claw.dingtalk.openapi import OpenApiClient
+from claw.dingtalk.webhook import WebhookClient
 from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
+from claw.http.health import Health
+from claw.http.server import Scope, Server
+from claw.http.status import Status
 from claw.inbox.accept import Acceptance
 from claw.inbox.worker import Worker
-from claw.messages import Check
-from claw.ops.health import Health
-from claw.ops.server import Scope, Server
-from claw.ops.status import Status
-from claw.reply.call import BILLABLE, Api, Calls, month_of
-from claw.reply.media import Pictures
-from claw.reply.openapi import OpenApi
-from claw.reply.sender import Sender
-from claw.reply.webhook import Webhook
-from claw.retry import Clock
-from claw.settings import EXIT_BAD_SETTINGS, Settings, complain
+from claw.observe import logs, telemetry
+from claw.reply.sender import AnswerSender
 from claw.store.ports import Depth, Store
-from claw.store.sqlite import SqliteStore
+from claw.store.sqlite.store import SqliteStore
 from claw.stream.gateway import Gateway
 from claw.stream.supervisor import Supervisor
-from claw.turn.access import Door
-from claw.turn.conversation import Conversations, remedy_of
-from claw.turn.llm import Model
-from claw.turn.orders import Levers, Orders
+from claw.turn.access import AccessControl
+from claw.turn.commands.handlers import AdminActions, CommandHandlers
+from claw.turn.handler import MessageHandler, remedy_of
+from claw.turn.model.client import ModelClient
 
 log: Final = logging.getLogger(__name__)
 
@@ -77,11 +78,11 @@ class House:
     """The parts, built and not yet started."""
 
     store: Store
-    door: Door
+    door: AccessControl
     worker: Worker
     supervisor: Supervisor
-    model: Model
-    calls: Calls
+    model: ModelClient
+    calls: CallCounter
     health: Health
     server: Server
 
@@ -142,7 +143,7 @@ class App:
         settings = self._settings
         if not settings.store.in_redis:
             return SqliteStore(settings.store.path, clock=self._clock)
-        from claw.store.redis import RedisStore  # noqa: PLC0415 - 10 MB and 0.2 s, only where Redis is used
+        from claw.store.redis.store import RedisStore  # noqa: PLC0415 - 10 MB and 0.2 s, only where Redis is used
 
         return RedisStore(settings.store.url, settings.dingtalk.client_id, clock=self._clock)
 
@@ -151,11 +152,13 @@ class App:
         settings = self._settings
         clock = self._clock
         dingtalk = settings.dingtalk
-        calls = Calls(clock)
+        calls = CallCounter(clock)
         endpoints = (dingtalk.openapi_endpoint, dingtalk.oapi_endpoint)
-        openapi = OpenApi(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock, calls)
-        sender = Sender(Webhook(http, endpoints, calls), openapi, settings.logs.language, clock)
-        model = Model(settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock)
+        openapi = OpenApiClient(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock, calls)
+        sender = AnswerSender(WebhookClient(http, endpoints, calls), openapi, settings.logs.language, clock)
+        model = ModelClient(
+            settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock
+        )
 
         async def figures() -> dict[str, object]:
             depth = await store.depth()
@@ -181,16 +184,16 @@ class App:
         def restarted(scope: str) -> bool:
             return self._restart(Scope(scope), supervisor)
 
-        door = Door(settings.access, store, clock)
-        levers = Levers(stopped, restarted, figures, settings.model.name)
-        conversations = Conversations(
+        door = AccessControl(settings.access, store, clock)
+        levers = AdminActions(stopped, restarted, figures, settings.model.name)
+        conversations = MessageHandler(
             settings.conversation,
             model=model,
             history=store,
             door=door,
-            orders=Orders(door, store, store, levers, clock),
+            orders=CommandHandlers(door, store, store, levers, clock),
             language=settings.logs.language,
-            pictures=Pictures(http, openapi, endpoints).of,
+            pictures=PictureLoader(http, openapi, endpoints).of,
         )
         worker = Worker(
             store,
@@ -281,7 +284,7 @@ class App:
             await _within("http surface", server.stop())
             await health.stop()
 
-    async def _begin(self, door: Door) -> None:
+    async def _begin(self, door: AccessControl) -> None:
         """Say who can become the owner, as soon as the store tells whether there is one."""
         while True:
             try:
@@ -291,7 +294,7 @@ class App:
             await self._clock.sleep(LOOK_EVERY_S)
 
     @staticmethod
-    async def _warm(model: Model) -> None:
+    async def _warm(model: ModelClient) -> None:
         """Load what the first question needs, and take all that is loaded out of the garbage collector's rounds.
 
         Modules make up nearly all of our objects and never become garbage; walking over them held up acks for 30 ms.
@@ -367,7 +370,7 @@ class App:
                 self._depth = await store.depth()
             await self._clock.sleep(LOOK_EVERY_S)
 
-    async def _clean_for_ever(self, store: Store, calls: Calls) -> None:
+    async def _clean_for_ever(self, store: Store, calls: CallCounter) -> None:
         while True:
             await self._clock.sleep(JANITOR_EVERY_S)
             try:
@@ -386,7 +389,7 @@ def http_session() -> aiohttp.ClientSession:
     )
 
 
-async def _save_calls(store: Store, calls: Calls) -> None:
+async def _save_calls(store: Store, calls: CallCounter) -> None:
     taken = calls.take()
     for month in list(taken):
         try:

@@ -125,7 +125,7 @@ class LeaseLostError(StoreError):
 # --- turn -------------------------------------------------------------------------------------------------
 
 
-class ModelFault(StrEnum):
+class ModelErrorKind(StrEnum):
     """What went wrong at the model, as far as a person or an operator can act on it."""
 
     UNREACHABLE = "unreachable"
@@ -148,7 +148,7 @@ class ModelError(ClawError):
 
     def __init__(
         self,
-        fault: ModelFault,
+        kind: ModelErrorKind,
         reason: str,
         *,
         status: int | None = None,
@@ -157,8 +157,8 @@ class ModelError(ClawError):
         retryable: bool = False,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(f"{fault.value}: {reason}")
-        self.fault = fault
+        super().__init__(f"{kind.value}: {reason}")
+        self.kind = kind
         self.reason = reason
         self.status = status
         self.code = code

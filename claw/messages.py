@@ -6,59 +6,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
-_CJK: Final = re.compile("[㐀-䶿一-鿿豈-﫿]")
-_LATIN_WORD: Final = re.compile(r"[A-Za-z]{2,}")
-
-
-class Secret:
-    """A text that shows itself only when asked: `repr`, `str` and formatting give asterisks."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(("Secret", self._value))
-
-    def __repr__(self) -> str:
-        return "Secret(***)" if self._value else "Secret()"
-
-    __str__ = __repr__
-
-
-class Language(StrEnum):
-    """A language in which people are answered."""
-
-    ZH = "zh"
-    EN = "en"
-
-
-def language_of(text: str, default: Language) -> Language:
-    """The language a person writes in: Chinese as soon as one Han character occurs, English for Latin words."""
-    if _CJK.search(text):
-        return Language.ZH
-    if _LATIN_WORD.search(text):
-        return Language.EN
-    return default
+from claw.secret import Secret
 
 
 class ChatKind(StrEnum):
@@ -184,10 +138,10 @@ class Inbound:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One exchange of a conversation, as the model is told of it later. `memory` is the key of its history."""
+class Exchange:
+    """One exchange of a conversation, as the model is told of it later. `history_key` is the key of its history."""
 
-    memory: str
+    history_key: str
     user: str
     assistant: str
 
@@ -213,14 +167,14 @@ class Answer:
     text: str
     outcome: Outcome
     sent: int = 0
-    turn: Turn | None = None
+    turn: Exchange | None = None
     error: str = ""
 
     def with_sent(self, parts: int) -> Answer:
         return replace(self, sent=parts)
 
     def to_json(self) -> str:
-        turn = None if self.turn is None else [self.turn.memory, self.turn.user, self.turn.assistant]
+        turn = None if self.turn is None else [self.turn.history_key, self.turn.user, self.turn.assistant]
         fields = {
             "text": self.text,
             "outcome": self.outcome.value,
@@ -233,7 +187,7 @@ class Answer:
     @classmethod
     def from_json(cls, text: str) -> Answer:
         fields: dict[str, Any] = json.loads(text)
-        turn = None if fields["turn"] is None else Turn(*fields["turn"])
+        turn = None if fields["turn"] is None else Exchange(*fields["turn"])
         return cls(fields["text"], Outcome(fields["outcome"]), fields["sent"], turn, fields["error"])
 
 
@@ -247,25 +201,3 @@ class Delivery:
     inbound: Inbound
     read_at: float
     acknowledge: Callable[[], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What a part says of itself to the probes. `since`: seconds since the epoch at which it became so; 0: unknown."""
-
-    ok: bool
-    state: str = ""
-    reason: str = ""
-    since: float = 0.0
-
-
-def rfc3339(seconds: float) -> str | None:
-    """Seconds since the epoch as RFC 3339 in UTC; None for 0, which stands for unknown."""
-    if not seconds:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def hashed(identifier: str) -> str:
-    """A stable short name for a person or conversation in traces, logs and at the model: lower-case hex."""
-    return hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()[:32]

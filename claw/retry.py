@@ -2,15 +2,12 @@
 
 `verdict` maps every error, ours or a library's, to NOW, BACKOFF, REJECTED or FATAL; tests/test_retry.py holds the
 table row by row. `backoff` is full jitter (each wait is drawn from 0 to a ceiling that doubles), so that many
-clients of one broken server do not come back in step. `Clock` is the time that waits are measured by, handed in so
-that tests need not wait.
+clients of one broken server do not come back in step.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
-import time
 from enum import Enum
 from typing import Final
 
@@ -63,18 +60,3 @@ def backoff(tries: int, *, base: float, ceiling: float, draw: random.Random | No
     """Seconds to wait after `tries` failures (1 or more): full jitter below min(ceiling, base * 2^(tries-1))."""
     limit = min(ceiling, base * 2 ** min(max(tries, 1) - 1, 30))
     return (draw or random).uniform(0, limit)
-
-
-class Clock:
-    """The time of this machine. Tests hand in one that they move themselves (tests/clock.py)."""
-
-    def monotonic(self) -> float:
-        """Seconds that only grow; they may stand still while the machine sleeps."""
-        return time.monotonic()
-
-    def wall(self) -> float:
-        """Seconds since the epoch; they may jump."""
-        return time.time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)

@@ -1,9 +1,9 @@
-"""The chart's tables: what of values.yaml, values.schema.json and the chart's README is made from claw/settings.py.
+"""The chart's tables: what of values.yaml, the schema and README is made from claw/config/settings.py.
 
-Order of events: every variable of `claw.settings.variables()` becomes a key under `config` or `secret`, unless a value
-of the chart's own stands for it (MANAGED); the schema of a key is read off the variable's parser; then the marked
-regions of the three files are written anew. README's table of all other values is made from the schema, which has
-each value's description and default. Run by `make docs`; a test fails where a file is stale.
+Order of events: every variable of `claw.config.settings.variables()` becomes a key under `config` or `secret`, unless
+a value of the chart's own stands for it (MANAGED); the schema of a key is read off the variable's parser; then the
+marked regions of the three files are written anew. README's table of all other values is made from the schema, which
+has each value's description and default. Run by `make docs`; a test fails where a file is stale.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from claw import settings
-from claw.settings import Variable
+from claw.config import settings
+from claw.config.settings import Variable
 
 CHART: Final = Path(__file__).parent / "claw"
 MANAGED: Final = {"PORT": "port", "CLAW_DRAIN_TIMEOUT": "drainSeconds"}
@@ -93,7 +93,7 @@ _BY_PARSER: Final[dict[str, Callable[[dict[str, Any]], Schema]]] = {
     "whole": _whole,
     "duration": _duration,
 }
-"""The schema of what a parser of claw/settings.py takes, by its name or that of its maker, of the maker's arguments."""
+"""The schema of what a settings parser takes, by its name or that of its maker, of the maker's arguments."""
 
 
 def schema_of(info: Variable) -> Schema:

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 
-from claw.retry import Clock
+from claw.clock import Clock
 
 SETTLE_ROUNDS = 50
 """Turns of the loop that tasks get to do what has become due before time goes on."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from claw.messages import ChatKind, Conversation, Inbound, Secret, Sender
+from claw.messages import ChatKind, Conversation, Inbound, Sender
+from claw.secret import Secret
 
 _numbers = count(1)
 

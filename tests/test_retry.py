@@ -35,8 +35,8 @@ KEY = ConnectionKey("h", 443, is_ssl=True, ssl=True, proxy=None, proxy_auth=None
         (errors.StoreSchemaError("newer"), Verdict.FATAL),
         (errors.LeaseLostError("gone"), Verdict.FATAL),
         # Model and replies say it themselves.
-        (errors.ModelError(errors.ModelFault.BUSY, "429", retryable=True), Verdict.BACKOFF),
-        (errors.ModelError(errors.ModelFault.BAD_REQUEST, "400"), Verdict.FATAL),
+        (errors.ModelError(errors.ModelErrorKind.BUSY, "429", retryable=True), Verdict.BACKOFF),
+        (errors.ModelError(errors.ModelErrorKind.BAD_REQUEST, "400"), Verdict.FATAL),
         (errors.DingTalkError("send", "busy", retryable=True), Verdict.BACKOFF),
         (errors.DingTalkError("send", "no"), Verdict.FATAL),
         (errors.WebhookGoneError("send", "gone"), Verdict.FATAL),

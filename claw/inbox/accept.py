@@ -14,13 +14,14 @@ from typing import Final
 from opentelemetry import context
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from claw import telemetry
 from claw.errors import StoreError
-from claw.messages import Delivery, Inbound, hashed
-from claw.settings import GroupSession
+from claw.inbox.routing import session_of
+from claw.messages import Delivery, Inbound
+from claw.observe import telemetry
+from claw.policy import GroupSession
+from claw.secret import hash_id
 from claw.store.ports import Inbox
-from claw.turn.commands import is_urgent
-from claw.turn.sessions import session_of
+from claw.turn.commands.parser import is_urgent
 
 log: Final = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _FIXED: Final = {
 }
 
 
-def lane_of(inbound: Inbound, groups: GroupSession = GroupSession.SHARED) -> str:
+def queue_of(inbound: Inbound, groups: GroupSession = GroupSession.SHARED) -> str:
     """The queue in which a message waits: its conversation's, or one of its own where it must not wait."""
     session = session_of(inbound, groups)
     return f"{session}!{inbound.msg_id}" if is_urgent(inbound) else session
@@ -50,8 +51,8 @@ class Acceptance:
         attributes: dict[str, str | float] = {
             **_FIXED,
             telemetry.MESSAGING_MESSAGE_ID: inbound.msg_id,
-            telemetry.CLAW_CONVERSATION: hashed(inbound.conversation_key),
-            telemetry.CLAW_SENDER: hashed(inbound.sender.key),
+            telemetry.CLAW_CONVERSATION: hash_id(inbound.conversation_key),
+            telemetry.CLAW_SENDER: hash_id(inbound.sender.key),
         }
         if inbound.created_at:
             attributes[telemetry.CLAW_DELIVERY_LAG_MS] = round((delivery.read_at - inbound.created_at) * 1000)
@@ -64,7 +65,7 @@ class Acceptance:
         ) as span:
             try:
                 new = await self._inbox.put(
-                    inbound, lane=lane_of(inbound, self._groups), trace=telemetry.inject(), urgent=is_urgent(inbound)
+                    inbound, queue=queue_of(inbound, self._groups), trace=telemetry.inject(), urgent=is_urgent(inbound)
                 )
             except StoreError as error:
                 span.set_status(Status(StatusCode.ERROR, "not stored"))

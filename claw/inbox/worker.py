@@ -21,11 +21,13 @@ from typing import Final
 
 from opentelemetry.trace import Span, Status, StatusCode
 
-from claw import telemetry
+from claw.clock import Clock
+from claw.config.settings import InboxSettings
 from claw.errors import ClawError, DingTalkError, LeaseLostError, ModelError, StoreError
-from claw.messages import Answer, Inbound, Outcome, hashed
-from claw.retry import Clock, backoff
-from claw.settings import Work
+from claw.messages import Answer, Inbound, Outcome
+from claw.observe import telemetry
+from claw.retry import backoff
+from claw.secret import hash_id
 from claw.store.ports import CLAIMS_MAX, Inbox, Lease
 
 log: Final = logging.getLogger(__name__)
@@ -89,7 +91,7 @@ class Worker:
     def __init__(
         self,
         inbox: Inbox,
-        settings: Work,
+        settings: InboxSettings,
         *,
         owner: str,
         think: Think,
@@ -174,8 +176,8 @@ class Worker:
 
     def _start(self, lease: Lease) -> None:
         run = Run(lease)
-        self._runs[lease.lane] = run
-        run.task = asyncio.create_task(self._turn(run), name=f"turn-{hashed(lease.lane)[:12]}")
+        self._runs[lease.queue] = run
+        run.task = asyncio.create_task(self._turn(run), name=f"turn-{hash_id(lease.queue)[:12]}")
 
     # --- leases --------------------------------------------------------------------------------------------------
 
@@ -211,7 +213,7 @@ class Worker:
         attributes: dict[str, str | int] = {
             telemetry.CLAW_QUEUE_WAIT_MS: max(0, round((self._clock.wall() - lease.received_at) * 1000)),
             telemetry.CLAW_ATTEMPT: lease.attempts + 1,
-            telemetry.CLAW_CONVERSATION: hashed(lease.inbound.conversation_key),
+            telemetry.CLAW_CONVERSATION: hash_id(lease.inbound.conversation_key),
         }
         began = self._clock.monotonic()
         try:
@@ -240,8 +242,8 @@ class Worker:
         finally:
             telemetry.turn_duration.record(self._clock.monotonic() - began)
             # A turn that lost its lease may end after the lane's next one has begun here.
-            if self._runs.get(lease.lane) is run:
-                del self._runs[lease.lane]
+            if self._runs.get(lease.queue) is run:
+                del self._runs[lease.queue]
             self._slot_freed.set()
 
     async def _take(self, run: Run, span: Span) -> None:
@@ -267,7 +269,7 @@ class Worker:
             telemetry.round_trip_duration.record(max(0.0, self._clock.wall() - lease.received_at))
         log.info(
             "turn ended",
-            extra={"outcome": answer.outcome.value, "conversation": hashed(lease.inbound.conversation_key)},
+            extra={"outcome": answer.outcome.value, "conversation": hash_id(lease.inbound.conversation_key)},
         )
 
     async def _thought(self, run: Run, span: Span) -> Answer | None:
@@ -302,10 +304,10 @@ class Worker:
             "remedy": self._remedy(error),
             "attempt": attempt,
             "again": again,
-            "conversation": hashed(lease.inbound.conversation_key),
+            "conversation": hash_id(lease.inbound.conversation_key),
         }
         if isinstance(error, ModelError):
-            extra |= {"fault": error.fault.value, "code": error.code}
+            extra |= {"fault": error.kind.value, "code": error.code}
         log.log(
             logging.WARNING if again else logging.ERROR, "turn failed", extra=extra, exc_info=None if known else error
         )
@@ -337,7 +339,7 @@ class Worker:
             log.log(
                 logging.WARNING if again else logging.ERROR,
                 "answer not delivered",
-                extra={"cause": str(error), "again": again, "conversation": hashed(lease.inbound.conversation_key)},
+                extra={"cause": str(error), "again": again, "conversation": hash_id(lease.inbound.conversation_key)},
                 exc_info=None if known else error,
             )
             if again:
@@ -380,23 +382,23 @@ class Worker:
 
     # --- from outside --------------------------------------------------------------------------------------------
 
-    def stop(self, lane: str) -> bool:
-        """End the turn that thinks in `lane`, for `/stop`; False where there is none to end."""
-        run = self._runs.get(lane)
+    def stop(self, queue: str) -> bool:
+        """End the turn that thinks in `queue`, for `/stop`; False where there is none to end."""
+        run = self._runs.get(queue)
         if run is None or run.phase is not Phase.THINKING or run.wish is not Wish.NONE:
             return False
         run.cancel(Wish.STOP)
         return True
 
-    async def stop_anywhere(self, lane: str) -> bool:
-        """As `stop`, also where another process works on `lane`. Raises StoreError."""
-        return self.stop(lane) if lane in self._runs else await self._inbox.interrupt(lane)
+    async def stop_anywhere(self, queue: str) -> bool:
+        """As `stop`, also where another process works on `queue`. Raises StoreError."""
+        return self.stop(queue) if queue in self._runs else await self._inbox.interrupt(queue)
 
     def _interrupted(self, seq: int, fence: int) -> None:
         """Another process wants that lease's turn stopped; by now its lane may have gone on to another message."""
         for run in self._runs.values():
             if (run.lease.seq, run.lease.fence) == (seq, fence):
-                self.stop(run.lease.lane)
+                self.stop(run.lease.queue)
                 return
 
     async def drain(self, timeout: float) -> None:

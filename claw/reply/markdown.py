@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from claw.messages import Language
+from claw.language import Language
 
 SMALLEST_LIMIT: Final = 64
 """Bytes below which a part could not hold a fence and anything in it."""

@@ -14,13 +14,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from claw.clock import Clock
+from claw.dingtalk.client import Api
+from claw.dingtalk.openapi import OpenApiClient
+from claw.dingtalk.webhook import MINUTE_WAIT, UNKNOWN_HOST, WebhookClient
 from claw.errors import DingTalkError, WebhookGoneError
-from claw.messages import Answer, ChatKind, Inbound, Language
-from claw.reply.call import Api
+from claw.language import Language
+from claw.messages import Answer, ChatKind, Inbound
 from claw.reply.markdown import for_dingtalk, json_size, split, title_of
-from claw.reply.openapi import OpenApi
-from claw.reply.webhook import MINUTE_WAIT, UNKNOWN_HOST, Webhook
-from claw.retry import Clock
 
 PART_BYTES: Final = 14_000
 """Bytes of a part inside JSON. It has to fit, with its title, into the OpenAPI's `msgParam` (15 000 bytes) and, with
@@ -38,10 +39,10 @@ def parts_of(text: str) -> list[str]:
     return split(for_dingtalk(text), PART_BYTES, size=json_size)
 
 
-class Sender:
+class AnswerSender:
     """Sends answers. `language` names an answer that has no words, such as one that is only a picture."""
 
-    def __init__(self, webhook: Webhook, openapi: OpenApi, language: Language, clock: Clock) -> None:
+    def __init__(self, webhook: WebhookClient, openapi: OpenApiClient, language: Language, clock: Clock) -> None:
         self._webhook = webhook
         self._openapi = openapi
         self._language = language

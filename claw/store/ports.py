@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
-from claw.messages import Answer, ChatKind, Inbound, Turn
+from claw.messages import Answer, ChatKind, Exchange, Inbound
 
 SEEN_KEPT_S: Final = 24 * 3600.0
 """Seconds for which a message's key is remembered; DingTalk repeats after 60 s (PROTOCOL section 3.3)."""
@@ -58,7 +58,7 @@ class Lease:
     seq: int
     fence: int
     owner: str
-    lane: str
+    queue: str
     inbound: Inbound
     trace: Mapping[str, str]
     """The trace context that was stored with the message (W3C `traceparent`, `tracestate`)."""
@@ -99,7 +99,7 @@ class Inbox(Protocol):
     no longer held, and change nothing then.
     """
 
-    async def put(self, inbound: Inbound, *, lane: str, trace: Mapping[str, str], urgent: bool = False) -> bool:
+    async def put(self, inbound: Inbound, *, queue: str, trace: Mapping[str, str], urgent: bool = False) -> bool:
         """Keep a message durably, and note its chat; False where its key was seen before (nothing is changed then)."""
         ...
 
@@ -119,7 +119,7 @@ class Inbox(Protocol):
         """Keep the answer durably, to be found in the next lease of this message; `attempts` counts afresh."""
         ...
 
-    async def ack(self, lease: Lease, turn: Turn | None = None) -> None:
+    async def ack(self, lease: Lease, turn: Exchange | None = None) -> None:
         """Remove the message, and append `turn` to the history that it names, in one transaction."""
         ...
 
@@ -131,8 +131,8 @@ class Inbox(Protocol):
         """Put the message to the dead letters."""
         ...
 
-    async def interrupt(self, lane: str) -> bool:
-        """Ask whoever else works on `lane`, in another process, to stop; False where nobody thinks there now.
+    async def interrupt(self, queue: str) -> bool:
+        """Ask whoever else works on `queue`, in another process, to stop; False where nobody thinks there now.
 
         True is told once for a message. The holder learns of it at once, or else when it next renews.
         """
@@ -153,17 +153,17 @@ class Inbox(Protocol):
 
 
 class History(Protocol):
-    """The memory of conversations, by a key (`Turn.memory`) that the caller chooses."""
+    """The memory of conversations, by a key (`Exchange.history_key`) that the caller chooses."""
 
-    async def turns(self, memory: str, limit: int) -> list[Turn]:
+    async def exchanges(self, history_key: str, limit: int) -> list[Exchange]:
         """The newest `limit` turns since the memory was last forgotten, oldest first."""
         ...
 
-    async def epoch(self, memory: str) -> int:
+    async def epoch(self, history_key: str) -> int:
         """How often the memory was forgotten."""
         ...
 
-    async def forget(self, memory: str) -> int:
+    async def forget(self, history_key: str) -> int:
         """Begin afresh: drop its turns and return the raised epoch."""
         ...
 
@@ -189,25 +189,25 @@ class Chat:
     messages: int
 
 
-class Registry(Protocol):
+class ConfigStore(Protocol):
     """What was settled at run time: the owner, policies, lists; and the chats, which `Inbox.put` enters by itself.
 
     Entries are few and small (a name, a text), and any replica sees what another one entered.
     """
 
-    async def entries(self, prefix: str = "") -> dict[str, str]:
+    async def items(self, prefix: str = "") -> dict[str, str]:
         """All entries whose name begins with `prefix`. Asked with every message, so it must be cheap."""
         ...
 
-    async def enter(self, name: str, value: str) -> None:
+    async def set(self, name: str, value: str) -> None:
         """Set an entry, durably."""
         ...
 
-    async def enter_first(self, name: str, value: str) -> str:
+    async def set_if_absent(self, name: str, value: str) -> str:
         """Set an entry unless there is one; what stands there afterwards. Of many at the same moment one wins."""
         ...
 
-    async def strike(self, *names: str) -> None:
+    async def delete(self, *names: str) -> None:
         """Remove entries; one that is not there is no error."""
         ...
 
@@ -215,19 +215,19 @@ class Registry(Protocol):
         """The chats last written in, newest first."""
         ...
 
-    async def spend(self, person: str, day: str, key: str, limit: int) -> bool:
+    async def consume_quota(self, person: str, day: str, key: str, limit: int) -> bool:
         """Count message `key` to a person's `day` (`2026-11-21`); False, and not counted, beyond `limit`.
 
         The same key counts once, so that another try of a message costs nothing.
         """
         ...
 
-    async def first_in(self, name: str, seconds: float) -> bool:
+    async def once_per(self, name: str, seconds: float) -> bool:
         """Whether `name` was not said here within the last `seconds`; if so, it counts as said now."""
         ...
 
 
-class Store(Inbox, History, Ledger, Registry, Protocol):
+class Store(Inbox, History, Ledger, ConfigStore, Protocol):
     """One opened store; `close` leaves no thread, file or lock behind."""
 
     async def open(self) -> None:

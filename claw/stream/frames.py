@@ -22,7 +22,8 @@ from dingtalk_stream.frames import AckMessage, CallbackMessage, EventMessage, He
 from dingtalk_stream.handlers import CallbackHandler
 
 from claw.errors import FrameError
-from claw.messages import ChatKind, Conversation, Inbound, Media, MediaKind, Secret, Sender, hashed
+from claw.messages import ChatKind, Conversation, Inbound, Media, MediaKind, Sender
+from claw.secret import Secret, hash_id
 
 ROBOT_TOPIC: Final[str] = ChatbotMessage.TOPIC
 CARD_TOPIC: Final[str] = CallbackHandler.TOPIC_CARD_CALLBACK
@@ -52,7 +53,7 @@ _BLANK: Final = "\\s\u200b\u2060\ufeff"
 _EDGES: Final = re.compile(f"^[{_BLANK}]+|[{_BLANK}]+$")
 
 
-class Kind(Enum):
+class FrameKind(Enum):
     """What a frame asks for."""
 
     PING = "ping"
@@ -71,7 +72,7 @@ class Frame:
     `data` is the text that the envelope carries, JSON as a rule, not yet looked at. `size` is the whole frame's length.
     """
 
-    kind: Kind
+    kind: FrameKind
     topic: str
     message_id: str
     data: str
@@ -108,18 +109,18 @@ def _headers(given: Mapping[str, Any], size: int) -> Headers:
         raise FrameError("a frame's headers are unusable", size=size) from None
 
 
-def _kind(frame_type: str, topic: str) -> Kind:
+def _kind(frame_type: str, topic: str) -> FrameKind:
     if frame_type == SystemMessage.TYPE:
         if topic == "ping":
-            return Kind.PING
+            return FrameKind.PING
         if topic == SystemMessage.TOPIC_DISCONNECT:
-            return Kind.DISCONNECT
-        return Kind.LEGACY if topic in LEGACY_TOPICS else Kind.UNKNOWN
+            return FrameKind.DISCONNECT
+        return FrameKind.LEGACY if topic in LEGACY_TOPICS else FrameKind.UNKNOWN
     if frame_type == EventMessage.TYPE:
-        return Kind.EVENT
+        return FrameKind.EVENT
     if frame_type == CallbackMessage.TYPE:
-        return {ROBOT_TOPIC: Kind.ROBOT, CARD_TOPIC: Kind.CARD}.get(topic, Kind.UNKNOWN)
-    return Kind.UNKNOWN
+        return {ROBOT_TOPIC: FrameKind.ROBOT, CARD_TOPIC: FrameKind.CARD}.get(topic, FrameKind.UNKNOWN)
+    return FrameKind.UNKNOWN
 
 
 def ack(message_id: str, code: int, data: str, message: str = "OK") -> str:
@@ -188,7 +189,7 @@ def _inbound(data: dict[str, Any], frame: Frame, client_id: str) -> Inbound:
     return Inbound(
         robot_code=message.robot_code or client_id,
         # The last resort is the same for a repeat, whose data is identical (PROTOCOL section 9, V6).
-        msg_id=message.message_id or frame.message_id or hashed(frame.data),
+        msg_id=message.message_id or frame.message_id or hash_id(frame.data),
         conversation=Conversation(conversation_id, _chat_kind(data), message.conversation_title),
         sender=sender,
         msgtype=msgtype,

@@ -23,12 +23,13 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 from yarl import URL
 
-from claw import __version__, logs, telemetry
+from claw import __version__
+from claw.clock import Clock
+from claw.config.settings import Credentials
 from claw.errors import GatewayError
-from claw.messages import Secret
+from claw.observe import logs, telemetry
 from claw.proxy import proxy_of
-from claw.retry import Clock
-from claw.settings import Credentials
+from claw.secret import Secret
 from claw.stream import frames
 
 PATH: Final = "/v1.0/gateway/connections/open"
@@ -59,7 +60,7 @@ class Registration:
     client_id: str
 
 
-class Pace:
+class RateLimiter:
     """Lets `calls` begin in any `window` seconds, as the other side sees it, in the order in which they ask.
 
     A call's window runs from its end, when the other side has surely seen it: its begin alone says nothing, since a
@@ -104,7 +105,7 @@ class Gateway:
         self._url = endpoint.rstrip("/") + PATH
         self._clock = clock or Clock()
         self._timeout = timeout
-        self._pace = Pace(self._clock)
+        self._pace = RateLimiter(self._clock)
 
     async def register(self, credentials: Credentials | None = None) -> Registration:
         """Ask for an endpoint and a ticket, within 10 s. Raises GatewayError."""

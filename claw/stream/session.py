@@ -21,12 +21,12 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from claw.clock import Clock
 from claw.errors import FrameError, HandshakeError
 from claw.messages import Delivery
 from claw.proxy import proxy_of
-from claw.retry import Clock
 from claw.stream import frames
-from claw.stream.frames import Frame, Kind
+from claw.stream.frames import Frame, FrameKind
 from claw.stream.gateway import Registration
 
 log: Final = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class SessionEnd:
 
 
 @dataclass(slots=True)
-class Traffic:
+class SessionCounters:
     """What went through the sessions of a lane. Times: seconds since the epoch, 0 for never."""
 
     frames: int = 0
@@ -85,7 +85,7 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
+class SessionConfig:
     """What all sessions of a supervisor share.
 
     `deliver` stores a message and then calls its `acknowledge`. `deliveries` owns the tasks that do so: they outlive
@@ -102,7 +102,10 @@ class Wiring:
 
 
 async def open_session(
-    http: aiohttp.ClientSession, registration: Registration, wiring: Wiring, traffic: Traffic | None = None
+    http: aiohttp.ClientSession,
+    registration: Registration,
+    wiring: SessionConfig,
+    traffic: SessionCounters | None = None,
 ) -> Session:
     """Upgrade to a WebSocket within 10 s. Raises HandshakeError; the ticket is used up either way."""
     url = URL(registration.url.reveal(), encoded=True)
@@ -127,14 +130,18 @@ async def open_session(
         ) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise HandshakeError(f"the endpoint cannot be reached ({type(error).__name__})") from None
-    return Session(socket, registration, wiring, traffic or Traffic())
+    return Session(socket, registration, wiring, traffic or SessionCounters())
 
 
 class Session:
     """A WebSocket that serves. `run` once; `close`, `drain` or `abort` from anywhere."""
 
     def __init__(
-        self, socket: aiohttp.ClientWebSocketResponse, registration: Registration, wiring: Wiring, traffic: Traffic
+        self,
+        socket: aiohttp.ClientWebSocketResponse,
+        registration: Registration,
+        wiring: SessionConfig,
+        traffic: SessionCounters,
     ) -> None:
         self.opened_at: Final = wiring.clock.monotonic()
         self.host: Final = registration.host
@@ -249,20 +256,20 @@ class Session:
 
     async def _act(self, frame: Frame, read_at: float) -> None:
         match frame.kind:
-            case Kind.ROBOT:
+            case FrameKind.ROBOT:
                 await self._accept(frame, read_at)
-            case Kind.PING:
+            case FrameKind.PING:
                 await self._answer(frame.message_id, frames.OK, frame.data)
-            case Kind.CARD:
+            case FrameKind.CARD:
                 await self._answer(frame.message_id, frames.OK, frames.CARD_ACK)
-            case Kind.EVENT:
+            case FrameKind.EVENT:
                 await self._answer(frame.message_id, frames.OK, frames.EVENT_ACK)
-            case Kind.DISCONNECT:
+            case FrameKind.DISCONNECT:
                 log.info("dingtalk asks to reconnect", extra={"reason": frames.disconnect_reason(frame)})
                 self.farewell.set()
-            case Kind.LEGACY:
+            case FrameKind.LEGACY:
                 pass
-            case Kind.UNKNOWN:
+            case FrameKind.UNKNOWN:
                 self._refuse("an unknown topic", frame.size)
                 await self._answer(frame.message_id, frames.NOT_FOUND, "{}", "topic not supported")
 

@@ -21,13 +21,15 @@ from typing import Any, Final, Protocol
 import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never, wait_random_exponential
 
-from claw import telemetry
+from claw.checks import Check
+from claw.clock import Clock, format_rfc3339
+from claw.config.settings import Credentials, StreamSettings
 from claw.errors import ClawError, GatewayError, SessionLostError
-from claw.messages import Check, Delivery, rfc3339
-from claw.retry import Clock, Verdict, verdict
-from claw.settings import Credentials, Stream
+from claw.messages import Delivery
+from claw.observe import telemetry
+from claw.retry import Verdict, verdict
 from claw.stream.gateway import Gateway, Registration, explain
-from claw.stream.session import HANDSHAKE_TIMEOUT_S, SessionEnd, Traffic, Wiring, open_session
+from claw.stream.session import HANDSHAKE_TIMEOUT_S, SessionConfig, SessionCounters, SessionEnd, open_session
 
 log: Final = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ FAILURES_LOGGED_EACH: Final = 20
 _jitter: Final = wait_random_exponential(multiplier=BACKOFF_BASE_S, max=BACKOFF_CEILING_S)
 
 
-class State(Enum):
+class SlotState(Enum):
     """What a lane, or all of them together, is at. In order: the further up, the better for the people."""
 
     OPEN = "OPEN"
@@ -92,7 +94,7 @@ class Serving(Protocol):
     def abort(self) -> None: ...
 
 
-Opener = Callable[[Registration, Traffic], Awaitable[Serving]]
+Opener = Callable[[Registration, SessionCounters], Awaitable[Serving]]
 Register = Callable[[Credentials], Awaitable[Registration]]
 
 
@@ -104,7 +106,7 @@ class _Live:
     task: asyncio.Task[SessionEnd]
 
 
-class Lane:
+class Slot:
     """Keeps one session serving. `changed` is called after each transition, `serving` tells what came of it."""
 
     def __init__(
@@ -120,9 +122,9 @@ class Lane:
         draw: random.Random | None = None,
     ) -> None:
         self.number: Final = number
-        self.state = State.CONNECTING
+        self.state = SlotState.CONNECTING
         self.since = clock.wall()
-        self.traffic: Final = Traffic()
+        self.traffic: Final = SessionCounters()
         self.reconnects: Final[Counter[str]] = Counter()
         self.last_error: ClawError | None = None
         self._register = register
@@ -133,7 +135,7 @@ class Lane:
         self._clock = clock
         self._changed = changed
         self._draw = draw or random.Random()  # noqa: S311 - jitter, no secret
-        self._effort = State.CONNECTING
+        self._effort = SlotState.CONNECTING
         """What the search for the next session is at; OPEN: none is going on."""
         self._live: _Live | None = None
         self._leaving: dict[_Live, asyncio.Task[None]] = {}
@@ -171,7 +173,7 @@ class Lane:
                 live.session.abort()
             await _stop(serve, asked, *self._leaving.values(), *(live.task for live in lives))
             self._live = None
-            self._search(State.CLOSED)
+            self._search(SlotState.CLOSED)
 
     def drain(self) -> None:
         """Have `run` end: no new session, and those that are there close after their pending acks."""
@@ -182,7 +184,7 @@ class Lane:
 
         False: that is under way already.
         """
-        busy = self._effort is State.CONNECTING or self.state in {State.REPLACING, State.CLOSED}
+        busy = self._effort is SlotState.CONNECTING or self.state in {SlotState.REPLACING, SlotState.CLOSED}
         if busy or self._wanted.is_set():
             return False
         self._reason = reason
@@ -191,13 +193,13 @@ class Lane:
 
     # --- state ---------------------------------------------------------------------------------------------------
 
-    def _search(self, effort: State) -> None:
+    def _search(self, effort: SlotState) -> None:
         """Tell how the search for a session goes; while one still reads, that is REPLACING."""
         self._effort = effort
-        searching = effort not in {State.OPEN, State.CLOSED}
-        self.transition(State.REPLACING if searching and self._live is not None else effort)
+        searching = effort not in {SlotState.OPEN, SlotState.CLOSED}
+        self.transition(SlotState.REPLACING if searching and self._live is not None else effort)
 
-    def transition(self, state: State) -> None:
+    def transition(self, state: SlotState) -> None:
         """Be in `state` from now on; the only place where a lane's state changes."""
         if state is not self.state:
             fields = {"lane": self.number, "from_state": self.state.value, "to_state": state.value}
@@ -223,8 +225,8 @@ class Lane:
 
         Raises GatewayError or HandshakeError where none opened, SessionLostError where it ended by itself.
         """
-        if self._effort not in {State.BACKOFF, State.REJECTED}:
-            self._search(State.CONNECTING)
+        if self._effort not in {SlotState.BACKOFF, SlotState.REJECTED}:
+            self._search(SlotState.CONNECTING)
         self._used = self._credentials()
         registration = await self._register(self._used)
         live = self._install(await self._opener(registration, self.traffic))
@@ -256,7 +258,7 @@ class Lane:
         log.info("connection open", extra={"lane": self.number, "reason": self._reason})
         self.last_error = None
         self._wanted.clear()
-        self._search(State.OPEN)
+        self._search(SlotState.OPEN)
         return live
 
     async def _until_replaced(self, live: _Live) -> str:
@@ -286,7 +288,7 @@ class Lane:
             self._live = None
             self._reason = end.kind
             if not self._drain_asked.is_set():
-                self._search(State.CONNECTING if self._effort is State.OPEN else self._effort)
+                self._search(SlotState.CONNECTING if self._effort is SlotState.OPEN else self._effort)
 
     async def _see_off(self, old: _Live) -> None:
         """Let a replaced session read and ack until DingTalk closes it, for 10 s at most, and then say goodbye."""
@@ -328,7 +330,7 @@ class Lane:
             fields = {"lane": self.number, "reason": why, "tries": tries, "wait": round(state.upcoming_sleep, 3)}
             message = "dingtalk refuses the connection" if rejected else "connection attempt failed"
             log.log(logging.ERROR if rejected else logging.WARNING, message, extra=fields)
-        self._search(State.REJECTED if rejected else State.BACKOFF)
+        self._search(SlotState.REJECTED if rejected else SlotState.BACKOFF)
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, unless an operator wants a try now, or there are other credentials than those that were refused."""
@@ -336,7 +338,7 @@ class Lane:
             "time": self._clock.sleep(seconds),
             "wanted": self._wanted.wait(),
         }
-        if self._effort is State.REJECTED:
+        if self._effort is SlotState.REJECTED:
             waits["credentials"] = self._credentials_change()
         await _first(waits)
         self._wanted.clear()
@@ -351,7 +353,7 @@ class Supervisor:
 
     def __init__(
         self,
-        settings: Stream,
+        settings: StreamSettings,
         gateway: Gateway,
         http: aiohttp.ClientSession,
         deliver: Callable[[Delivery], Awaitable[None]],
@@ -362,14 +364,14 @@ class Supervisor:
         draw: random.Random | None = None,
     ) -> None:
         self._clock = clock or Clock()
-        wiring = Wiring(deliver, settings.heartbeat, self._clock, handshake_timeout=handshake_timeout)
+        wiring = SessionConfig(deliver, settings.heartbeat, self._clock, handshake_timeout=handshake_timeout)
         self._deliveries = wiring.deliveries
 
-        async def opened(registration: Registration, traffic: Traffic) -> Serving:
+        async def opened(registration: Registration, traffic: SessionCounters) -> Serving:
             return await open_session(http, registration, wiring, traffic)
 
-        self.lanes: Final = tuple(
-            Lane(
+        self.slots: Final = tuple(
+            Slot(
                 number,
                 register=gateway.register,
                 opener=opener or opened,
@@ -381,7 +383,7 @@ class Supervisor:
             )
             for number in range(settings.connections)
         )
-        self._state = State.CONNECTING
+        self._state = SlotState.CONNECTING
         self._since = self._clock.wall()
         self._was_connected = False
         self._lost_at: float | None = None
@@ -390,20 +392,20 @@ class Supervisor:
     @property
     def connected(self) -> int:
         """How many sessions DingTalk pushes messages to."""
-        return sum(lane.serving for lane in self.lanes)
+        return sum(slot.serving for slot in self.slots)
 
     @property
     def last_frame_at(self) -> float:
         """Seconds since the epoch at which the last frame was read; 0: none yet."""
-        return max(lane.traffic.last_frame_at for lane in self.lanes)
+        return max(slot.traffic.last_frame_at for slot in self.slots)
 
     async def run(self) -> None:
         """Serve until `drain` is called. Cancelling cuts all connections; nothing is left in either case."""
         self._finished = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
-                for lane in self.lanes:
-                    group.create_task(lane.run(), name=f"claw.stream.lane{lane.number}")
+                for slot in self.slots:
+                    group.create_task(slot.run(), name=f"claw.stream.lane{slot.number}")
         finally:
             # What was read may still become durable; then DingTalk's repeat is known as one.
             if self._deliveries:
@@ -413,16 +415,16 @@ class Supervisor:
 
     async def drain(self) -> None:
         """Have the sessions stop reading after their pending acks and close (1000); returns when `run` has ended."""
-        for lane in self.lanes:
-            lane.drain()
+        for slot in self.slots:
+            slot.drain()
         if self._finished is not None:
             await self._finished.wait()
 
     def replace(self, reason: str) -> bool:
         """Replace all sessions without a gap, or try again now where there is none; False: already under way."""
-        if any(lane.state is State.REPLACING for lane in self.lanes):
+        if any(slot.state is SlotState.REPLACING for slot in self.slots):
             return False
-        begun = [lane.replace(reason) for lane in self.lanes]
+        begun = [slot.replace(reason) for slot in self.slots]
         return any(begun)
 
     def check(self) -> Check:
@@ -430,37 +432,37 @@ class Supervisor:
         # DingTalk's farewell ends a session's service some turns of the loop before its lane says so.
         self._note()
         lost = self._lost_at is not None and self._clock.monotonic() - self._lost_at < GRACE_S
-        ok = self._state is not State.CLOSED and (self.connected > 0 or lost)
+        ok = self._state is not SlotState.CLOSED and (self.connected > 0 or lost)
         return Check(ok, self._state.value, self._trouble(), self._since)
 
     def status(self) -> dict[str, Any]:
         """Everything an operator asks, as JSON."""
         reconnects: Counter[str] = Counter()
-        for lane in self.lanes:
-            reconnects.update(lane.reconnects)
+        for slot in self.slots:
+            reconnects.update(slot.reconnects)
         return {
             "state": self._state.value,
-            "since": rfc3339(self._since),
+            "since": format_rfc3339(self._since),
             "connected": self.connected,
             "lanes": [
                 {
-                    "state": lane.state.value,
-                    "since": rfc3339(lane.since),
-                    "age_s": round(lane.age, 1),
-                    "frames": lane.traffic.frames,
-                    "last_frame_at": rfc3339(lane.traffic.last_frame_at),
+                    "state": slot.state.value,
+                    "since": format_rfc3339(slot.since),
+                    "age_s": round(slot.age, 1),
+                    "frames": slot.traffic.frames,
+                    "last_frame_at": format_rfc3339(slot.traffic.last_frame_at),
                 }
-                for lane in self.lanes
+                for slot in self.slots
             ],
             "reconnects": dict(reconnects),
-            "refused_frames": sum(lane.traffic.refused for lane in self.lanes),
-            "last_frame_at": rfc3339(self.last_frame_at),
+            "refused_frames": sum(slot.traffic.refused for slot in self.slots),
+            "last_frame_at": format_rfc3339(self.last_frame_at),
             "last_error": self._trouble(),
         }
 
     def _trouble(self) -> str:
         """Why some lane has no session, if so; a rejection first, in both languages."""
-        errors = [lane.last_error for lane in self.lanes if lane.last_error is not None]
+        errors = [slot.last_error for slot in self.slots if slot.last_error is not None]
         for error in errors:
             if isinstance(error, GatewayError) and error.rejected:
                 return explain(error)
@@ -468,8 +470,8 @@ class Supervisor:
 
     def _note(self) -> None:
         """A lane has changed: see what we are together, and whether an outage begins or ends."""
-        order = list(State)
-        state = min((lane.state for lane in self.lanes), key=order.index)
+        order = list(SlotState)
+        state = min((slot.state for slot in self.slots), key=order.index)
         if state is not self._state:
             self._state, self._since = state, self._clock.wall()
         connected = self.connected > 0

@@ -20,10 +20,12 @@ from enum import StrEnum
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from claw.messages import ChatKind, Inbound, hashed
-from claw.retry import Clock
-from claw.settings import Access, DirectPolicy, GroupPolicy, Pairing
-from claw.store.ports import Registry
+from claw.clock import Clock
+from claw.config.settings import AccessSettings
+from claw.messages import ChatKind, Inbound
+from claw.policy import DirectPolicy, GroupPolicy, Pairing
+from claw.secret import hash_id
+from claw.store.ports import ConfigStore
 
 log: Final = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ def decide(rules: Rules, kind: ChatKind, standing: Standing) -> Verdict:
     return Verdict.ALLOWED if welcome else Verdict.KEPT_OUT
 
 
-def rules_of(settings: Access, entries: Mapping[str, str]) -> Rules:
+def rules_of(settings: AccessSettings, entries: Mapping[str, str]) -> Rules:
     """The environment's defaults, with what was settled at run time over them.
 
     An entry that this version does not understand is passed over on the safe side: the default holds.
@@ -165,10 +167,10 @@ def owner_of(entries: Mapping[str, str]) -> Owner | None:
         return None
 
 
-class Door:
+class AccessControl:
     """Lets people in or keeps them out, and pairs the owner."""
 
-    def __init__(self, settings: Access, registry: Registry, clock: Clock) -> None:
+    def __init__(self, settings: AccessSettings, registry: ConfigStore, clock: Clock) -> None:
         self._settings = settings
         self._registry = registry
         self._clock = clock
@@ -183,13 +185,13 @@ class Door:
         return self._settings.daily_limit
 
     async def rules(self) -> Rules:
-        return rules_of(self._settings, await self._registry.entries())
+        return rules_of(self._settings, await self._registry.items())
 
     async def report(self) -> dict[str, object]:
         """Owner and policies for `/status`; staff ids are hashed, as everywhere."""
         rules = await self.rules()
         return {
-            "owner": sorted(hashed(owner) for owner in rules.owners),
+            "owner": sorted(hash_id(owner) for owner in rules.owners),
             "warning": "" if rules.owners else f"no owner yet, pairing is: {self._settings.pairing.value}",
             "group_policy": rules.group_policy.value,
             "direct_policy": rules.direct_policy.value,
@@ -217,7 +219,7 @@ class Door:
         """Whether this very message makes, or made, its sender the owner. A group message never does."""
         if inbound.conversation.kind is not ChatKind.DIRECT or not inbound.sender.staff_id:
             return False
-        entries = await self._registry.entries()
+        entries = await self._registry.items()
         owner = owner_of(entries)
         if owner is not None:
             return owner.message == inbound.key
@@ -228,9 +230,9 @@ class Door:
             return False
         mine = Owner(inbound.sender.staff_id, inbound.sender.nick, inbound.key).to_json()
         # Two at the same moment, in two replicas too: what stands there afterwards is the owner.
-        if await self._registry.enter_first(OWNER, mine) != mine:
+        if await self._registry.set_if_absent(OWNER, mine) != mine:
             return False
-        await self._registry.strike(*codes)
+        await self._registry.delete(*codes)
         log.warning("the robot has an owner now", extra={"pairing": self._settings.pairing.value})
         return True
 
@@ -250,10 +252,10 @@ class Door:
     async def _print_code(self) -> None:
         code = "".join(secrets.choice(CODE_LETTERS) for _ in range(CODE_LENGTH))
         digest = _hash_of_code(code)
-        await self._registry.strike(
-            *(name for name, value in (await self._registry.entries(CODE)).items() if self._is_over(value))
+        await self._registry.delete(
+            *(name for name, value in (await self._registry.items(CODE)).items() if self._is_over(value))
         )
-        await self._registry.enter(f"{CODE}.{digest[:8]}", f"{digest} {self._clock.wall() + CODE_LIFE_S}")
+        await self._registry.set(f"{CODE}.{digest[:8]}", f"{digest} {self._clock.wall() + CODE_LIFE_S}")
         log.warning(
             "no owner yet: whoever sends this code to the robot in a direct chat becomes it",
             extra={"pairing": code, "minutes": int(CODE_LIFE_S // 60)},
@@ -266,11 +268,11 @@ class Door:
             return True
         day = datetime.fromtimestamp(self._clock.wall(), ZoneInfo(self._settings.timezone)).date().isoformat()
         person = f"{inbound.robot_code}:{inbound.sender.key}"
-        return await self._registry.spend(person, day, inbound.key, limit)
+        return await self._registry.consume_quota(person, day, inbound.key, limit)
 
     async def is_first_word(self, inbound: Inbound, what: str, seconds: float) -> bool:
         """Whether the sender was not told `what` in this conversation within the last `seconds`."""
-        return await self._registry.first_in(f"{what}:{inbound.conversation_key}:{inbound.sender.key}", seconds)
+        return await self._registry.once_per(f"{what}:{inbound.conversation_key}:{inbound.sender.key}", seconds)
 
 
 def _hash_of_code(code: str) -> str:

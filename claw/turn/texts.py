@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from claw.errors import ModelFault
-from claw.messages import ChatKind, Language
+from claw.errors import ModelErrorKind
+from claw.language import Language
+from claw.messages import ChatKind
 
 ZH: Final = Language.ZH
 EN: Final = Language.EN
@@ -154,40 +155,40 @@ PICTURE_MARK: Final = {ZH: "[图片]", EN: "[picture]"}
 QUOTE: Final = {ZH: "引用的消息：", EN: "Quoted message:"}
 REFERENCE: Final = {ZH: "（编号 {trace}）", EN: " (reference {trace})"}
 
-FAILURES: Final[dict[ModelFault, dict[Language, str]]] = {
-    ModelFault.UNREACHABLE: {
+FAILURES: Final[dict[ModelErrorKind, dict[Language, str]]] = {
+    ModelErrorKind.UNREACHABLE: {
         ZH: "抱歉，暂时连不上模型服务，请稍后再试。",
         EN: "Sorry, the model cannot be reached right now. Please try again later.",
     },
-    ModelFault.TIMEOUT: {
+    ModelErrorKind.TIMEOUT: {
         ZH: "抱歉，模型太久没有答完，这次先停下了。请换个更简短的问法，或稍后再试。",
         EN: "Sorry, the model took too long, so I stopped waiting. Try a shorter question, or try again later.",
     },
-    ModelFault.BUSY: {
+    ModelErrorKind.BUSY: {
         ZH: "抱歉，模型服务现在很忙，请过一会儿再试。",
         EN: "Sorry, the model is very busy right now. Please try again in a while.",
     },
-    ModelFault.UNAUTHORIZED: {
+    ModelErrorKind.UNAUTHORIZED: {
         ZH: "抱歉，模型服务拒绝了我的凭证，需要管理员处理。请把编号告诉管理员。",
         EN: "Sorry, the model refused my credentials. An administrator has to fix this; please pass on the reference.",
     },
-    ModelFault.BAD_REQUEST: {
+    ModelErrorKind.BAD_REQUEST: {
         ZH: "抱歉，模型服务不接受这个请求，需要管理员检查配置。请把编号告诉管理员。",
         EN: "Sorry, the model did not accept the request. Please pass on the reference to an administrator.",
     },
-    ModelFault.TOO_LONG: {
+    ModelErrorKind.TOO_LONG: {
         ZH: "内容太长，模型读不完。请发送 `/new` 重新开始，或把问题缩短一些。",
         EN: "That is too long for the model. Send `/new` to start afresh, or shorten the question.",
     },
-    ModelFault.BROKEN_OFF: {
+    ModelErrorKind.BROKEN_OFF: {
         ZH: "抱歉，回答到一半中断了。请把问题再发一次。",
         EN: "Sorry, the answer broke off half-way. Please send your question again.",
     },
-    ModelFault.EMPTY: {
+    ModelErrorKind.EMPTY: {
         ZH: "抱歉，模型没有给出内容。请换个问法再试一次。",
         EN: "Sorry, the model gave an empty answer. Please try to put it differently.",
     },
-    ModelFault.SERVER: {
+    ModelErrorKind.SERVER: {
         ZH: "抱歉，模型服务出错了，请稍后再试。",
         EN: "Sorry, the model ran into an error. Please try again later.",
     },

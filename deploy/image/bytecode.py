@@ -14,7 +14,7 @@ from importlib.util import cache_from_source
 
 import claw
 
-ABSENT = ("claw.dev", "claw.emulator")
+ABSENT = ("claw.cli.dev", "claw.emulator")
 LATER = (
     "openai",
     "openai.resources.chat",

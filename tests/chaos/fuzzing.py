@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from claw.config.settings import Credentials
+from claw.dingtalk import openapi, webhook
+from claw.dingtalk.client import Api, _json_object
 from claw.errors import DingTalkError, FrameError, GatewayError
-from claw.messages import Inbound, Secret
-from claw.reply import openapi, webhook
-from claw.reply.call import Api, _json_object
-from claw.settings import Credentials
+from claw.messages import Inbound
+from claw.secret import Secret
 from claw.stream import frames, gateway
-from claw.turn import sse
+from claw.turn.model import sse
 from tests.stream import vectors
 
 SLOW_S: Final = 1.0
@@ -233,7 +234,7 @@ def _frame(data: bytes, _: random.Random) -> None:
     frame = frames.parse(text)
     frames.ack(frame.message_id, 200, "{}").encode()
     frames.disconnect_reason(frame).encode()
-    if frame.kind is frames.Kind.ROBOT:
+    if frame.kind is frames.FrameKind.ROBOT:
         inbound = frames.to_inbound(frame, "dingfakeclient")
         _promise(isinstance(inbound, Inbound) and inbound.msg_id, "a message without an id")
         _promise(inbound.conversation.id and inbound.robot_code, "a message that nobody can be answered for")

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from claw.emulator import Emulator, Reply
-from claw.messages import Language
-from claw.store.sqlite import SqliteStore
+from claw.language import Language
+from claw.store.sqlite.store import SqliteStore
 from claw.turn.texts import FAILURES, INTERNAL
 from tests.chaos.disk import disk, forbid_writing, permit_writing
 from tests.chaos.driver import APOLOGIES, PORTS, heard_of, letters_of, listening
@@ -62,7 +62,7 @@ async def test_letters_of(tmp_path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     for number in (1, 2):
-        await store.put(inbound(number), lane="a", trace={})
+        await store.put(inbound(number), queue="a", trace={})
     for error in ("not delivered: the message is too long", "ModelError: HTTP 500"):
         lease = await store.claim("test", TTL)
         assert lease is not None

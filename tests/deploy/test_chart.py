@@ -11,9 +11,10 @@ import helm_python
 import kubernetes_validate
 import pytest
 
-from claw import __version__, settings
+from claw import __version__
 from claw.app import STORE_LOCK_PATIENCE_S
-from claw.ops.health import CHECK_TIMEOUT_S, STALL_S
+from claw.config import settings
+from claw.http.health import CHECK_TIMEOUT_S, STALL_S
 from tests.deploy.chart import (
     CHART,
     LEAST,

@@ -1,4 +1,4 @@
-"""The chart's tables are made from claw/settings.py and from the schema, and cannot go stale."""
+"""The chart's tables are made from claw/config/settings.py and from the schema, and cannot go stale."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import helm_python
 import pytest
 import yaml
 
-from claw import settings
-from claw.settings import Variable
+from claw.config import settings
+from claw.config.settings import Variable
 from helm import claw_docs
 from tests.deploy.chart import CHART
 
@@ -30,7 +30,7 @@ def validate(name: str, value: Any) -> None:
 
 
 def test_files_are_not_stale() -> None:
-    """values.yaml, its schema and the chart's README are what claw/settings.py makes of them (`make docs`)."""
+    """values.yaml, its schema and the chart's README are what claw/config/settings.py makes of them (`make docs`)."""
     for path, text in claw_docs.made().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale: run `make docs`"
 

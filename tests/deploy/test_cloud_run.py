@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from claw import settings
-from claw.ops.health import CHECK_TIMEOUT_S, STALL_S
-from claw.telemetry import FLUSH_TIMEOUT_S
+from claw.config import settings
+from claw.http.health import CHECK_TIMEOUT_S, STALL_S
+from claw.observe.telemetry import FLUSH_TIMEOUT_S
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "cloudrun"
 ON_REDIS = ("service-redis.yaml", "worker-pool-redis.yaml")

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from claw import __version__, settings
+from claw import __version__
+from claw.config import settings
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "compose"
 FILE = FOLDER / "compose.yaml"

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from claw import __version__, settings
-from claw.ops.probe import TIMEOUT_S
+from claw import __version__
+from claw.cli.health import TIMEOUT_S
+from claw.config import settings
 
 ROOT = Path(__file__).parents[2]
 IMAGE = ROOT / "deploy" / "image"
@@ -92,7 +93,7 @@ def test_image_has_no_tools() -> None:
 def test_emulator_stays_out() -> None:
     """Emulator, its page, `claw dev` and packages' tests are not in the image."""
     (run,) = (rest for rest in of("build", "RUN") if "cp -r claw" in rest)
-    assert 'rm -rf "$site/claw/emulator" "$site/claw/dev.py"' in run
+    assert 'rm -rf "$site/claw/emulator" "$site/claw/cli/dev.py"' in run
     assert "-name tests" in run
 
 
@@ -203,7 +204,7 @@ def test_bytecode(tmp_path: Path) -> None:
     import claw.app  # noqa: PLC0415
 
     ran("bytecode.py", PYTHONPYCACHEPREFIX=str(tmp_path))
-    for source in (claw.app.__file__, claw.app.__file__.replace("app.py", "turn/llm.py"), asyncio.__file__):
+    for source in (claw.app.__file__, claw.app.__file__.replace("app.py", "turn/model/client.py"), asyncio.__file__):
         usual = Path(cache_from_source(source))
         found = tmp_path / usual.parent.parent.relative_to("/") / usual.name
         flags = int.from_bytes(found.read_bytes()[4:8], "little")

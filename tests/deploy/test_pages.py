@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from claw import settings
+from claw.config import settings
 from claw.errors import StoreSchemaError
-from claw.store.database import MIGRATIONS, migrate
+from claw.store.sqlite.schema import MIGRATIONS, migrate
 from tests.deploy.chart import LEAST, SETS, files, manifests
 from tests.deploy.pod_security import offences
 

@@ -17,8 +17,8 @@ COMMIT = "0a1b2c3d4e5f60718293a4b5c6d7e8f901234567"
 PROGRAM = """
 import json
 from opentelemetry import trace
-from claw import telemetry
-from claw.ops.status import process_json
+from claw.observe import telemetry
+from claw.http.status import process_json
 telemetry.setup()
 resource = dict(trace.get_tracer_provider().resource.attributes)
 print(json.dumps([process_json(0, 0)["commit"], resource["service.version"], resource.get("vcs.ref.head.revision")]))

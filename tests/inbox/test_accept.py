@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from claw.errors import StoreError
-from claw.inbox.accept import Acceptance, lane_of
+from claw.inbox.accept import Acceptance, queue_of
 from claw.messages import Delivery, Inbound
-from claw.store.sqlite import SqliteStore
+from claw.store.sqlite.store import SqliteStore
 from tests.messages import inbound
 
 
@@ -68,7 +68,7 @@ async def test_no_ack_when_the_store_fails(store: SqliteStore) -> None:
     socket = Socket(store)
     await store.close()
     with pytest.raises(StoreError):
-        await store.put(inbound(), lane="x", trace={})
+        await store.put(inbound(), queue="x", trace={})
     await Acceptance(store)(socket.delivery(inbound()))
     assert socket.pending_at_ack == []
 
@@ -87,5 +87,5 @@ async def test_order_of_arrival_is_kept(store: SqliteStore) -> None:
 
 def test_stop_has_a_lane_of_its_own() -> None:
     """/stop does not queue behind the turn that it is to interrupt; everything else does."""
-    assert lane_of(inbound("/stop")) != lane_of(inbound("/stop")) != lane_of(inbound("hello"))
-    assert lane_of(inbound("hello")) == lane_of(inbound("/new")) == inbound().conversation_key
+    assert queue_of(inbound("/stop")) != queue_of(inbound("/stop")) != queue_of(inbound("hello"))
+    assert queue_of(inbound("hello")) == queue_of(inbound("/new")) == inbound().conversation_key

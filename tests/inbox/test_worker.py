@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from claw.errors import DingTalkError, ModelError, ModelFault, StoreError
-from claw.inbox.accept import lane_of
+from claw.config.settings import InboxSettings
+from claw.errors import DingTalkError, ModelError, ModelErrorKind, StoreError
+from claw.inbox.accept import queue_of
 from claw.inbox.worker import LEASE_TTL_S, SEND_BACKOFF_S, SEND_PATIENCE_S, Worker
-from claw.messages import Answer, Inbound, Outcome, Turn
-from claw.settings import Work
+from claw.messages import Answer, Exchange, Inbound, Outcome
 from claw.store.ports import Lease
-from claw.store.sqlite import SqliteStore
-from claw.turn.commands import is_urgent
+from claw.store.sqlite.store import SqliteStore
+from claw.turn.commands.parser import is_urgent
 from tests.clock import FakeClock
 from tests.messages import inbound
 
@@ -25,7 +25,7 @@ from tests.messages import inbound
 class Office:
     """A worker over a real store; `think` and `send` are swapped by tests."""
 
-    def __init__(self, path: Path, settings: Work | None = None) -> None:
+    def __init__(self, path: Path, settings: InboxSettings | None = None) -> None:
         self.clock = FakeClock()
         self.store = SqliteStore(path, clock=self.clock)
         self.sent: list[str] = []
@@ -34,7 +34,7 @@ class Office:
         self.send: Callable[[Answer], Awaitable[None]] = self.out
         self.worker = Worker(
             self.store,
-            settings or Work(),
+            settings or InboxSettings(),
             owner="test",
             think=self._think,
             apologise=lambda message, error: Answer(f"sorry: {message.text}", Outcome.FAILED, error=str(error)),
@@ -48,7 +48,7 @@ class Office:
         return Answer(
             f"re: {message.text}",
             Outcome.ANSWERED,
-            turn=Turn(message.conversation_key, message.text, f"re: {message.text}"),
+            turn=Exchange(message.conversation_key, message.text, f"re: {message.text}"),
         )
 
     async def out(self, answer: Answer) -> None:
@@ -64,7 +64,7 @@ class Office:
 
     async def put(self, *messages: Inbound) -> None:
         for message in messages:
-            await self.store.put(message, lane=lane_of(message), trace={}, urgent=is_urgent(message))
+            await self.store.put(message, queue=queue_of(message), trace={}, urgent=is_urgent(message))
 
     def start(self) -> None:
         self.task = asyncio.create_task(self.worker.run(), name="worker")
@@ -121,7 +121,7 @@ async def test_answers_in_order(office: Office) -> None:
     await office.until(office.empty)
     assert office.sent == [f"re: {n}" for n in range(20)]
     assert most == 1
-    assert [turn.user for turn in await office.store.turns(inbound().conversation_key, 50)] == [
+    assert [turn.user for turn in await office.store.exchanges(inbound().conversation_key, 50)] == [
         str(n) for n in range(20)
     ]
 
@@ -144,7 +144,7 @@ async def test_conversations_do_not_wait_for_each_other(office: Office) -> None:
 
 async def test_concurrency_is_bounded(tmp_path: Path) -> None:
     """Never more turns at once than CLAW_MAX_CONCURRENCY, except for /stop, which is let through."""
-    office = Office(tmp_path / "claw.db", Work(max_concurrency=3))
+    office = Office(tmp_path / "claw.db", InboxSettings(max_concurrency=3))
     await office.store.open()
     gate = asyncio.Event()
 
@@ -223,8 +223,8 @@ async def test_stop_asks_the_others_where_nothing_runs_here(office: Office, else
     """A turn of our own is stopped here, without the store; else the store tells whether somebody else has one."""
     asked: list[str] = []
 
-    async def interrupt(lane: str) -> bool:
-        asked.append(lane)
+    async def interrupt(queue: str) -> bool:
+        asked.append(queue)
         return elsewhere
 
     async def hang(message: Inbound) -> Answer:
@@ -282,7 +282,7 @@ async def test_retryable_fault_is_retried_then_told(office: Office) -> None:
     """A retryable fault is tried CLAW_MAX_ATTEMPTS times with waits, then the person is told and the message buried."""
 
     async def busy(message: Inbound) -> Answer:
-        raise ModelError(ModelFault.BUSY, "429", retryable=True)
+        raise ModelError(ModelErrorKind.BUSY, "429", retryable=True)
 
     office.think = busy
     await office.put(inbound("one"))
@@ -297,7 +297,7 @@ async def test_permanent_fault_is_told_at_once(office: Office) -> None:
     """A fault that no other try can cure is told after the first."""
 
     async def refuse(message: Inbound) -> Answer:
-        raise ModelError(ModelFault.UNAUTHORIZED, "401")
+        raise ModelError(ModelErrorKind.UNAUTHORIZED, "401")
 
     office.think = refuse
     await office.put(inbound("one"))
@@ -325,7 +325,7 @@ async def test_retry_after_is_honoured(office: Office) -> None:
 
     async def busy(message: Inbound) -> Answer:
         if len(office.thought) == 1:
-            raise ModelError(ModelFault.BUSY, "429", retryable=True, retry_after=60)
+            raise ModelError(ModelErrorKind.BUSY, "429", retryable=True, retry_after=60)
         return await office.echo(message)
 
     office.think = busy
@@ -434,7 +434,7 @@ async def test_store_trouble_repeats_no_apology(office: Office, monkeypatch: pyt
     trouble = Trouble(monkeypatch, office, "bury")
 
     async def think(_: Inbound) -> Answer:
-        raise ModelError(ModelFault.UNAUTHORIZED, "401")
+        raise ModelError(ModelErrorKind.UNAUTHORIZED, "401")
 
     office.think = think
     await office.put(inbound("one"))

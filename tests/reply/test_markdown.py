@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claw.messages import Language
+from claw.language import Language
 from claw.reply.markdown import clean, for_dingtalk, json_size, split, title_of, utf8_size
 
 FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})([^\n]*)")

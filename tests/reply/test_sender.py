@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from claw.dingtalk.client import encode
+from claw.dingtalk.openapi import PARAM_MAX, OpenApiClient
+from claw.dingtalk.webhook import BODY_MAX, WebhookClient
 from claw.errors import DingTalkError, LeaseLostError, WebhookGoneError
-from claw.messages import Answer, ChatKind, Inbound, Language, Outcome
-from claw.reply.call import encode
-from claw.reply.openapi import PARAM_MAX, OpenApi
-from claw.reply.sender import MENTION_MAX, Sender, parts_of
-from claw.reply.webhook import BODY_MAX, Webhook
+from claw.language import Language
+from claw.messages import Answer, ChatKind, Inbound, Outcome
+from claw.reply.sender import MENTION_MAX, AnswerSender, parts_of
 from tests.clock import FakeClock
-from tests.reply.conftest import DIRECT_PATH, GROUP_PATH, WEBHOOK_PATH, FakeDingTalk, hang, inbound
+from tests.dingtalk.conftest import DIRECT_PATH, GROUP_PATH, WEBHOOK_PATH, FakeDingTalk, hang, inbound
 
 LONG = "\n\n".join(f"第{n}段：" + "字" * 1500 for n in range(9))
 THROTTLED = (200, {"errcode": 130101, "errmsg": "send too fast, exceed 20 times per minute"})
@@ -24,8 +25,8 @@ NO_SCOPE = (403, {"code": "Forbidden.AccessDenied.AccessTokenPermissionDenied"})
 
 
 @pytest.fixture
-def sender(webhook: Webhook, openapi: OpenApi, clock: FakeClock) -> Sender:
-    return Sender(webhook, openapi, Language.ZH, clock)
+def sender(webhook: WebhookClient, openapi: OpenApiClient, clock: FakeClock) -> AnswerSender:
+    return AnswerSender(webhook, openapi, Language.ZH, clock)
 
 
 class Progress:
@@ -40,7 +41,7 @@ class Progress:
         self.counts.append(answer.sent)
 
 
-async def send(sender: Sender, message: Inbound, text: str, sent: int = 0) -> Progress:
+async def send(sender: AnswerSender, message: Inbound, text: str, sent: int = 0) -> Progress:
     progress = Progress(Answer(text, Outcome.ANSWERED, sent))
     await sender.send(message, progress.answer, progress)
     return progress
@@ -57,7 +58,7 @@ def texts(dingtalk: FakeDingTalk) -> list[str]:
     return found
 
 
-async def test_a_short_answer_is_one_call(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_a_short_answer_is_one_call(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """One part by the webhook, no progress to keep, nobody mentioned in a direct chat."""
     progress = await send(sender, inbound(webhook=dingtalk.webhook), "**Hello** there")
     body = dingtalk.requests[0].json
@@ -67,13 +68,13 @@ async def test_a_short_answer_is_one_call(sender: Sender, dingtalk: FakeDingTalk
 
 
 @pytest.mark.parametrize("text", ["", "  \n "])
-async def test_an_empty_answer_sends_nothing(text: str, sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_an_empty_answer_sends_nothing(text: str, sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """There is nothing to say."""
     await send(sender, inbound(webhook=dingtalk.webhook), text)
     assert dingtalk.requests == []
 
 
-async def test_in_a_group_the_first_part_mentions_who_asked(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_in_a_group_the_first_part_mentions_who_asked(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """The id is in `at` and, literally, in the text; only once."""
     await send(sender, inbound(kind=ChatKind.GROUP, webhook=dingtalk.webhook), LONG)
     first, *others = [request.json for request in dingtalk.requests]
@@ -83,14 +84,14 @@ async def test_in_a_group_the_first_part_mentions_who_asked(sender: Sender, ding
     assert all("at" not in body and "@u-1001" not in body["markdown"]["text"] for body in others)
 
 
-async def test_a_stranger_in_a_group_is_not_mentioned(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_a_stranger_in_a_group_is_not_mentioned(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """People outside of the organisation have no staff id."""
     await send(sender, inbound(kind=ChatKind.GROUP, webhook=dingtalk.webhook, staff_id=""), "hi")
     assert "at" not in dingtalk.requests[0].json
     assert texts(dingtalk) == ["hi"]
 
 
-async def test_progress_is_told_after_each_part_but_the_last(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_progress_is_told_after_each_part_but_the_last(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """The last part's end is the worker's ack."""
     progress = await send(sender, inbound(webhook=dingtalk.webhook), LONG)
     count = len(parts_of(LONG))
@@ -99,7 +100,7 @@ async def test_progress_is_told_after_each_part_but_the_last(sender: Sender, din
     assert texts(dingtalk) == parts_of(LONG)
 
 
-async def test_a_restart_goes_on_after_the_parts_that_are_out(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_a_restart_goes_on_after_the_parts_that_are_out(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """Parts before `sent` are not sent again, and later parts mention nobody."""
     await send(sender, inbound(kind=ChatKind.GROUP, webhook=dingtalk.webhook), LONG, sent=1)
     assert texts(dingtalk) == parts_of(LONG)[1:]
@@ -107,7 +108,7 @@ async def test_a_restart_goes_on_after_the_parts_that_are_out(sender: Sender, di
     assert len(texts(dingtalk)) == len(parts_of(LONG)) - 1
 
 
-async def test_a_failure_in_the_middle_loses_and_repeats_nothing(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_a_failure_in_the_middle_loses_and_repeats_nothing(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """The second try begins with the part that failed."""
     dingtalk.will(WEBHOOK_PATH, (200, {"errcode": 0}), (200, {"errcode": -1}))
     progress = Progress(Answer(LONG, Outcome.ANSWERED))
@@ -119,7 +120,7 @@ async def test_a_failure_in_the_middle_loses_and_repeats_nothing(sender: Sender,
     assert sent == parts_of(LONG)
 
 
-async def test_an_error_of_progress_stops_the_sending(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_an_error_of_progress_stops_the_sending(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """Whoever lost the lease must not send on."""
 
     async def lost(_: Answer) -> None:
@@ -132,7 +133,7 @@ async def test_an_error_of_progress_stops_the_sending(sender: Sender, dingtalk: 
 
 @pytest.mark.parametrize(("left", "by_webhook"), [(11.0, True), (9.0, False), (-1.0, False)])
 async def test_an_expired_webhook_is_not_used(
-    left: float, by_webhook: bool, sender: Sender, dingtalk: FakeDingTalk, clock: FakeClock
+    left: float, by_webhook: bool, sender: AnswerSender, dingtalk: FakeDingTalk, clock: FakeClock
 ) -> None:
     """Less than ten seconds before its end the OpenAPI is used at once."""
     await send(sender, inbound(webhook=dingtalk.webhook, expires=clock.wall() + left), "hi")
@@ -140,20 +141,22 @@ async def test_an_expired_webhook_is_not_used(
     assert len(dingtalk.to(DIRECT_PATH)) == (not by_webhook)
 
 
-async def test_a_webhook_whose_end_is_unknown_is_tried(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_a_webhook_whose_end_is_unknown_is_tried(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """DingTalk did not tell it; if the webhook is gone the answer says so."""
     await send(sender, inbound(webhook=dingtalk.webhook, expires=0.0), "hi")
     assert [request.path for request in dingtalk.requests] == [WEBHOOK_PATH]
 
 
-async def test_without_a_webhook_a_group_gets_its_answer_by_openapi(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_without_a_webhook_a_group_gets_its_answer_by_openapi(
+    sender: AnswerSender, dingtalk: FakeDingTalk
+) -> None:
     """The OpenAPI cannot mention anybody, so the text does not try to."""
     await send(sender, inbound(kind=ChatKind.GROUP), "hi")
     assert texts(dingtalk) == ["hi"]
     assert len(dingtalk.to(GROUP_PATH)) == 1
 
 
-async def test_a_webhook_that_is_gone_in_the_middle_is_left(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_a_webhook_that_is_gone_in_the_middle_is_left(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """300001 sends this part and all after it by the OpenAPI, cut as before."""
     dingtalk.will(WEBHOOK_PATH, (200, {"errcode": 0}), GONE)
     progress = await send(sender, inbound(webhook=dingtalk.webhook), LONG)
@@ -163,14 +166,16 @@ async def test_a_webhook_that_is_gone_in_the_middle_is_left(sender: Sender, ding
     assert progress.counts == list(range(1, len(parts)))
 
 
-async def test_a_throttled_webhook_is_left_for_the_openapi(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_a_throttled_webhook_is_left_for_the_openapi(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """The throttle lasts for minutes: the answer goes the other way now."""
     dingtalk.will(WEBHOOK_PATH, THROTTLED)
     await send(sender, inbound(kind=ChatKind.GROUP, webhook=dingtalk.webhook), "hi")
     assert len(dingtalk.to(GROUP_PATH)) == 1
 
 
-async def test_a_throttled_webhook_is_waited_for_without_the_permission(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_a_throttled_webhook_is_waited_for_without_the_permission(
+    sender: AnswerSender, dingtalk: FakeDingTalk
+) -> None:
     """Where the OpenAPI will never send, the webhook's own error asks for another try after a minute."""
     dingtalk.will(WEBHOOK_PATH, THROTTLED)
     dingtalk.will(GROUP_PATH, NO_SCOPE)
@@ -179,7 +184,9 @@ async def test_a_throttled_webhook_is_waited_for_without_the_permission(sender: 
     assert (caught.value.errcode, caught.value.retryable, caught.value.retry_after) == (130101, True, 60.0)
 
 
-async def test_a_webhook_at_an_unknown_host_is_left_for_the_openapi(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_a_webhook_at_an_unknown_host_is_left_for_the_openapi(
+    sender: AnswerSender, dingtalk: FakeDingTalk
+) -> None:
     """Nothing goes to the unknown host, and the person still gets the answer."""
     await send(sender, inbound(webhook="https://evil.example/robot?session=1"), "hi")
     assert [request.path for request in dingtalk.requests[-1:]] == [DIRECT_PATH]
@@ -187,7 +194,7 @@ async def test_a_webhook_at_an_unknown_host_is_left_for_the_openapi(sender: Send
 
 @pytest.mark.parametrize("answer", [(200, {"errcode": 430102}), (200, {"errcode": 400102}), (500, None)])
 async def test_other_failures_of_the_webhook_do_not_change_the_way(
-    answer: tuple[int, object], sender: Sender, dingtalk: FakeDingTalk
+    answer: tuple[int, object], sender: AnswerSender, dingtalk: FakeDingTalk
 ) -> None:
     """What the OpenAPI would refuse as well, or the webhook take later, costs no second call."""
     dingtalk.will(WEBHOOK_PATH, answer)
@@ -197,18 +204,18 @@ async def test_other_failures_of_the_webhook_do_not_change_the_way(
 
 
 async def test_an_unanswered_send_does_not_change_the_way(
-    openapi: OpenApi, dingtalk: FakeDingTalk, clock: FakeClock
+    openapi: OpenApiClient, dingtalk: FakeDingTalk, clock: FakeClock
 ) -> None:
     """It may have been delivered: sending it another way at once would show it twice."""
-    impatient = Webhook(openapi._caller._http, [dingtalk.url], openapi._caller._calls, timeout=0.2)
+    impatient = WebhookClient(openapi._caller._http, [dingtalk.url], openapi._caller._calls, timeout=0.2)
     dingtalk.will(WEBHOOK_PATH, hang)
     with pytest.raises(DingTalkError) as caught:
-        await send(Sender(impatient, openapi, Language.ZH, clock), inbound(webhook=dingtalk.webhook), "hi")
+        await send(AnswerSender(impatient, openapi, Language.ZH, clock), inbound(webhook=dingtalk.webhook), "hi")
     assert caught.value.retryable
     assert len(dingtalk.requests) == 1
 
 
-async def test_a_stranger_cannot_be_reached_after_the_webhook(sender: Sender, dingtalk: FakeDingTalk) -> None:
+async def test_a_stranger_cannot_be_reached_after_the_webhook(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """No staff id and no webhook: permanent, and nothing is called."""
     with pytest.raises(DingTalkError) as caught:
         await send(sender, inbound(staff_id=""), "hi")

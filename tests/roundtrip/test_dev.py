@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 from playwright.async_api import expect
 
-from claw.dev import free_port
+from claw.cli.dev import free_port
 from tests.browser import MARKS, opened
 from tests.service import KEPT
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from claw.emulator import Emulator, Person
-from claw.messages import Language
+from claw.language import Language
 from claw.turn import texts
 from tests.roundtrip.conftest import Claw
 from tests.service import ADMIN_TOKEN

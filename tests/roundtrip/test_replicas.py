@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from claw import app
+from claw.config.settings import load
 from claw.emulator import Emulator, Person, Push
 from claw.errors import SettingsError
-from claw.messages import Language
-from claw.settings import load
+from claw.language import Language
 from claw.turn import texts
 from tests.redis_server import RedisServer, free_port, running
 from tests.service import ADMIN_TOKEN, CLIENT_SECRET, RUN, Service, environment

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 import pytest
 
 from claw.errors import LeaseLostError, StoreError
-from claw.messages import Answer, ChatKind, Conversation, Inbound, Media, MediaKind, Outcome, Secret, Sender, Turn
+from claw.messages import Answer, ChatKind, Conversation, Exchange, Inbound, Media, MediaKind, Outcome, Sender
+from claw.secret import Secret
 from claw.store.ports import (
     CHATS_KEPT_S,
     DEAD_KEPT_S,
@@ -62,17 +63,17 @@ def inbound(number: int | str = 1, text: str = "hello") -> Inbound:
     )
 
 
-ANSWER = Answer("the answer", Outcome.ANSWERED, sent=1, turn=Turn("m", "question", "the answer"))
+ANSWER = Answer("the answer", Outcome.ANSWERED, sent=1, turn=Exchange("m", "question", "the answer"))
 
 
-async def put(store: Store, number: int | str = 1, lane: str = "lane", *, urgent: bool = False) -> bool:
-    return await store.put(inbound(number), lane=lane, trace=TRACE, urgent=urgent)
+async def put(store: Store, number: int | str = 1, queue: str = "lane", *, urgent: bool = False) -> bool:
+    return await store.put(inbound(number), queue=queue, trace=TRACE, urgent=urgent)
 
 
 async def write(store: Store, number: int, where: Conversation, *, nick: str = "Ann", robot: str = "robot") -> bool:
     """A person writes to a robot in a chat."""
     message = replace(inbound(number), conversation=where, sender=Sender("id", "staff1", nick), robot_code=robot)
-    return await store.put(message, lane=message.conversation_key, trace=TRACE)
+    return await store.put(message, queue=message.conversation_key, trace=TRACE)
 
 
 ROOM = Conversation("cid1", ChatKind.GROUP, "Room")
@@ -111,14 +112,14 @@ class StoreContract:
         lease = await claim(world.store)
         assert lease.inbound == inbound()
         assert lease.trace == TRACE
-        assert (lease.owner, lease.lane, lease.attempts, lease.claims) == ("worker", "lane", 0, 1)
+        assert (lease.owner, lease.queue, lease.attempts, lease.claims) == ("worker", "lane", 0, 1)
         assert lease.answer is None
         assert lease.received_at == pytest.approx(lease.received_at)
 
     async def test_a_seen_key_is_refused(self, world: World) -> None:
         """A key that was put before is not put again, in whatever lane, waiting, claimed or acked."""
         assert await put(world.store)
-        assert not await put(world.store, lane="other")
+        assert not await put(world.store, queue="other")
         lease = await claim(world.store)
         assert not await put(world.store)
         await world.store.ack(lease)
@@ -127,7 +128,7 @@ class StoreContract:
 
     async def test_one_of_many_puts_at_once_wins(self, world: World) -> None:
         """Of puts of one key at the same time exactly one is told that it is new."""
-        results = await asyncio.gather(*(put(world.store, lane=f"lane{n}") for n in range(20)))
+        results = await asyncio.gather(*(put(world.store, queue=f"lane{n}") for n in range(20)))
         assert sorted(results) == [False] * 19 + [True]
         assert (await world.store.depth()).pending == 1
 
@@ -167,7 +168,7 @@ class StoreContract:
     @pytest.mark.parametrize("text", ["half \ud83d pair", "nul \x00 within", "话" * 20_000, ""])
     async def test_any_text_is_kept(self, world: World, text: str) -> None:
         """No text of a person or a model is too strange to be stored and read again."""
-        await world.store.put(inbound(text=text), lane="lane", trace={})
+        await world.store.put(inbound(text=text), queue="lane", trace={})
         lease = await claim(world.store)
         await world.store.save_answer(lease, Answer(text, Outcome.ANSWERED))
         await world.die()
@@ -175,15 +176,15 @@ class StoreContract:
         lease = await claim(world.store)
         assert lease.inbound.text == text
         assert lease.answer == Answer(text, Outcome.ANSWERED)
-        await world.store.ack(lease, Turn("memory", text, text))
-        assert await world.store.turns("memory", 1) == [Turn("memory", text, text)]
+        await world.store.ack(lease, Exchange("memory", text, text))
+        assert await world.store.exchanges("memory", 1) == [Exchange("memory", text, text)]
 
     # --- lanes -----------------------------------------------------------------------------------------------------
 
     async def test_one_lease_for_each_lane_in_order_of_arrival(self, world: World) -> None:
         """Lanes go side by side, oldest head first; within a lane the next comes after the ack of the one before."""
-        for number, lane in enumerate("aabba", start=1):
-            await put(world.store, number, lane)
+        for number, queue in enumerate("aabba", start=1):
+            await put(world.store, number, queue)
         first, second = await claim(world.store), await claim(world.store)
         assert [first.inbound.msg_id, second.inbound.msg_id] == ["msg1", "msg3"]
         assert await world.store.claim("other", TTL) is None
@@ -229,7 +230,7 @@ class StoreContract:
         for late in (
             world.store.renew(old, TTL),
             world.store.save_answer(old, ANSWER),
-            world.store.ack(old, Turn("m", "u", "a")),
+            world.store.ack(old, Exchange("m", "u", "a")),
             world.store.release(old, failed=True),
             world.store.bury(old, "late"),
         ):
@@ -238,7 +239,7 @@ class StoreContract:
         await world.store.release(new)
         again = await claim(world.store)
         assert (again.answer, again.attempts) == (None, 0)
-        assert await world.store.turns("m", 10) == []
+        assert await world.store.exchanges("m", 10) == []
         assert await world.store.dead() == []
 
     async def test_a_lease_that_ran_out_may_be_renewed_while_nobody_took_it(self, world: World) -> None:
@@ -266,7 +267,7 @@ class StoreContract:
         await world.store.save_answer(lease, ANSWER)
         await world.store.ack(lease, ANSWER.turn)
         assert await claimed_ids(world.store) == ["msg2"]
-        assert await world.store.turns("m", 9) == [ANSWER.turn]
+        assert await world.store.exchanges("m", 9) == [ANSWER.turn]
 
     async def test_a_late_write_does_not_renew(self, world: World) -> None:
         """After a write that came late the message is free for the next, who finds what was written."""
@@ -352,9 +353,9 @@ class StoreContract:
 
     async def test_nobody_is_stopped_where_nobody_works(self, world: World) -> None:
         """Asking to stop a lane that nobody works on is told so, and changes nothing."""
-        await put(world.store, lane="lane")
-        for lane in ("lane", "other", "half \ud83d pair"):
-            assert not await world.store.interrupt(lane)
+        await put(world.store, queue="lane")
+        for queue in ("lane", "other", "half \ud83d pair"):
+            assert not await world.store.interrupt(queue)
         lease = await claim(world.store)
         assert not lease.stopped
         await world.store.ack(lease)
@@ -600,26 +601,26 @@ class StoreContract:
 
     # --- history ----------------------------------------------------------------------------------------------------
 
-    async def say(self, world: World, number: int, memory: str = "m") -> None:
-        await put(world.store, f"{memory}{number}", lane=memory)
-        await world.store.ack(await claim(world.store), Turn(memory, f"u{number}", f"a{number}"))
+    async def say(self, world: World, number: int, history_key: str = "m") -> None:
+        await put(world.store, f"{history_key}{number}", queue=history_key)
+        await world.store.ack(await claim(world.store), Exchange(history_key, f"u{number}", f"a{number}"))
 
     async def test_history_is_a_window_on_the_newest_turns(self, world: World) -> None:
         """`turns` gives the newest `limit` of one memory, oldest first, in this process and in the next."""
         for number in range(5):
             await self.say(world, number)
         await self.say(world, 9, "other")
-        assert [turn.user for turn in await world.store.turns("m", 3)] == ["u2", "u3", "u4"]
-        assert await world.store.turns("m", 0) == []
-        assert await world.store.turns("nobody", 5) == []
+        assert [turn.user for turn in await world.store.exchanges("m", 3)] == ["u2", "u3", "u4"]
+        assert await world.store.exchanges("m", 0) == []
+        assert await world.store.exchanges("nobody", 5) == []
         await world.die()
-        assert await world.store.turns("m", 100) == [Turn("m", f"u{n}", f"a{n}") for n in range(5)]
+        assert await world.store.exchanges("m", 100) == [Exchange("m", f"u{n}", f"a{n}") for n in range(5)]
 
     async def test_history_is_trimmed_when_it_grows(self, world: World) -> None:
         """No more than HISTORY_KEPT_TURNS of a conversation are kept."""
         for number in range(HISTORY_KEPT_TURNS + 5):
             await self.say(world, number)
-        kept = await world.store.turns("m", 10 * HISTORY_KEPT_TURNS)
+        kept = await world.store.exchanges("m", 10 * HISTORY_KEPT_TURNS)
         assert len(kept) == HISTORY_KEPT_TURNS
         assert kept[0].user == "u5"
 
@@ -629,10 +630,10 @@ class StoreContract:
         await world.later(HISTORY_KEPT_S - 1000)
         await self.say(world, 2)
         await world.store.clean()
-        assert len(await world.store.turns("m", 9)) == 2
+        assert len(await world.store.exchanges("m", 9)) == 2
         await world.later(2000)
         await world.store.clean()
-        assert [turn.user for turn in await world.store.turns("m", 9)] == ["u2"]
+        assert [turn.user for turn in await world.store.exchanges("m", 9)] == ["u2"]
 
     async def test_forgetting_raises_the_epoch_and_drops_the_turns(self, world: World) -> None:
         """After `forget` a memory is empty and its epoch one higher; others are as they were; both last."""
@@ -640,20 +641,20 @@ class StoreContract:
         await self.say(world, 1, "other")
         assert await world.store.epoch("m") == 0
         assert await world.store.forget("m") == 1
-        assert await world.store.turns("m", 9) == []
+        assert await world.store.exchanges("m", 9) == []
         await self.say(world, 2)
         assert await world.store.forget("m") == 2
         await self.say(world, 3)
         await world.die()
         assert await world.store.epoch("m") == 2
-        assert [turn.user for turn in await world.store.turns("m", 9)] == ["u3"]
-        assert (await world.store.epoch("other"), len(await world.store.turns("other", 9))) == (0, 1)
+        assert [turn.user for turn in await world.store.exchanges("m", 9)] == ["u3"]
+        assert (await world.store.epoch("other"), len(await world.store.exchanges("other", 9))) == (0, 1)
 
     async def test_an_ack_without_a_turn_leaves_the_history(self, world: World) -> None:
         """A command or a refusal is acked without leaving a trace in the memory."""
         await put(world.store)
         await world.store.ack(await claim(world.store))
-        assert await world.store.turns("m", 9) == []
+        assert await world.store.exchanges("m", 9) == []
 
     # --- ledger -----------------------------------------------------------------------------------------------------
 
@@ -672,78 +673,78 @@ class StoreContract:
 
     async def test_entries_are_what_was_entered_last(self, world: World) -> None:
         """An entry is seen as soon as `enter` returned, is replaced by the next, and lasts."""
-        assert await world.store.entries() == {}
-        await world.store.enter("owner", "ann")
-        assert await world.store.entries() == {"owner": "ann"}
-        await world.store.enter("owner", "bob")
-        await world.store.enter("policy", "")
+        assert await world.store.items() == {}
+        await world.store.set("owner", "ann")
+        assert await world.store.items() == {"owner": "ann"}
+        await world.store.set("owner", "bob")
+        await world.store.set("policy", "")
         for _ in range(2):
-            assert await world.store.entries() == {"owner": "bob", "policy": ""}
+            assert await world.store.items() == {"owner": "bob", "policy": ""}
             await world.die()
 
     async def test_entries_are_asked_for_by_prefix(self, world: World) -> None:
         """A prefix is taken by the letter, whatever signs it holds."""
         names = ["allow.a", "allow.b", "allow", "Allow.c", "all%w.d", "a_low.e", "a*.f", "a[lm]low.g"]
         for name in names:
-            await world.store.enter(name, name)
-        assert set(await world.store.entries("allow.")) == {"allow.a", "allow.b"}
+            await world.store.set(name, name)
+        assert set(await world.store.items("allow.")) == {"allow.a", "allow.b"}
         for prefix in ("", "allow", "all%", "a_", "a*", "a[", "A", "nobody"):
-            found = await world.store.entries(prefix)
+            found = await world.store.items(prefix)
             assert found == {name: name for name in names if name.startswith(prefix)}
 
     async def test_what_entries_gives_is_the_askers_own(self, world: World) -> None:
         """Who changes the answer changes nothing in the store."""
-        await world.store.enter("owner", "ann")
-        (await world.store.entries()).clear()
-        assert await world.store.entries() == {"owner": "ann"}
+        await world.store.set("owner", "ann")
+        (await world.store.items()).clear()
+        assert await world.store.items() == {"owner": "ann"}
 
     async def test_struck_entries_are_gone(self, world: World) -> None:
         """`strike` removes all that it names, tolerates what is not there, and lasts."""
         for name in ("a", "b", "c"):
-            await world.store.enter(name, "x")
-        await world.store.strike("a", "c", "nobody")
-        await world.store.strike()
+            await world.store.set(name, "x")
+        await world.store.delete("a", "c", "nobody")
+        await world.store.delete()
         for _ in range(2):
-            assert await world.store.entries() == {"b": "x"}
+            assert await world.store.items() == {"b": "x"}
             await world.die()
 
     async def test_the_first_entry_stands(self, world: World) -> None:
         """`enter_first` sets what is not there, and else tells what is; after a `strike` it sets again."""
-        assert await world.store.enter_first("owner", "ann") == "ann"
-        assert await world.store.enter_first("owner", "bob") == "ann"
+        assert await world.store.set_if_absent("owner", "ann") == "ann"
+        assert await world.store.set_if_absent("owner", "bob") == "ann"
         await world.die()
-        assert await world.store.enter_first("owner", "bob") == "ann"
-        assert await world.store.entries() == {"owner": "ann"}
-        await world.store.strike("owner")
-        assert await world.store.enter_first("owner", "bob") == "bob"
-        assert await world.store.entries() == {"owner": "bob"}
+        assert await world.store.set_if_absent("owner", "bob") == "ann"
+        assert await world.store.items() == {"owner": "ann"}
+        await world.store.delete("owner")
+        assert await world.store.set_if_absent("owner", "bob") == "bob"
+        assert await world.store.items() == {"owner": "bob"}
 
     async def test_of_many_first_entries_one_wins(self, world: World) -> None:
         """Of 50 who would be the owner at the same moment one is, and all are told the same."""
-        told = await asyncio.gather(*(world.store.enter_first("owner", f"person{n}") for n in range(50)))
+        told = await asyncio.gather(*(world.store.set_if_absent("owner", f"person{n}") for n in range(50)))
         assert len(set(told)) == 1
-        assert await world.store.entries() == {"owner": told[0]}
+        assert await world.store.items() == {"owner": told[0]}
         await world.die()
-        assert await world.store.entries() == {"owner": told[0]}
+        assert await world.store.items() == {"owner": told[0]}
 
     @pytest.mark.parametrize("text", ["half \ud83d pair", "nul \x00 within", "群主 👑", "\\ud83d", ""])
     async def test_any_text_may_be_entered(self, world: World, text: str) -> None:
         """Names and values are found as they were entered, in this process and in the next, and are struck by name."""
-        await world.store.enter(text, text)
+        await world.store.set(text, text)
         for _ in range(2):
-            assert await world.store.entries(text) == {text: text}
-            assert await world.store.enter_first(text, "other") == text
+            assert await world.store.items(text) == {text: text}
+            assert await world.store.set_if_absent(text, "other") == text
             await world.die()
-        await world.store.strike(text)
-        assert await world.store.entries() == {}
+        await world.store.delete(text)
+        assert await world.store.items() == {}
 
     async def test_names_that_look_alike_are_not_one(self, world: World) -> None:
         """Half of a surrogate pair and its spelling, upper and lower case, with and without a nul: all differ."""
         names = ["\ud83d", "\\ud83d", "name", "NAME", "name\x00", "name "]
         for name in names:
-            assert await world.store.enter_first(name, name) == name
+            assert await world.store.set_if_absent(name, name) == name
         await world.die()
-        assert await world.store.entries() == {name: name for name in names}
+        assert await world.store.items() == {name: name for name in names}
 
     # --- registry: chats ----------------------------------------------------------------------------------------
 
@@ -840,20 +841,20 @@ class StoreContract:
     async def test_spending_ends_at_the_limit(self, world: World) -> None:
         """Up to `limit` messages of a person are counted on a day; what was refused is not counted, also later on."""
         day = await today(world)
-        assert [await world.store.spend("ann", day, f"k{n}", 2) for n in range(4)] == [True, True, False, False]
+        assert [await world.store.consume_quota("ann", day, f"k{n}", 2) for n in range(4)] == [True, True, False, False]
         await world.die()
-        assert not await world.store.spend("ann", day, "k9", 2)
-        assert await world.store.spend("ann", day, "k2", 3), "a raised limit counts on"
-        assert not await world.store.spend("ann", day, "k3", 3)
-        assert not await world.store.spend("nobody", day, "k0", 0)
+        assert not await world.store.consume_quota("ann", day, "k9", 2)
+        assert await world.store.consume_quota("ann", day, "k2", 3), "a raised limit counts on"
+        assert not await world.store.consume_quota("ann", day, "k3", 3)
+        assert not await world.store.consume_quota("nobody", day, "k0", 0)
 
     async def test_another_try_costs_nothing(self, world: World) -> None:
         """A key that is counted stays so, at the limit and in the next process too."""
         day = await today(world)
         for _ in range(2):
-            assert [await world.store.spend("ann", day, key, 2) for key in ("a", "a", "b", "a")] == [True] * 4
+            assert [await world.store.consume_quota("ann", day, key, 2) for key in ("a", "a", "b", "a")] == [True] * 4
             await world.die()
-        assert not await world.store.spend("ann", day, "c", 2)
+        assert not await world.store.consume_quota("ann", day, "c", 2)
 
     async def test_each_person_and_day_is_counted_apart(self, world: World) -> None:
         """A new day begins at nothing, and nobody pays for another."""
@@ -866,45 +867,47 @@ class StoreContract:
             ("bob", day),
             ("half \ud83d pair", day),
         ):
-            assert await world.store.spend(person, when, "k1", 1)
-            assert not await world.store.spend(person, when, "k2", 1)
+            assert await world.store.consume_quota(person, when, "k1", 1)
+            assert not await world.store.consume_quota(person, when, "k2", 1)
 
     async def test_of_many_at_once_no_more_than_the_limit_are_counted(self, world: World) -> None:
         """Of 50 messages at the same moment with a limit of 10 exactly 10 are counted; a second try tells the same."""
         day = await today(world)
-        spends = [await asyncio.gather(*(world.store.spend("ann", day, f"k{n}", 10) for n in range(50))) for _ in "ab"]
+        spends = [
+            await asyncio.gather(*(world.store.consume_quota("ann", day, f"k{n}", 10) for n in range(50))) for _ in "ab"
+        ]
         assert [sum(counted) for counted in spends] == [10, 10]
         assert spends[0] == spends[1]
 
     async def test_what_was_spent_is_forgotten_after_its_time(self, world: World) -> None:
         """Within a day what was spent is kept; some time after SPENT_KEPT_S it is gone."""
         day = await today(world)
-        assert await world.store.spend("ann", day, "k1", 1)
+        assert await world.store.consume_quota("ann", day, "k1", 1)
         await world.later(86400)
         await world.store.clean()
-        assert not await world.store.spend("ann", day, "k2", 1)
+        assert not await world.store.consume_quota("ann", day, "k2", 1)
         await world.later(SPENT_KEPT_S + 86400)
         await world.store.clean()
-        assert await world.store.spend("ann", day, "k2", 1)
+        assert await world.store.consume_quota("ann", day, "k2", 1)
 
     async def test_a_notice_is_said_once_in_its_time(self, world: World) -> None:
         """`first_in` is true once in `seconds`, counted from when it was; names are apart; it lasts and is cleaned."""
-        assert await world.store.first_in("busy.ann", 60)
-        assert not await world.store.first_in("busy.ann", 60)
-        assert await world.store.first_in("busy.bob", 60)
+        assert await world.store.once_per("busy.ann", 60)
+        assert not await world.store.once_per("busy.ann", 60)
+        assert await world.store.once_per("busy.bob", 60)
         await world.later(40)
         await world.die()
-        assert not await world.store.first_in("busy.ann", 60)
+        assert not await world.store.once_per("busy.ann", 60)
         await world.store.clean()
         await world.later(15)
-        assert not await world.store.first_in("busy.ann", 60), "a refusal does not count as said"
+        assert not await world.store.once_per("busy.ann", 60), "a refusal does not count as said"
         await world.later(10)
-        assert await world.store.first_in("busy.ann", 60)
-        assert not await world.store.first_in("busy.ann", 60)
+        assert await world.store.once_per("busy.ann", 60)
+        assert not await world.store.once_per("busy.ann", 60)
 
     async def test_of_many_notices_at_once_one_is_said(self, world: World) -> None:
         """Of 50 who would say the same at the same moment one does."""
-        said = await asyncio.gather(*(world.store.first_in("half \ud83d pair", 60) for _ in range(50)))
+        said = await asyncio.gather(*(world.store.once_per("half \ud83d pair", 60) for _ in range(50)))
         assert sum(said) == 1
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -932,18 +935,18 @@ class StoreContract:
             store.interrupt("lane"),
             store.depth(),
             store.dead(),
-            store.turns("m", 1),
+            store.exchanges("m", 1),
             store.epoch("m"),
             store.forget("m"),
             store.add_calls("2026-11", {"webhook": 1}),
             store.calls("2026-11"),
-            store.entries(),
-            store.enter("name", "value"),
-            store.enter_first("name", "value"),
-            store.strike("name"),
+            store.items(),
+            store.set("name", "value"),
+            store.set_if_absent("name", "value"),
+            store.delete("name"),
             store.chats(),
-            store.spend("person", "2026-11-21", "key", 1),
-            store.first_in("name", 1),
+            store.consume_quota("person", "2026-11-21", "key", 1),
+            store.once_per("name", 1),
             store.check(),
             store.clean(),
             store.open(),

@@ -22,12 +22,14 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from redis.exceptions import ConnectionError  # noqa: A004
 
 from claw.errors import LeaseLostError
-from claw.messages import Answer, Outcome, Secret, Turn
-from claw.store import redis_link, redis_scripts
+from claw.messages import Answer, Exchange, Outcome
+from claw.secret import Secret
 from claw.store.ports import Lease, Store
-from claw.store.redis import RedisStore
-from claw.store.sqlite import SqliteStore
-from claw.store.writer import Kind
+from claw.store.redis import client as redis_link
+from claw.store.redis import scripts as redis_scripts
+from claw.store.redis.store import RedisStore
+from claw.store.sqlite.store import SqliteStore
+from claw.store.sqlite.writer import Kind
 from tests.clock import FakeClock
 from tests.redis_server import RedisServer
 from tests.store.contract import TTL, inbound
@@ -38,7 +40,7 @@ class Message:
     """What the model knows of a message that was put and is not yet acked."""
 
     number: int
-    lane: str
+    queue: str
     held_until: float = 0.0
     rests_until: float = 0.0
     fence: int | None = None
@@ -102,20 +104,20 @@ class InboxMachine(StoreMachine):
             (m for m in self.messages if (f"msg{m.number}", m.fence) == (lease.inbound.msg_id, lease.fence)), None
         )
 
-    @rule(number=st.integers(0, 15), lane=st.sampled_from("abc"))
-    def put(self, number: int, lane: str) -> None:
-        fresh = self.runner.run(self.store.put(inbound(number), lane=lane, trace={}))
+    @rule(number=st.integers(0, 15), queue=st.sampled_from("abc"))
+    def put(self, number: int, queue: str) -> None:
+        fresh = self.runner.run(self.store.put(inbound(number), queue=queue, trace={}))
         assert fresh == (number not in self.seen)
         if fresh:
             self.seen.add(number)
-            self.messages.append(Message(number, lane))
+            self.messages.append(Message(number, queue))
 
     @rule(numbers=st.lists(st.integers(0, 15), min_size=2, max_size=5))
     def put_together(self, numbers: list[int]) -> None:
         """Puts of one batch, with repeats within it."""
 
         async def together() -> list[bool]:
-            return await asyncio.gather(*(self.store.put(inbound(n), lane="a", trace={}) for n in numbers))
+            return await asyncio.gather(*(self.store.put(inbound(n), queue="a", trace={}) for n in numbers))
 
         for number, fresh in zip(numbers, self.runner.run(together()), strict=True):
             assert fresh == (number not in self.seen)
@@ -128,10 +130,10 @@ class InboxMachine(StoreMachine):
         free = None
         lanes: set[str] = set()
         for message in self.messages:
-            if message.lane not in lanes and max(message.held_until, message.rests_until) <= self.now:
+            if message.queue not in lanes and max(message.held_until, message.rests_until) <= self.now:
                 free = message
                 break
-            lanes.add(message.lane)
+            lanes.add(message.queue)
         lease = self.runner.run(self.store.claim("model", TTL))
         if free is None:
             assert lease is None
@@ -139,7 +141,7 @@ class InboxMachine(StoreMachine):
         assert lease is not None
         free.claims += 1
         assert lease.inbound == inbound(free.number)
-        assert (lease.lane, lease.attempts, lease.claims) == (free.lane, free.attempts, free.claims)
+        assert (lease.queue, lease.attempts, lease.claims) == (free.queue, free.attempts, free.claims)
         assert lease.answer == free.answer
         assert free.fence is None or lease.fence > free.fence
         free.fence = lease.fence
@@ -164,14 +166,14 @@ class InboxMachine(StoreMachine):
         if lease is None:
             return
         message = self.owned(lease)
-        turn = Turn(lease.lane, lease.inbound.msg_id, "answer")
+        turn = Exchange(lease.queue, lease.inbound.msg_id, "answer")
         if message is None:
             with pytest.raises(LeaseLostError):
                 self.runner.run(self.store.ack(lease, turn))
         else:
             self.runner.run(self.store.ack(lease, turn))
             self.messages.remove(message)
-            self.said.setdefault(lease.lane, []).append(lease.inbound.msg_id)
+            self.said.setdefault(lease.queue, []).append(lease.inbound.msg_id)
 
     @rule(lease=leases, delay=st.sampled_from([0.0, 5.0]), failed=st.booleans())
     def release(self, lease: Lease | None, delay: float, failed: bool) -> None:
@@ -201,11 +203,11 @@ class InboxMachine(StoreMachine):
             self.messages.remove(message)
             self.dead.insert(0, lease.inbound.key)
 
-    @rule(lane=st.sampled_from("abc"))
-    def forget(self, lane: str) -> None:
-        epoch = self.runner.run(self.store.epoch(lane))
-        assert self.runner.run(self.store.forget(lane)) == epoch + 1
-        self.said.pop(lane, None)
+    @rule(queue=st.sampled_from("abc"))
+    def forget(self, queue: str) -> None:
+        epoch = self.runner.run(self.store.epoch(queue))
+        assert self.runner.run(self.store.forget(queue)) == epoch + 1
+        self.said.pop(queue, None)
 
     @rule(seconds=st.sampled_from([1.0, 6.0, TTL + 1]))
     def time_goes_on(self, seconds: float) -> None:
@@ -234,9 +236,9 @@ class InboxMachine(StoreMachine):
 
     @invariant()
     def memory_agrees(self) -> None:
-        for lane in "abc":
-            turns = self.runner.run(self.store.turns(lane, 100))
-            assert [turn.user for turn in turns] == self.said.get(lane, [])
+        for queue in "abc":
+            turns = self.runner.run(self.store.exchanges(queue, 100))
+            assert [turn.user for turn in turns] == self.said.get(queue, [])
 
 
 NAMES = st.sampled_from(["a", "ab", "half \ud83d", ""])
@@ -244,9 +246,9 @@ VALUES = st.sampled_from(["1", "2", "half \ud83d"])
 LIMIT = 3
 """Messages of a person on a day, in this model."""
 ENTRIES = st.one_of(
-    st.tuples(st.just("enter"), NAMES, VALUES),
-    st.tuples(st.just("enter_first"), NAMES, VALUES),
-    st.tuples(st.just("strike"), NAMES, NAMES),
+    st.tuples(st.just("set"), NAMES, VALUES),
+    st.tuples(st.just("set_if_absent"), NAMES, VALUES),
+    st.tuples(st.just("delete"), NAMES, NAMES),
 )
 
 
@@ -266,9 +268,9 @@ class RegistryMachine(StoreMachine):
             return list(await asyncio.gather(*made))
 
         for (method, name, value), told in zip(calls, self.runner.run(together()), strict=True):
-            if method == "enter":
+            if method == "set":
                 self.entered[name] = value
-            elif method == "enter_first":
+            elif method == "set_if_absent":
                 assert told == self.entered.setdefault(name, value)
             else:
                 self.entered.pop(name, None)
@@ -283,7 +285,7 @@ class RegistryMachine(StoreMachine):
     )
     def spend_together(self, calls: list[tuple[str, str, str]]) -> None:
         async def together() -> list[bool]:
-            return await asyncio.gather(*(self.store.spend(*call, LIMIT) for call in calls))
+            return await asyncio.gather(*(self.store.consume_quota(*call, LIMIT) for call in calls))
 
         for (person, day, key), counted in zip(calls, self.runner.run(together()), strict=True):
             keys = self.spent.setdefault((person, day), set())
@@ -294,7 +296,7 @@ class RegistryMachine(StoreMachine):
     @rule(name=NAMES, seconds=st.sampled_from([1.0, 10.0]))
     def notice(self, name: str, seconds: float) -> None:
         fresh = self.now - self.noticed.get(name, 0.0) >= seconds
-        assert self.runner.run(self.store.first_in(name, seconds)) == fresh
+        assert self.runner.run(self.store.once_per(name, seconds)) == fresh
         if fresh:
             self.noticed[name] = self.now
 
@@ -314,8 +316,8 @@ class RegistryMachine(StoreMachine):
 
     @invariant()
     def entries_agree(self) -> None:
-        assert self.runner.run(self.store.entries()) == self.entered
-        assert self.runner.run(self.store.entries("a")) == {
+        assert self.runner.run(self.store.items()) == self.entered
+        assert self.runner.run(self.store.items("a")) == {
             name: value for name, value in self.entered.items() if name.startswith("a")
         }
 
@@ -348,7 +350,7 @@ class InboxInFile(InFile, InboxMachine):
                 raise __import__("sqlite3").OperationalError("disk I/O error")
 
             assert isinstance(self.store, SqliteStore)
-            hurt = asyncio.create_task(self.store.put(inbound(number), lane="a", trace={}))
+            hurt = asyncio.create_task(self.store.put(inbound(number), queue="a", trace={}))
             await asyncio.sleep(0)
             return await asyncio.gather(
                 self.store._writer.submit(spoil, kind=Kind.PROMPT), hurt, return_exceptions=True

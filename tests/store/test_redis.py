@@ -17,13 +17,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from claw.config.settings import InboxSettings
 from claw.errors import LeaseLostError, StoreError, StoreRefusedError
 from claw.inbox.worker import Worker
-from claw.messages import Answer, Inbound, Secret, Turn
-from claw.settings import Work
-from claw.store import redis_link, redis_scripts
+from claw.messages import Answer, Exchange, Inbound
+from claw.secret import Secret
 from claw.store.ports import REST_KEPT_MAX_S, SEEN_KEPT_S
-from claw.store.redis import RedisStore, Risk, prefix_of
+from claw.store.redis import client as redis_link
+from claw.store.redis import scripts as redis_scripts
+from claw.store.redis.store import RedisStore, Risk, prefix_of
 from tests.certificates import certificate
 from tests.clock import FakeClock
 from tests.redis_server import RedisServer, free_port, running
@@ -142,9 +144,9 @@ async def test_a_lane_is_one_queue_for_all(world: RedisWorld, other: RedisStore)
     lease = await claim(other)
     assert lease.inbound.msg_id == "msg1"
     assert await world.store.claim("worker", TTL) is None
-    await other.ack(lease, Turn("m", "u", "a"))
+    await other.ack(lease, Exchange("m", "u", "a"))
     assert (await claim(world.store)).inbound.msg_id == "msg2"
-    assert await world.store.turns("m", 9) == [Turn("m", "u", "a")]
+    assert await world.store.exchanges("m", 9) == [Exchange("m", "u", "a")]
 
 
 async def test_the_messages_of_a_dead_process_go_to_another(world: RedisWorld, other: RedisStore) -> None:
@@ -162,23 +164,23 @@ async def test_the_messages_of_a_dead_process_go_to_another(world: RedisWorld, o
 
 async def test_entries_of_one_are_seen_by_all(world: RedisWorld, other: RedisStore) -> None:
     """The next look of any process sees what another one entered or struck."""
-    assert await other.entries() == {}
-    await world.store.enter("policy", "open")
-    assert await other.entries() == {"policy": "open"}
-    await other.strike("policy")
-    assert await world.store.entries() == {}
-    told = await asyncio.gather(*(each.enter_first("owner", str(id(each))) for each in (world.store, other) * 5))
+    assert await other.items() == {}
+    await world.store.set("policy", "open")
+    assert await other.items() == {"policy": "open"}
+    await other.delete("policy")
+    assert await world.store.items() == {}
+    told = await asyncio.gather(*(each.set_if_absent("owner", str(id(each))) for each in (world.store, other) * 5))
     assert len(set(told)) == 1
-    assert await world.store.entries() == await other.entries() == {"owner": told[0]}
+    assert await world.store.items() == await other.items() == {"owner": told[0]}
 
 
 async def test_entries_travel_only_when_they_changed(world: RedisWorld) -> None:
     """A look at entries that nobody changed reads one key."""
-    await world.store.enter("policy", "open")
-    await world.store.entries()
+    await world.store.set("policy", "open")
+    await world.store.items()
     world.server.command("CONFIG", "RESETSTAT")
     for _ in range(5):
-        assert await world.store.entries() == {"policy": "open"}
+        assert await world.store.items() == {"policy": "open"}
     assert b"cmdstat_hgetall" not in world.server.command("INFO", "commandstats")
 
 
@@ -210,10 +212,10 @@ async def test_hints_come_back(world: RedisWorld, other: RedisStore) -> None:
 async def test_robots_share_nothing(world: RedisWorld) -> None:
     """Two robots on one database know nothing of each other, whatever their ids look like."""
     await put(world.store)
-    await world.store.enter("owner", "ann")
+    await world.store.set("owner", "ann")
     async with opened(world.server.url(), "another") as store:
         assert await store.claim("worker", TTL) is None
-        assert await store.entries() == {}
+        assert await store.items() == {}
         assert await put(store)
         assert (await store.depth()).pending == 1
     assert len({prefix_of(robot) for robot in ("", "a", "A", "a:b", "{a}", "机器人")}) == 6
@@ -294,14 +296,14 @@ async def test_a_restart_of_redis_is_survived(own: RedisServer) -> None:
         assert await put(store, 1)
         lease = await claim(store)
         own.kill()
-        for late in (put(store, 2), store.claim("worker", TTL), store.check(), store.wait(), store.entries()):
+        for late in (put(store, 2), store.claim("worker", TTL), store.check(), store.wait(), store.items()):
             with pytest.raises(StoreError, match="Redis cannot be reached"):
                 await late
         own.start()
         await eventually(lambda: works(store))
         await store.check()
         await store.ack(lease, ANSWER.turn)
-        assert await store.turns("m", 1) == [ANSWER.turn]
+        assert await store.exchanges("m", 1) == [ANSWER.turn]
         assert not await put(store, 1)
         assert await put(store, 2)
 
@@ -446,12 +448,12 @@ async def test_a_flushed_redis_is_gone_on_with(own: RedisServer) -> None:
     async with opened(own.url()) as store:
         await put(store, 1)
         lease = await claim(store)
-        await store.enter("owner", "ann")
-        assert await store.entries() == {"owner": "ann"}
+        await store.set("owner", "ann")
+        assert await store.items() == {"owner": "ann"}
         own.command("FLUSHALL")
         with pytest.raises(LeaseLostError):
             await store.renew(lease, TTL)
-        assert await store.entries() == {}
+        assert await store.items() == {}
         assert await put(store, 1)
         assert await store.claim("worker", TTL) is not None
 
@@ -502,8 +504,8 @@ async def test_who_waits_hears_of_a_message_after_a_loss(world: RedisWorld) -> N
 
 async def test_an_evicted_message_hides_no_news(world: RedisWorld, other: RedisStore) -> None:
     """A claim that finds its message gone tells of what else has become free in the same moment."""
-    for number, lane in ((1, "a"), (2, "b")):
-        await put(world.store, number, lane)
+    for number, queue in ((1, "a"), (2, "b")):
+        await put(world.store, number, queue)
         await claim(world.store)
     await asyncio.wait_for(other.wait(), 20)
     await world.clock.advance(TTL + 1)
@@ -548,7 +550,7 @@ async def test_a_worker_renews_before_it_claims_after_an_outage(
 
     worker = Worker(
         world.store,
-        Work(),
+        InboxSettings(),
         owner="claw",
         think=think,
         apologise=lambda inbound, error: ANSWER,
@@ -729,9 +731,9 @@ async def relay(server: RedisServer) -> AsyncIterator[tuple[Relay, RedisStore]]:
         (redis_scripts.PUT, lambda store: put(store, 9), True),
         (redis_scripts.CLAIM, claimed_ids, ["msg1"]),
         (redis_scripts.FORGET, lambda store: store.forget("m"), 1),
-        (redis_scripts.FIRST_IN, lambda store: store.first_in("notice", 60), True),
-        (redis_scripts.SPEND, lambda store: store.spend("ann", "2026-11-21", "k", 1), True),
-        (redis_scripts.ENTER_FIRST, lambda store: store.enter_first("owner", "ann"), "ann"),
+        (redis_scripts.FIRST_IN, lambda store: store.once_per("notice", 60), True),
+        (redis_scripts.SPEND, lambda store: store.consume_quota("ann", "2026-11-21", "k", 1), True),
+        (redis_scripts.ENTER_FIRST, lambda store: store.set_if_absent("owner", "ann"), "ann"),
     ],
     ids=["put", "claim", "forget", "first_in", "spend", "enter_first"],
 )
@@ -761,8 +763,8 @@ async def test_a_write_whose_reply_is_lost_is_not_done_twice(relay: tuple[Relay,
     between.cut = script.sha
     match how:
         case "ack":
-            await store.ack(lease, Turn("m", "u", "a"))
-            assert len(await store.turns("m", 9)) == 1
+            await store.ack(lease, Exchange("m", "u", "a"))
+            assert len(await store.exchanges("m", 9)) == 1
         case "release":
             await store.release(lease, failed=True)
             assert (await claim(store)).attempts == 1
@@ -963,14 +965,14 @@ async def live(world: RedisWorld, messages: int) -> None:
         if number % 11 == 0:
             await store.bury(lease, "cause")
         else:
-            await store.interrupt(lease.lane)
+            await store.interrupt(lease.queue)
             await store.save_answer(lease, ANSWER)
-            await store.ack(lease, Turn(f"m{number % 5}", "u" * 100, "a" * 100))
+            await store.ack(lease, Exchange(f"m{number % 5}", "u" * 100, "a" * 100))
         day = datetime.fromtimestamp(world.clock.wall(), UTC).date().isoformat()
-        await store.spend(f"person{number % 5}", day, f"k{number}", 100)
-        await store.first_in(f"notice{number}", 60)
+        await store.consume_quota(f"person{number % 5}", day, f"k{number}", 100)
+        await store.once_per(f"notice{number}", 60)
         await store.add_calls(day[:7], {"webhook": 1})
-        await store.enter("policy", str(number))
+        await store.set("policy", str(number))
 
 
 async def test_what_is_over_leaves_nothing(world: RedisWorld) -> None:
@@ -1015,6 +1017,6 @@ async def test_dead_letters_are_bounded(world: RedisWorld, monkeypatch: pytest.M
 
 def test_a_claw_with_sqlite_does_without() -> None:
     """Redis' library, 10 MB and 0.2 s, is loaded only where Redis is the store."""
-    code = "import sys, claw.app, claw.ops.doctor; print('redis' in sys.modules)"
+    code = "import sys, claw.app, claw.cli.doctor.command; print('redis' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"

@@ -20,13 +20,14 @@ import pytest
 import pytest_asyncio
 
 from claw.errors import StoreBusyError, StoreError, StoreSchemaError
-from claw.messages import Inbound, Turn
-from claw.store import sqlite, tables
-from claw.store.database import MIGRATIONS, Database, migrate
+from claw.messages import Exchange, Inbound
+from claw.store.codec import first_month
 from claw.store.ports import CHATS_KEPT_S, DEAD_KEPT_MAX, NOTICES_KEPT_S, REST_KEPT_MAX_S, Store
-from claw.store.sqlite import BODIES_KEPT, SqliteStore
-from claw.store.values import first_month
-from claw.store.writer import Kind
+from claw.store.sqlite import queries as tables
+from claw.store.sqlite import store as sqlite
+from claw.store.sqlite.schema import MIGRATIONS, Database, migrate
+from claw.store.sqlite.store import BODIES_KEPT, SqliteStore
+from claw.store.sqlite.writer import Kind
 from tests.clock import FakeClock
 from tests.store.contract import (
     ALONE,
@@ -128,7 +129,7 @@ async def test_the_durable_settings_are_in_force(world: SqliteWorld) -> None:
 async def test_the_second_process_is_refused(world: SqliteWorld) -> None:
     """Two processes cannot share one file by mistake: the second is told which file, and leaves nothing behind."""
     code = (
-        "import asyncio, sys; from pathlib import Path; from claw.store.sqlite import SqliteStore\n"
+        "import asyncio, sys; from pathlib import Path; from claw.store.sqlite.store import SqliteStore\n"
         "asyncio.run(SqliteStore(Path(sys.argv[1])).open())"
     )
     child = await asyncio.create_subprocess_exec(
@@ -228,12 +229,12 @@ async def test_a_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
     assert (lease.seq, lease.inbound, lease.answer) == (7, inbound(1), ANSWER)
     assert (lease.attempts, lease.claims, lease.fence) == (2, 4, 9)
     assert [letter.key for letter in await store.dead()] == ["robot:msg0"]
-    assert (await store.epoch("m"), await store.turns("m", 9)) == (4, [Turn("m", "u", "a")])
+    assert (await store.epoch("m"), await store.exchanges("m", 9)) == (4, [Exchange("m", "u", "a")])
     assert await store.calls("2026-11") == {"webhook": 12}
     assert not await put(store, 1)
-    assert (await store.entries(), await store.chats()) == ({}, [])
+    assert (await store.items(), await store.chats()) == ({}, [])
     assert await put(store, 2)
-    assert await store.enter_first("owner", "ann") == "ann"
+    assert await store.set_if_absent("owner", "ann") == "ann"
     assert [chat.messages for chat in await store.chats()] == [1]
     await store.close()
     assert rows(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
@@ -343,7 +344,7 @@ async def test_kill_9_loses_nothing_that_was_told(tmp_path: Path) -> None:
     assert told["put"] - told["ack?"] <= waiting
     assert not told["ack"] & waiting
     for number in told["ack"]:
-        assert len(await store.turns("m" + number, 9)) == 1
+        assert len(await store.exchanges("m" + number, 9)) == 1
     for number in told["put"]:
         assert not await put(store, number)
     await store.close()
@@ -367,37 +368,37 @@ async def test_a_disk_that_fails_is_told_and_recovered_from(world: SqliteWorld) 
     """While nothing can be written each write raises StoreError and changes nothing; then all goes on."""
     await put(world.store, 1)
     await put(world.store, 2)
-    await world.store.enter("kept", "value")
+    await world.store.set("kept", "value")
     lease = await claim(world.store)
     await world.store.check()
     with no_file_grows(4096):
         for write in (
             put(world.store, 3),
             world.store.save_answer(lease, ANSWER),
-            world.store.ack(lease, Turn("m", "u", "a")),
+            world.store.ack(lease, Exchange("m", "u", "a")),
             world.store.release(lease, 5, failed=True),
             world.store.bury(lease, "cause"),
             world.store.forget("m"),
-            world.store.enter("owner", "bob"),
-            world.store.enter_first("owner", "bob"),
-            world.store.strike("kept"),
-            world.store.spend("ann", "2027-01-15", "k1", 1),
-            world.store.first_in("notice", 60),
+            world.store.set("owner", "bob"),
+            world.store.set_if_absent("owner", "bob"),
+            world.store.delete("kept"),
+            world.store.consume_quota("ann", "2027-01-15", "k1", 1),
+            world.store.once_per("notice", 60),
             world.store.check(),
         ):
             with pytest.raises(StoreError, match=r"disk|full|I/O|open"):
                 await write
-        assert await world.store.entries() == {"kept": "value"}
+        assert await world.store.items() == {"kept": "value"}
     await world.store.check()
     assert await put(world.store, 3)
     assert (await world.store.depth()).pending == 3
     assert [chat.messages for chat in await world.store.chats()] == [3]
-    assert await world.store.entries() == {"kept": "value"}
-    assert await world.store.spend("ann", "2027-01-15", "k2", 1)
-    assert await world.store.first_in("notice", 60)
+    assert await world.store.items() == {"kept": "value"}
+    assert await world.store.consume_quota("ann", "2027-01-15", "k2", 1)
+    assert await world.store.once_per("notice", 60)
     assert await world.store.claim("worker", TTL) is None, "the lease was kept"
-    await world.store.ack(lease, Turn("m", "u", "a"))
-    assert await world.store.turns("m", 9) == [Turn("m", "u", "a")]
+    await world.store.ack(lease, Exchange("m", "u", "a"))
+    assert await world.store.exchanges("m", 9) == [Exchange("m", "u", "a")]
     assert await world.store.dead() == []
     await world.die()
     assert await claimed_ids(world.store) == ["msg2"]
@@ -426,11 +427,11 @@ async def test_a_full_disk_is_named_and_recovered_from(small_disk: Path) -> None
     ballast.write_bytes(b"x" * 100_000)
     with pytest.raises(StoreError, match="full"):  # noqa: PT012 - one of these meets the end of the disk
         for number in range(1000):
-            await store.put(inbound(number, "x" * 2000), lane=f"lane{number}", trace=TRACE)
+            await store.put(inbound(number, "x" * 2000), queue=f"lane{number}", trace=TRACE)
             kept.append(f"msg{number}")
     await clock.advance(60)
     ballast.unlink()
-    assert await store.put(inbound("new"), lane="new", trace=TRACE)
+    assert await store.put(inbound("new"), queue="new", trace=TRACE)
     await store.check()
     assert await claimed_ids(store) == [*kept, "msgnew"]
     await store.close()
@@ -515,9 +516,9 @@ async def test_a_commit_that_failed_and_took_place_is_not_lost(tmp_path: Path, m
     assert [first.inbound.msg_id, second.inbound.msg_id] == ["msg1", "msg2"]
     LyingConnection.lies = 0
     with pytest.raises(StoreError, match="I/O"):
-        await store.ack(first, Turn("m", "u", "a"))
-    await store.ack(first, Turn("m", "u", "a"))
-    assert len(await store.turns("m", 9)) == 1
+        await store.ack(first, Exchange("m", "u", "a"))
+    await store.ack(first, Exchange("m", "u", "a"))
+    assert len(await store.exchanges("m", 9)) == 1
     assert (await store.depth()).pending == 1
     assert [chat.messages for chat in await store.chats()] == [2]
     await store.close()
@@ -531,14 +532,14 @@ async def test_an_entry_whose_commit_failed_and_took_place_is_seen(
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **rest: connect(*args, **rest, factory=LyingConnection))
     store = SqliteStore(tmp_path / "claw.db", clock=FakeClock())
     await store.open()
-    await store.enter("policy", "open")
-    await store.enter("list", "ann")
-    for hurt in (store.enter("policy", "disabled"), store.enter_first("owner", "ann"), store.strike("list")):
+    await store.set("policy", "open")
+    await store.set("list", "ann")
+    for hurt in (store.set("policy", "disabled"), store.set_if_absent("owner", "ann"), store.delete("list")):
         LyingConnection.lies = 0
         with pytest.raises(StoreError, match="I/O"):
             await hurt
-    assert await store.enter_first("owner", "bob") == "ann"
-    assert await store.entries() == {"policy": "disabled", "owner": "ann"}
+    assert await store.set_if_absent("owner", "bob") == "ann"
+    assert await store.items() == {"policy": "disabled", "owner": "ann"}
     await store.close()
 
 
@@ -659,43 +660,43 @@ async def test_a_cancelled_ack_still_frees_the_lane(world: SqliteWorld) -> None:
 
 async def test_entries_are_answered_without_a_change_of_thread(world: SqliteWorld) -> None:
     """While the disk hangs entries are still told, as they were before what is on its way."""
-    await world.store.enter("owner", "ann")
+    await world.store.set("owner", "ann")
     go = threading.Event()
     busy = world.store._writer.submit(lambda _: go.wait(30))
-    entering = asyncio.create_task(world.store.enter("owner", "bob"))
+    entering = asyncio.create_task(world.store.set("owner", "bob"))
     await asyncio.sleep(0)
-    assert await world.store.entries() == {"owner": "ann"}
+    assert await world.store.items() == {"owner": "ann"}
     go.set()
     await asyncio.gather(busy, entering)
-    assert await world.store.entries() == {"owner": "bob"}
+    assert await world.store.items() == {"owner": "bob"}
 
 
 async def test_concurrent_entries_are_made_in_the_order_of_their_calls(world: SqliteWorld) -> None:
     """What is called without waiting between gives what waiting would have given, in memory and on the disk."""
     told = await asyncio.gather(
-        world.store.enter("a", "1"),
-        world.store.strike("a"),
-        world.store.enter_first("a", "2"),
-        world.store.enter_first("a", "3"),
-        world.store.enter("b", "4"),
-        world.store.enter("b", "5"),
-        world.store.enter("c", "6"),
-        world.store.strike("c", "d"),
+        world.store.set("a", "1"),
+        world.store.delete("a"),
+        world.store.set_if_absent("a", "2"),
+        world.store.set_if_absent("a", "3"),
+        world.store.set("b", "4"),
+        world.store.set("b", "5"),
+        world.store.set("c", "6"),
+        world.store.delete("c", "d"),
     )
     assert told[2:4] == ["2", "2"]
     for _ in range(2):
-        assert await world.store.entries() == {"a": "2", "b": "5"}
+        assert await world.store.items() == {"a": "2", "b": "5"}
         await world.die()
 
 
 async def test_a_cancelled_entry_is_made_all_the_same(world: SqliteWorld) -> None:
     """An entry whose caller was cancelled is in memory if it is on the disk."""
-    task = asyncio.create_task(world.store.enter("owner", "ann"))
+    task = asyncio.create_task(world.store.set("owner", "ann"))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert await world.store.enter_first("owner", "bob") == "ann"
-    assert await world.store.entries() == {"owner": "ann"}
+    assert await world.store.set_if_absent("owner", "bob") == "ann"
+    assert await world.store.items() == {"owner": "ann"}
 
 
 async def test_a_chat_is_entered_with_its_message_or_not_at_all(world: SqliteWorld) -> None:
@@ -720,12 +721,12 @@ async def test_a_chat_is_entered_with_its_message_or_not_at_all(world: SqliteWor
 
 async def test_a_wall_clock_that_was_set_back_silences_no_notice(world: SqliteWorld) -> None:
     """A notice said in what is now the future is said again, unless that is within its time."""
-    assert await world.store.first_in("notice", 60)
+    assert await world.store.once_per("notice", 60)
     world.clock.jump(-59)
-    assert not await world.store.first_in("notice", 60)
+    assert not await world.store.once_per("notice", 60)
     world.clock.jump(-365 * 86400)
-    assert await world.store.first_in("notice", 60)
-    assert await world.store.first_in("notice", 0), "no time at all is over at once"
+    assert await world.store.once_per("notice", 60)
+    assert await world.store.once_per("notice", 0), "no time at all is over at once"
 
 
 # --- nothing grows for ever -----------------------------------------------------------------------------------------
@@ -792,7 +793,7 @@ async def test_a_dead_letter_keeps_the_words_and_not_the_webhook(world: SqliteWo
 
 async def test_cleaning_gives_the_room_back(world: SqliteWorld) -> None:
     """After a burst the file shrinks and the WAL is emptied; the rows that are due go, however many."""
-    puts = (world.store.put(inbound(number, "x" * 4000), lane=f"lane{number}", trace={}) for number in range(2500))
+    puts = (world.store.put(inbound(number, "x" * 4000), queue=f"lane{number}", trace={}) for number in range(2500))
     assert all(await asyncio.gather(*puts))
     assert len(await acked_ids(world.store)) == 2500
     await world.store._writer.submit(tables.checkpoint, kind=Kind.APART)

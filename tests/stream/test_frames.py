@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claw.errors import FrameError
-from claw.messages import ChatKind, Inbound, Media, MediaKind, Secret
+from claw.messages import ChatKind, Inbound, Media, MediaKind
+from claw.secret import Secret
 from claw.stream import frames
-from claw.stream.frames import Kind, ack, parse, to_inbound
+from claw.stream.frames import FrameKind, ack, parse, to_inbound
 from tests.stream import vectors
 
 DATA = json.loads(json.loads(vectors.ROBOT)["data"])
@@ -48,12 +49,12 @@ def test_repeat_has_the_same_key() -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "answer", "expected"),
     [
-        (vectors.PING, Kind.PING, None, vectors.PONG),
-        (vectors.EVENT, Kind.EVENT, frames.EVENT_ACK, vectors.EVENT_ACK),
-        (vectors.ROBOT, Kind.ROBOT, frames.ROBOT_ACK, vectors.ROBOT_ACK),
+        (vectors.PING, FrameKind.PING, None, vectors.PONG),
+        (vectors.EVENT, FrameKind.EVENT, frames.EVENT_ACK, vectors.EVENT_ACK),
+        (vectors.ROBOT, FrameKind.ROBOT, frames.ROBOT_ACK, vectors.ROBOT_ACK),
     ],
 )
-def test_vector_acks(text: str, kind: Kind, answer: str | None, expected: str) -> None:
+def test_vector_acks(text: str, kind: FrameKind, answer: str | None, expected: str) -> None:
     """An ack has the official shape; a ping's data goes back letter by letter."""
     frame = parse(text)
     assert frame.kind is kind
@@ -63,29 +64,29 @@ def test_vector_acks(text: str, kind: Kind, answer: str | None, expected: str) -
 def test_ack_of_a_card_callback_is_an_empty_response() -> None:
     """A card callback is answered with an empty response object."""
     frame = parse(vectors.frame(vectors.CARD_DATA, topic=vectors.CARD_TOPIC))
-    assert frame.kind is Kind.CARD
+    assert frame.kind is FrameKind.CARD
     assert json.loads(json.loads(ack(frame.message_id, 200, frames.CARD_ACK))["data"]) == {"response": {}}
 
 
 def test_vector_disconnect() -> None:
     """A disconnect is known with its reason."""
     frame = parse(vectors.DISCONNECT)
-    assert (frame.kind, frames.disconnect_reason(frame)) == (Kind.DISCONNECT, "persistent connection is timeout")
+    assert (frame.kind, frames.disconnect_reason(frame)) == (FrameKind.DISCONNECT, "persistent connection is timeout")
 
 
 @pytest.mark.parametrize(
     ("frame_type", "topic", "kind"),
     [
-        ("SYSTEM", "KEEPALIVE", Kind.LEGACY),
-        ("SYSTEM", "REGISTERED", Kind.LEGACY),
-        ("SYSTEM", "news", Kind.UNKNOWN),
-        ("CALLBACK", "/v1.0/graph/api/invoke", Kind.UNKNOWN),
-        ("CALLBACK", "", Kind.UNKNOWN),
-        ("NOVELTY", vectors.ROBOT_TOPIC, Kind.UNKNOWN),
-        ("", vectors.ROBOT_TOPIC, Kind.UNKNOWN),
+        ("SYSTEM", "KEEPALIVE", FrameKind.LEGACY),
+        ("SYSTEM", "REGISTERED", FrameKind.LEGACY),
+        ("SYSTEM", "news", FrameKind.UNKNOWN),
+        ("CALLBACK", "/v1.0/graph/api/invoke", FrameKind.UNKNOWN),
+        ("CALLBACK", "", FrameKind.UNKNOWN),
+        ("NOVELTY", vectors.ROBOT_TOPIC, FrameKind.UNKNOWN),
+        ("", vectors.ROBOT_TOPIC, FrameKind.UNKNOWN),
     ],
 )
-def test_kinds(frame_type: str, topic: str, kind: Kind) -> None:
+def test_kinds(frame_type: str, topic: str, kind: FrameKind) -> None:
     """A frame's kind follows from its type and topic; what is not known is UNKNOWN, not an error."""
     assert parse(vectors.frame("{}", frame_type=frame_type, topic=topic)).kind is kind
 

@@ -15,11 +15,11 @@ import pytest
 from aiohttp import web
 
 from claw import __version__
+from claw.config.settings import Credentials
 from claw.errors import GatewayError
-from claw.messages import Secret
-from claw.settings import Credentials
+from claw.secret import Secret
 from claw.stream import gateway
-from claw.stream.gateway import Gateway, Pace, Registration, explain, judge, parse_retry_after
+from claw.stream.gateway import Gateway, RateLimiter, Registration, explain, judge, parse_retry_after
 from tests.clock import FakeClock
 from tests.stream import vectors
 from tests.stream.dingtalk import DingTalk
@@ -237,7 +237,7 @@ async def test_nothing_secret_is_logged(
 async def test_pace(lasting: list[float]) -> None:
     """Never more than two registrations in any second, however late they are seen, in the order asked."""
     clock = FakeClock()
-    pace = Pace(clock)
+    pace = RateLimiter(clock)
     calls: list[tuple[int, float]] = []
     ends: dict[int, float] = {}
 
@@ -261,7 +261,7 @@ async def test_pace(lasting: list[float]) -> None:
 async def test_pace_of_a_cancelled_call() -> None:
     """Whoever is cancelled while it waits uses nothing up; whoever is cancelled in its call may have been seen."""
     clock = FakeClock()
-    pace = Pace(clock, calls=1, window=1.0)
+    pace = RateLimiter(clock, calls=1, window=1.0)
     began: list[float] = []
 
     async def ask(seconds: float) -> None:

@@ -13,14 +13,15 @@ from typing import Any
 import aiohttp
 import pytest
 
+from claw.clock import Clock
 from claw.errors import HandshakeError
-from claw.messages import Delivery, Secret
+from claw.messages import Delivery
 from claw.proxy import forget
-from claw.retry import Clock
+from claw.secret import Secret
 from claw.stream import frames
 from claw.stream import session as module
 from claw.stream.gateway import Registration
-from claw.stream.session import EndKind, Session, SessionEnd, Wiring, open_session
+from claw.stream.session import EndKind, Session, SessionConfig, SessionEnd, open_session
 from tests.clock import FakeClock
 from tests.stream import vectors
 from tests.stream.dingtalk import DingTalk, Peer, nothing_left, until
@@ -35,7 +36,7 @@ class Line:
     session: Session
     peer: Peer
     running: asyncio.Task[SessionEnd]
-    wiring: Wiring
+    wiring: SessionConfig
     delivered: list[str] = field(default_factory=list)
 
     async def end(self) -> SessionEnd:
@@ -62,7 +63,7 @@ async def connect() -> AsyncIterator[Connect]:
                     await delivery.acknowledge()
 
             clock = wired.pop("clock", None) or FakeClock()
-            wiring = Wiring(deliver, wired.pop("heartbeat", 5.0), clock, **wired)
+            wiring = SessionConfig(deliver, wired.pop("heartbeat", 5.0), clock, **wired)
             registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "dingclient")
             opened = await open_session(http, registration, wiring)
             line = Line(dingtalk, clock, opened, await dingtalk.peer(), asyncio.create_task(opened.run()), wiring)
@@ -497,7 +498,7 @@ async def test_refused_upgrade(status: int) -> None:
         dingtalk.upgrade = status
         registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "c")
         with pytest.raises(HandshakeError) as caught:
-            await open_session(http, registration, Wiring(_nothing, 5, Clock()))
+            await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
         assert caught.value.status == status
         assert caught.value.retryable
 
@@ -518,7 +519,7 @@ async def test_upgrade_that_never_comes() -> None:
         async with aiohttp.ClientSession() as http:
             registration = Registration(Secret(f"ws://127.0.0.1:{port}/?ticket=t"), "127.0.0.1", "c")
             with pytest.raises(HandshakeError, match="in time"):
-                await open_session(http, registration, Wiring(_nothing, 5, Clock(), handshake_timeout=0.2))
+                await open_session(http, registration, SessionConfig(_nothing, 5, Clock(), handshake_timeout=0.2))
         assert asked.is_set()
         server.close()
         await server.wait_closed()
@@ -529,7 +530,7 @@ async def test_endpoint_out_of_reach(url: str) -> None:
     """Nobody there, or an address that cannot be: HandshakeError, which never shows the ticket."""
     async with aiohttp.ClientSession() as http:
         with pytest.raises(HandshakeError, match="cannot be reached") as caught:
-            await open_session(http, Registration(Secret(url), "h", "c"), Wiring(_nothing, 5, Clock()))
+            await open_session(http, Registration(Secret(url), "h", "c"), SessionConfig(_nothing, 5, Clock()))
         assert "ticket" not in str(caught.value)
 
 
@@ -551,12 +552,12 @@ async def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     registration = Registration(Secret("wss://dingtalk.invalid:443/connect?ticket=t"), "dingtalk.invalid", "c")
     async with aiohttp.ClientSession() as http:
         with pytest.raises(HandshakeError):
-            await open_session(http, registration, Wiring(_nothing, 5, Clock()))
+            await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
         assert asked == ["CONNECT dingtalk.invalid:443 HTTP/1.1"]
         monkeypatch.setenv("NO_PROXY", "dingtalk.invalid")
         forget()
         with pytest.raises(HandshakeError):
-            await open_session(http, registration, Wiring(_nothing, 5, Clock()))
+            await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
     assert len(asked) == 1
     server.close()
     await server.wait_closed()
@@ -585,7 +586,7 @@ async def test_session_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name, raising=False)
         async with aiohttp.ClientSession() as http:
             registration = Registration(Secret("ws://dingtalk.invalid/connect?ticket=t"), "dingtalk.invalid", "c")
-            opened = await open_session(http, registration, Wiring(_nothing, 5, Clock()))
+            opened = await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
             running = asyncio.create_task(opened.run())
             peer = await dingtalk.peer()
             await peer.push(vectors.PING)

@@ -12,13 +12,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from claw.clock import Clock, format_rfc3339
+from claw.config.settings import Credentials, StreamSettings
 from claw.errors import GatewayError, HandshakeError
-from claw.messages import Delivery, Secret, rfc3339
-from claw.retry import Clock
-from claw.settings import Credentials, Stream
-from claw.stream.gateway import Gateway, Pace, Registration
-from claw.stream.session import EndKind, SessionEnd, Traffic
-from claw.stream.supervisor import Lane, State, Supervisor
+from claw.messages import Delivery
+from claw.secret import Secret
+from claw.stream.gateway import Gateway, RateLimiter, Registration
+from claw.stream.session import EndKind, SessionCounters, SessionEnd
+from claw.stream.supervisor import Slot, SlotState, Supervisor
 from tests.clock import FakeClock
 from tests.stream import vectors
 from tests.stream.dingtalk import DingTalk, Peer, nothing_left, until
@@ -71,7 +72,7 @@ class World:
     def __init__(self, rotate: float = 0) -> None:
         self.clock = FakeClock()
         self.began = self.clock.monotonic()
-        self.pace = Pace(self.clock)
+        self.pace = RateLimiter(self.clock)
         self.credentials = GOOD
         self.gateway: Exception | None = None
         self.upgrade: Exception | None = None
@@ -82,7 +83,7 @@ class World:
         self.journal: list[str] = []
         self.sessions: list[FakeSession] = []
         self.on_open: Callable[[FakeSession], None] = lambda _: None
-        self.lane = Lane(
+        self.slot = Slot(
             0,
             register=self.register,
             opener=self.open,
@@ -91,7 +92,7 @@ class World:
             clock=self.clock,
             draw=random.Random(5),
         )
-        self.running = asyncio.create_task(self.lane.run())
+        self.running = asyncio.create_task(self.slot.run())
 
     @property
     def session(self) -> FakeSession:
@@ -101,8 +102,8 @@ class World:
     def now(self) -> float:
         return self.clock.monotonic() - self.began
 
-    def state(self) -> State:
-        return self.lane.state
+    def state(self) -> SlotState:
+        return self.slot.state
 
     async def register(self, credentials: Credentials) -> Registration:
         async with self.pace.call():
@@ -119,7 +120,7 @@ class World:
             raise self.gateway
         return Registration(Secret("wss://h/?ticket=t"), "h", credentials.client_id)
 
-    async def open(self, _: Registration, __: Traffic) -> FakeSession:
+    async def open(self, _: Registration, __: SessionCounters) -> FakeSession:
         if self.upgrade is not None:
             raise self.upgrade
         session = FakeSession(self.clock, self.journal, len(self.sessions) + 1)
@@ -141,7 +142,7 @@ async def worlds() -> AsyncIterator[Callable[..., World]]:
         for world in made:
             world.running.cancel()
             await asyncio.wait({world.running})
-            assert world.lane.state is State.CLOSED
+            assert world.slot.state is SlotState.CLOSED
 
 
 Worlds = Callable[..., World]
@@ -160,11 +161,11 @@ async def test_end_after_good_service_is_followed_at_once(worlds: Worlds, kind: 
     """A session that lived for 5 s is followed by the next one within 100 ms, however it ended."""
     world = worlds()
     await world.clock.advance(5)
-    assert world.lane.state is State.OPEN
+    assert world.slot.state is SlotState.OPEN
     world.session.end(kind)
     await world.clock.advance(0.1)
-    assert (len(world.sessions), world.lane.state) == (2, State.OPEN)
-    assert world.lane.reconnects == {kind.value: 1}
+    assert (len(world.sessions), world.slot.state) == (2, SlotState.OPEN)
+    assert world.slot.reconnects == {kind.value: 1}
 
 
 async def test_end_after_short_service_backs_off(worlds: Worlds) -> None:
@@ -172,7 +173,7 @@ async def test_end_after_short_service_backs_off(worlds: Worlds) -> None:
     world = worlds()
     world.on_open = lambda session: session.end(EndKind.PEER_CLOSED)
     await world.clock.advance(120)
-    assert world.lane.state is State.BACKOFF
+    assert world.slot.state is SlotState.BACKOFF
     assert 10 < len(world.sessions) < 60
     assert busiest_second(world.registered) <= 2
     assert len([at for at in world.registered if at > 60]) < 30
@@ -184,7 +185,7 @@ async def test_failing_attempts(worlds: Worlds) -> None:
     world.upgrade = HandshakeError("401", status=401)
     world.latency = 0.01
     await world.clock.advance(12)
-    assert world.lane.state is State.BACKOFF
+    assert world.slot.state is SlotState.BACKOFF
     assert busiest_second(world.registered) <= 2
     assert world.most_in_flight == 1
 
@@ -207,10 +208,10 @@ async def test_long_outage(worlds: Worlds) -> None:
         world.gateway = GatewayError("503", status=503)
         world.session.end()
         await world.clock.advance(seconds)
-        assert world.state() is State.BACKOFF
+        assert world.state() is SlotState.BACKOFF
         world.gateway = None
         await world.clock.advance(10)
-        assert world.state() is State.OPEN
+        assert world.state() is SlotState.OPEN
 
 
 async def test_each_outage_begins_anew(worlds: Worlds) -> None:
@@ -220,7 +221,7 @@ async def test_each_outage_begins_anew(worlds: Worlds) -> None:
     await world.clock.advance(300)
     world.gateway = None
     await world.clock.advance(20)
-    assert world.lane.state is State.OPEN
+    assert world.slot.state is SlotState.OPEN
     world.gateway = GatewayError("503", status=503)
     before = len(world.registered)
     world.session.end()
@@ -243,13 +244,13 @@ async def test_rejected(worlds: Worlds, caplog: pytest.LogCaptureFixture) -> Non
     world = worlds()
     world.credentials = BAD
     await world.clock.advance(0)
-    assert world.lane.state is State.REJECTED
-    since = world.lane.since
+    assert world.slot.state is SlotState.REJECTED
+    since = world.slot.since
     await world.clock.advance(300)
     gaps = [later - earlier for earlier, later in zip(world.registered, world.registered[1:], strict=False)]
     assert all(30 <= gap <= 61 for gap in gaps)
     assert len(gaps) >= 4
-    assert (world.lane.state, world.lane.since) == (State.REJECTED, since)
+    assert (world.slot.state, world.slot.since) == (SlotState.REJECTED, since)
     told = [record.__dict__["reason"] for record in caplog.records if "refuses" in record.message]
     assert "DINGTALK_CLIENT_SECRET" in told[0]
     assert "请核对" in told[0]
@@ -262,7 +263,7 @@ async def test_changed_secret_is_tried_at_once(worlds: Worlds) -> None:
     await world.clock.advance(5)
     world.credentials = GOOD
     await world.clock.advance(1.1)
-    assert world.lane.state is State.OPEN
+    assert world.slot.state is SlotState.OPEN
 
 
 async def test_disconnect_makes_before_it_breaks(worlds: Worlds) -> None:
@@ -271,12 +272,12 @@ async def test_disconnect_makes_before_it_breaks(worlds: Worlds) -> None:
     await world.clock.advance(60)
     world.session.farewell.set()
     await world.clock.advance(0)
-    assert (world.journal, world.lane.state) == (["open 1", "open 2"], State.OPEN)
+    assert (world.journal, world.slot.state) == (["open 1", "open 2"], SlotState.OPEN)
     await world.clock.advance(9.9)
     assert world.journal == ["open 1", "open 2"]
     await world.clock.advance(0.2)
     assert world.journal == ["open 1", "open 2", "close 1", "end 1"]
-    assert world.lane.reconnects == {"disconnect": 1}
+    assert world.slot.reconnects == {"disconnect": 1}
 
 
 async def test_old_session_that_the_server_closes(worlds: Worlds) -> None:
@@ -288,7 +289,7 @@ async def test_old_session_that_the_server_closes(worlds: Worlds) -> None:
     world.sessions[0].end(EndKind.PEER_CLOSED)
     await world.clock.advance(30)
     assert world.journal == ["open 1", "open 2", "end 1"]
-    assert world.lane.state is State.OPEN
+    assert world.slot.state is SlotState.OPEN
 
 
 async def test_replacement_that_fails(worlds: Worlds, caplog: pytest.LogCaptureFixture) -> None:
@@ -296,15 +297,15 @@ async def test_replacement_that_fails(worlds: Worlds, caplog: pytest.LogCaptureF
     world = worlds()
     await world.clock.advance(60)
     world.gateway = GatewayError("503", status=503)
-    assert world.lane.replace("restart")
+    assert world.slot.replace("restart")
     await world.clock.advance(120)
-    assert (world.journal, world.lane.state) == (["open 1"], State.REPLACING)
-    assert world.lane.serving
+    assert (world.journal, world.slot.state) == (["open 1"], SlotState.REPLACING)
+    assert world.slot.serving
     assert "connection attempt failed" in caplog.text
     world.gateway = None
     await world.clock.advance(10)
-    assert (world.journal[:2], world.lane.state) == (["open 1", "open 2"], State.OPEN)
-    assert world.lane.reconnects == {"restart": 1}
+    assert (world.journal[:2], world.slot.state) == (["open 1", "open 2"], SlotState.OPEN)
+    assert world.slot.reconnects == {"restart": 1}
 
 
 async def test_refusal_while_the_old_session_serves(worlds: Worlds, caplog: pytest.LogCaptureFixture) -> None:
@@ -313,14 +314,14 @@ async def test_refusal_while_the_old_session_serves(worlds: Worlds, caplog: pyte
     await world.clock.advance(10)
     world.credentials = BAD
     await world.clock.advance(200)
-    assert (world.lane.state, world.lane.serving, world.journal) == (State.REPLACING, True, ["open 1"])
+    assert (world.slot.state, world.slot.serving, world.journal) == (SlotState.REPLACING, True, ["open 1"])
     assert "dingtalk refuses the connection" in caplog.text
     world.session.end()
     await world.clock.advance(0)
-    assert (world.lane.state, world.lane.serving) == (State.REJECTED, False)
+    assert (world.slot.state, world.slot.serving) == (SlotState.REJECTED, False)
     world.credentials = GOOD
     await world.clock.advance(2)
-    assert world.lane.state is State.OPEN
+    assert world.slot.state is SlotState.OPEN
 
 
 async def test_old_session_that_dies_during_a_replacement(worlds: Worlds) -> None:
@@ -330,12 +331,12 @@ async def test_old_session_that_dies_during_a_replacement(worlds: Worlds) -> Non
     world.latency = 3.0
     world.session.farewell.set()
     await world.clock.advance(1)
-    assert world.state() is State.REPLACING
+    assert world.state() is SlotState.REPLACING
     world.session.end()
     await world.clock.advance(0)
-    assert world.state() is State.CONNECTING
+    assert world.state() is SlotState.CONNECTING
     await world.clock.advance(3)
-    assert world.state() is State.OPEN
+    assert world.state() is SlotState.OPEN
     assert world.most_in_flight == 1
 
 
@@ -347,7 +348,7 @@ async def test_rotation(worlds: Worlds) -> None:
     await world.clock.advance(3600 * 0.2 + 2)
     assert len(world.sessions) == 2
     await world.clock.advance(3600 * 22)
-    assert 18 <= world.lane.reconnects["rotation"] <= 27
+    assert 18 <= world.slot.reconnects["rotation"] <= 27
     assert world.journal.index("open 2") < world.journal.index("close 1")
 
 
@@ -371,14 +372,14 @@ async def test_replace_twice(worlds: Worlds) -> None:
     """A second wish to replace is refused while the first is under way, and possible again afterwards."""
     world = worlds()
     world.latency = 1.0
-    assert not world.lane.replace("restart")
+    assert not world.slot.replace("restart")
     await world.clock.advance(2)
-    assert world.lane.replace("restart")
-    assert not world.lane.replace("restart")
+    assert world.slot.replace("restart")
+    assert not world.slot.replace("restart")
     await world.clock.advance(0.5)
-    assert not world.lane.replace("restart")
+    assert not world.slot.replace("restart")
     await world.clock.advance(1)
-    assert world.lane.replace("restart")
+    assert world.slot.replace("restart")
 
 
 async def test_failed_replacement_still_backs_off(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +388,7 @@ async def test_failed_replacement_still_backs_off(worlds: Worlds, monkeypatch: p
     await world.clock.advance(60)
     world.gateway = GatewayError("429", status=429, retry_after=20)
     before = len(world.registered)
-    assert world.lane.replace("restart")
+    assert world.slot.replace("restart")
     await world.clock.advance(19)
     assert len(world.registered) == before + 1
 
@@ -399,9 +400,9 @@ async def test_replace_ends_a_wait(worlds: Worlds, error: GatewayError) -> None:
     world.gateway = error
     await world.clock.advance(3)
     world.gateway = None
-    assert world.lane.replace("restart")
+    assert world.slot.replace("restart")
     await world.clock.advance(0)
-    assert world.lane.state is State.OPEN
+    assert world.slot.state is SlotState.OPEN
 
 
 async def test_drain_of_a_lane(worlds: Worlds) -> None:
@@ -410,9 +411,9 @@ async def test_drain_of_a_lane(worlds: Worlds) -> None:
     await world.clock.advance(60)
     world.session.farewell.set()
     await world.clock.advance(1)
-    world.lane.drain()
+    world.slot.drain()
     await world.running
-    assert world.lane.state is State.CLOSED
+    assert world.slot.state is SlotState.CLOSED
     assert sorted(world.journal[2:]) == ["drain 1", "drain 2", "end 1", "end 2"]
 
 
@@ -428,7 +429,7 @@ async def test_cancellation_of_a_lane(worlds: Worlds, moment: str) -> None:
     world.running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await world.running
-    assert world.lane.state is State.CLOSED
+    assert world.slot.state is SlotState.CLOSED
 
 
 async def test_fault_of_ours_ends_the_lane(worlds: Worlds) -> None:
@@ -450,7 +451,7 @@ class Whole:
         self.credentials = GOOD
         self.delivered: list[str] = []
         self.accept: Callable[[Delivery], Awaitable[None]] = _acknowledge
-        stream = Stream(
+        stream = StreamSettings(
             heartbeat=given.pop("heartbeat", 5.0),
             rotate=given.pop("rotate", 0.0),
             connections=given.pop("connections", 1),
@@ -625,9 +626,9 @@ async def test_a_farewell_does_not_make_us_unready(whole: Wholes) -> None:
             super().set()
             said.append(each.supervisor.check().ok)
 
-    (lane,) = each.supervisor.lanes
-    assert lane._live is not None
-    lane._live.session.farewell.__class__ = Farewell
+    (slot,) = each.supervisor.slots
+    assert slot._live is not None
+    slot._live.session.farewell.__class__ = Farewell
     await first.push(vectors.DISCONNECT)
     await each.dingtalk.peer()
     assert said == [True]
@@ -646,9 +647,9 @@ async def test_lanes(whole: Wholes) -> None:
     await until(lambda: each.supervisor.connected == 2)
     assert each.supervisor.check().state == "OPEN"
     status = each.supervisor.status()
-    assert [lane["frames"] for lane in status["lanes"]] == [1, 1, 1]
+    assert [slot["frames"] for slot in status["lanes"]] == [1, 1, 1]
     assert status["connected"] == 2
-    assert rfc3339(each.supervisor.last_frame_at) == status["last_frame_at"] is not None
+    assert format_rfc3339(each.supervisor.last_frame_at) == status["last_frame_at"] is not None
 
 
 async def test_restart_of_the_stream(whole: Wholes) -> None:

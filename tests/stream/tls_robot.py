@@ -10,11 +10,12 @@ import sys
 
 import aiohttp
 
-from claw.messages import Delivery, Secret
-from claw.retry import Clock
-from claw.settings import Credentials
+from claw.clock import Clock
+from claw.config.settings import Credentials
+from claw.messages import Delivery
+from claw.secret import Secret
 from claw.stream.gateway import Gateway
-from claw.stream.session import Wiring, open_session
+from claw.stream.session import SessionConfig, open_session
 
 
 async def main(endpoint: str) -> None:
@@ -26,7 +27,7 @@ async def main(endpoint: str) -> None:
 
     async with aiohttp.ClientSession() as http:
         gateway = Gateway(http, endpoint, lambda: Credentials("dingfakeclient", Secret("not-a-real-secret")))
-        session = await open_session(http, await gateway.register(), Wiring(deliver, 5, Clock()))
+        session = await open_session(http, await gateway.register(), SessionConfig(deliver, 5, Clock()))
         running = asyncio.create_task(session.run())
         await acked.wait()
         await session.close()

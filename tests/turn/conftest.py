@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from claw.store.sqlite import SqliteStore
+from claw.store.sqlite.store import SqliteStore
 
 
 @pytest.fixture

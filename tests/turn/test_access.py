@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from claw.messages import ChatKind, Language, Outcome
-from claw.settings import Access, Dialogue, DirectPolicy, GroupPolicy, GroupSession, Pairing
-from claw.store.sqlite import SqliteStore
+from claw.config.settings import AccessSettings, ConversationSettings
+from claw.language import Language
+from claw.messages import ChatKind, Outcome
+from claw.policy import DirectPolicy, GroupPolicy, GroupSession, Pairing
+from claw.store.sqlite.store import SqliteStore
 from claw.turn import texts
 from claw.turn.access import ALLOWED, DENIED, GROUP_POLICY, OWNER, Rules, Standing, Verdict, decide, rules_of
-from tests.turn.house import House, message
+from tests.turn.harness import House, message
 
 ZH = Language.ZH
 PEOPLE = {"owner": "u-owner", "listed": "u-listed", "denied": "u-denied", "other": "u-other", "outside": ""}
@@ -61,7 +63,7 @@ def test_ids_are_compared_whole(near: str) -> None:
 
 def test_lists_are_per_kind_of_chat() -> None:
     """A person on the group list is not on the direct one; who was allowed at run time is on both."""
-    settings = Access(owner=("o",), group_allowed=("g",), direct_allowed=("d",))
+    settings = AccessSettings(owner=("o",), group_allowed=("g",), direct_allowed=("d",))
     in_force = rules_of(settings, {f"{ALLOWED}r": "1"})
     assert in_force.group_listed == {"g", "r"}
     assert in_force.direct_listed == {"d", "r"}
@@ -69,7 +71,7 @@ def test_lists_are_per_kind_of_chat() -> None:
 
 def test_run_time_wins_over_environment() -> None:
     """What was settled at run time stands over the defaults; what cannot be read leaves the default in force."""
-    settings = Access(owner=("o",), group_policy=GroupPolicy.ALLOWLIST)
+    settings = AccessSettings(owner=("o",), group_policy=GroupPolicy.ALLOWLIST)
     assert rules_of(settings, {GROUP_POLICY: "disabled"}).group_policy is GroupPolicy.DISABLED
     assert rules_of(settings, {GROUP_POLICY: "??"}).group_policy is GroupPolicy.ALLOWLIST
     assert rules_of(settings, {OWNER: '{"staff_id": "new"}'}).owners == {"new"}
@@ -82,7 +84,7 @@ def test_run_time_wins_over_environment() -> None:
 
 async def test_first_in_a_direct_chat_is_the_owner(store: SqliteStore) -> None:
     """The first who writes directly becomes the owner, is told so in one line, and gets the answer to that message."""
-    house = House(store, access=Access())
+    house = House(store, access=AccessSettings())
     told = await house.by("u-1", "你好")
     assert told == f"{texts.PAIRED[ZH]}\n\nfine"
     assert await house.by("u-1", "再问") == "fine"
@@ -92,7 +94,7 @@ async def test_first_in_a_direct_chat_is_the_owner(store: SqliteStore) -> None:
 
 async def test_groups_and_outsiders_never_pair(store: SqliteStore) -> None:
     """Neither a group message nor somebody without a staff id makes an owner."""
-    house = House(store, access=Access())
+    house = House(store, access=AccessSettings())
     await house.by("u-1", "你好", group="cidG")
     await house.by("", "hello")
     assert (await house.door.rules()).owners == frozenset()
@@ -100,21 +102,21 @@ async def test_groups_and_outsiders_never_pair(store: SqliteStore) -> None:
 
 async def test_another_try_of_the_pairing_message(store: SqliteStore) -> None:
     """A message that paired its sender and is tried again (a crash) still tells so."""
-    house = House(store, access=Access())
+    house = House(store, access=AccessSettings())
     first = message("u-1", "你好")
     assert (await house.talk.answer(first)).text == (await house.talk.answer(first)).text
 
 
 async def test_race_of_first_messages(store: SqliteStore) -> None:
     """Of 50 people who write at the same moment exactly one becomes the owner, and only that one is told so."""
-    house = House(store, access=Access())
+    house = House(store, access=AccessSettings())
     answers = await asyncio.gather(*(house.talk.answer(message(f"u-{n}", "你好")) for n in range(50)))
     assert sum(texts.PAIRED[ZH] in answer.text for answer in answers) == 1
     assert len((await house.door.rules()).owners) == 1
 
 
-@pytest.mark.parametrize("access", [Access(owner=("u-o",)), Access(pairing=Pairing.OFF)])
-async def test_nobody_is_paired(store: SqliteStore, access: Access) -> None:
+@pytest.mark.parametrize("access", [AccessSettings(owner=("u-o",)), AccessSettings(pairing=Pairing.OFF)])
+async def test_nobody_is_paired(store: SqliteStore, access: AccessSettings) -> None:
     """With CLAW_OWNER set, or pairing off, writing first makes nobody the owner."""
     house = House(store, access=access)
     assert await house.by("u-1", "你好") == "fine"
@@ -125,13 +127,13 @@ async def test_owner_survives_restart(tmp_path: Path) -> None:
     """Owner and policies are there after a restart."""
     store = SqliteStore(tmp_path / "x.db")
     await store.open()
-    house = House(store, access=Access())
+    house = House(store, access=AccessSettings())
     await house.by("u-1", "你好")
     await house.by("u-1", "/policy group allowlist")
     await store.close()
     again = SqliteStore(tmp_path / "x.db")
     await again.open()
-    in_force = await House(again, access=Access()).door.rules()
+    in_force = await House(again, access=AccessSettings()).door.rules()
     await again.close()
     assert in_force.owners == {"u-1"}
     assert in_force.group_policy is GroupPolicy.ALLOWLIST
@@ -139,11 +141,11 @@ async def test_owner_survives_restart(tmp_path: Path) -> None:
 
 async def test_code_pairing(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
     """Only the code from the log pairs, within 10 minutes; it is not kept in clear, and is not asked of the model."""
-    house = House(store, access=Access(pairing=Pairing.CODE))
+    house = House(store, access=AccessSettings(pairing=Pairing.CODE))
     with caplog.at_level(logging.WARNING, "claw.turn.access"):
         await house.door.begin()
     code = caplog.records[-1].pairing  # type: ignore[attr-defined]
-    assert code not in str(await store.entries())
+    assert code not in str(await store.items())
     assert await house.by("u-1", "first!") == "fine"
     assert await house.by("u-2", f" {code.lower()} ") == texts.PAIRED[ZH]
     assert (await house.door.rules()).owners == {"u-2"}
@@ -153,7 +155,7 @@ async def test_code_pairing(store: SqliteStore, caplog: pytest.LogCaptureFixture
 
 async def test_each_replica_has_its_code(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
     """The code of each claw that was started is good, until one of them is used; those that ran out are not kept."""
-    houses = [House(store, access=Access(pairing=Pairing.CODE)) for _ in range(3)]
+    houses = [House(store, access=AccessSettings(pairing=Pairing.CODE)) for _ in range(3)]
     with caplog.at_level(logging.WARNING, "claw.turn.access"):
         await houses[0].door.begin()
         for house in houses:
@@ -161,16 +163,16 @@ async def test_each_replica_has_its_code(store: SqliteStore, caplog: pytest.LogC
         await houses[1].door.begin()
         await houses[2].door.begin()
     old, first, second = (record.pairing for record in caplog.records)  # type: ignore[attr-defined]
-    assert len(await store.entries("pairing.code")) == 2
+    assert len(await store.items("pairing.code")) == 2
     assert await houses[2].by("u-1", old) == "fine"
     assert await houses[2].by("u-1", first) == texts.PAIRED[ZH]
-    assert await store.entries("pairing.code") == {}
+    assert await store.items("pairing.code") == {}
     assert await houses[1].by("u-2", second) == "fine"
 
 
 async def test_code_runs_out(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
     """An old code pairs nobody; a new one is in the log when somebody writes."""
-    house = House(store, access=Access(pairing=Pairing.CODE))
+    house = House(store, access=AccessSettings(pairing=Pairing.CODE))
     with caplog.at_level(logging.WARNING, "claw.turn.access"):
         await house.door.begin()
         code = caplog.records[-1].pairing  # type: ignore[attr-defined]
@@ -182,7 +184,7 @@ async def test_code_runs_out(store: SqliteStore, caplog: pytest.LogCaptureFixtur
 
 async def test_start_without_owner_is_told(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
     """A start with an empty registry and no CLAW_OWNER says so at WARNING and in /status."""
-    house = House(store, access=Access())
+    house = House(store, access=AccessSettings())
     with caplog.at_level(logging.WARNING, "claw.turn.access"):
         await house.door.begin()
     assert "no owner yet" in caplog.text
@@ -196,7 +198,7 @@ async def test_kept_out_costs_nothing(store: SqliteStore) -> None:
     """Who is kept out costs no model call; in a direct chat they are told once an hour, in a group never."""
     house = House(
         store,
-        access=Access(owner=("o",), group_policy=GroupPolicy.ALLOWLIST, direct_policy=DirectPolicy.ALLOWLIST),
+        access=AccessSettings(owner=("o",), group_policy=GroupPolicy.ALLOWLIST, direct_policy=DirectPolicy.ALLOWLIST),
     )
     first = await house.say(message("u-1", "你好"))
     assert (first.outcome, "u-1" in first.text) == (Outcome.DENIED, True)
@@ -208,7 +210,7 @@ async def test_kept_out_costs_nothing(store: SqliteStore) -> None:
 
 async def test_daily_limit(store: SqliteStore) -> None:
     """CLAW_USER_DAILY_LIMIT is per person and day; commands and other people are not counted."""
-    house = House(store, access=Access(owner=("o",), daily_limit=2))
+    house = House(store, access=AccessSettings(owner=("o",), daily_limit=2))
     assert [await house.by("u-1", "你好") for _ in range(2)] == ["fine", "fine"]
     assert await house.by("u-1", "/id") != ""
     assert "2" in await house.by("u-1", "你好")
@@ -220,7 +222,7 @@ async def test_daily_limit(store: SqliteStore) -> None:
 
 async def test_same_message_is_counted_once(store: SqliteStore) -> None:
     """Another try of a message does not use up another question."""
-    house = House(store, access=Access(owner=("o",), daily_limit=1))
+    house = House(store, access=AccessSettings(owner=("o",), daily_limit=1))
     again = message("u-1", "你好")
     assert [(await house.talk.answer(again)).text for _ in range(3)] == ["fine"] * 3
 
@@ -228,7 +230,7 @@ async def test_same_message_is_counted_once(store: SqliteStore) -> None:
 @pytest.mark.parametrize(("groups", "shared"), [(GroupSession.SHARED, True), (GroupSession.PER_USER, False)])
 async def test_group_session(store: SqliteStore, groups: GroupSession, shared: bool) -> None:
     """A group is one conversation, or one for each person in it; a direct chat is always its own."""
-    house = House(store, Dialogue(group_session=groups))
+    house = House(store, ConversationSettings(group_session=groups))
     await house.by("u-1", "my secret", group="cidG")
     await house.by("u-2", "hello", group="cidG")
     assert ("my secret" in str(house.model.asked[-1])) is shared

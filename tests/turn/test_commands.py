@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from claw.turn.commands import Command, Order, is_urgent, order_of
+from claw.turn.commands.parser import Command, Order, is_urgent, order_of
 from tests.messages import inbound
 
 

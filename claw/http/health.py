@@ -1,0 +1,247 @@
+"""Health: whether a restart would help (liveness), and whether messages would be answered (readiness).
+
+Order of events: `app` gives every task that must not end to `own`, and every part that can be unready to `add`.
+`start` begins the watch on the event loop. Each probe asks `liveness` or `readiness`; the answers of checks are kept
+for a moment, so that many probes cost as much as one. `drain` makes readiness false at once and for good; from then on
+owned tasks may end. Liveness never depends on DingTalk, the model or the store: a restart cures none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from claw.checks import Check
+from claw.clock import Clock, format_rfc3339
+from claw.errors import ClawError
+from claw.observe.logs import redact
+
+CHECK_TIMEOUT_S: Final = 2.0
+"""Seconds for one check; kubelet gives a probe 1 s by default, the chart sets 3 s."""
+CACHE_S: Final = 0.2
+"""Seconds for which a round of checks answers later probes too."""
+STALL_S: Final = 30.0
+"""Seconds without a turn of the event loop after which the threads' stacks are written."""
+STALL_TICKS: Final = 30
+"""Looks of the watchdog in that time."""
+REASON_MAX: Final = 300
+"""Characters of a reason; a probe's answer is read in an event's one line."""
+
+T = TypeVar("T")
+CheckCall = Callable[[], Check | Awaitable[Check]]
+
+log: Final = logging.getLogger(__name__)
+
+
+def reason_of(error: BaseException) -> str:
+    """An error as one short line for somebody who may not read our logs: without secrets."""
+    text = " ".join(redact(f"{type(error).__name__}: {error}").split()).removesuffix(":")
+    return text if len(text) <= REASON_MAX else text[: REASON_MAX - 3] + "..."
+
+
+class NoAnswerError(ClawError):
+    """A part that was asked about itself failed, or took too long; `reason` may be shown to anybody."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+async def ask(call: Callable[[], T | Awaitable[T]], timeout: float) -> T:
+    """What `call`, a plain function or a coroutine function, says within `timeout` seconds. Raises NoAnswerError."""
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            answer = call()
+            return await answer if inspect.isawaitable(answer) else answer
+    except asyncio.CancelledError:
+        # Either we are cancelled, or what the part waited for was: only the former is a wish to stop.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise NoAnswerError("what it waits for was cancelled") from None
+    except Exception as error:
+        reason = f"no answer within {timeout:g} s" if limit.expired() else reason_of(error)
+        raise NoAnswerError(reason) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer to a probe: `ok` decides between 200 and 503, `status` is its word."""
+
+    ok: bool
+    status: str
+    checks: dict[str, Check]
+
+    def to_json(self) -> dict[str, Any]:
+        """The body of DESIGN section 4; every check has the same four fields."""
+        return {
+            "status": self.status,
+            "checks": {
+                name: {
+                    "ok": check.ok,
+                    "state": check.state,
+                    # A check may quote an error; anybody may ask.
+                    "reason": redact(check.reason),
+                    "since": format_rfc3339(check.since),
+                }
+                for name, check in self.checks.items()
+            },
+        }
+
+
+class Health:
+    """What probes are told, and the watch on the loop. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        *,
+        check_timeout: float = CHECK_TIMEOUT_S,
+        stall_after: float = STALL_S,
+    ) -> None:
+        self._clock = clock or Clock()
+        self._check_timeout = check_timeout
+        self._checks: dict[str, CheckCall] = {}
+        self._round = asyncio.Lock()
+        self._kept: tuple[float, dict[str, Check]] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._lost: Check | None = None
+        self._serving_since = self._clock.wall()
+        self._draining_since: float | None = None
+        self._watchdog = _Watchdog(stall_after)
+
+    def add(self, name: str, check: CheckCall) -> None:
+        """Ask `check` at each readiness probe. It may be a coroutine function; a plain one must not block."""
+        self._checks[name] = check
+        self._kept = None
+
+    def own(self, task: asyncio.Task[Any]) -> None:
+        """Fail liveness when `task` ends before `drain`: only a restart brings it back."""
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if self._draining_since is not None:
+            if error is not None:
+                log.warning("a task failed while draining", extra={"task": task.get_name()}, exc_info=error)
+            return
+        how = "was cancelled" if task.cancelled() else ("returned" if error is None else f"failed: {reason_of(error)}")
+        log.critical("a task ended that must not end", extra={"task": task.get_name(), "how": how}, exc_info=error)
+        # The first loss is kept: what falls later is mostly its consequence.
+        self._lost = self._lost or Check(
+            ok=False, state="LOST", reason=f"{task.get_name()} {how}", since=self._clock.wall()
+        )
+
+    def drain(self) -> None:
+        """Readiness is false from now on, and owned tasks may end."""
+        if self._draining_since is None:
+            self._draining_since = self._clock.wall()
+
+    def liveness(self) -> Report:
+        """200 or 503 for `/health`; that it can be asked at all proves that the loop turns."""
+        tasks = self._lost or Check(ok=True, state="RUNNING", since=self._serving_since)
+        return Report(tasks.ok, "ok" if tasks.ok else "failing", {"tasks": tasks})
+
+    async def readiness(self) -> Report:
+        """200 or 503 for `/ready`. All checks run at the same time and each ends within `check_timeout`."""
+        checks = dict(await self._checked())
+        if self._draining_since is None:
+            checks["drain"] = Check(ok=True, state="SERVING", since=self._serving_since)
+        else:
+            checks["drain"] = Check(ok=False, state="DRAINING", reason="stopping", since=self._draining_since)
+        ready = all(check.ok for check in checks.values())
+        return Report(ready, "ready" if ready else "not ready", checks)
+
+    async def _checked(self) -> dict[str, Check]:
+        async with self._round:  # Whoever waits here finds the answers of the round before.
+            if self._kept is None or self._clock.monotonic() - self._kept[0] >= CACHE_S:
+                calls = dict(self._checks)
+                answers = await asyncio.gather(*(self._ask(call) for call in calls.values()))
+                self._kept = self._clock.monotonic(), dict(zip(calls, answers, strict=True))
+            return self._kept[1]
+
+    async def _ask(self, call: CheckCall) -> Check:
+        try:
+            return await ask(call, self._check_timeout)
+        except NoAnswerError as error:
+            return Check(ok=False, state="UNKNOWN", reason=error.reason)
+
+    def start(self) -> None:
+        """Watch the running loop from a thread."""
+        self._watchdog.start()
+
+    async def stop(self) -> None:
+        await self._watchdog.stop()
+
+
+class _Watchdog:
+    """A thread that writes all threads' stacks, once for each stall of the loop, and never kills.
+
+    It counts its own looks instead of comparing times: a process that was frozen as a whole (SIGSTOP, a throttled
+    container) does not look either, hence has not stalled.
+    """
+
+    def __init__(self, stall_after: float) -> None:
+        self._stall_after = stall_after
+        self._interval = stall_after / STALL_TICKS
+        self._turns = 0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pulse: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._ended.clear()
+        self._pulse = asyncio.create_task(self._beat(), name="health.pulse")
+        self._thread = threading.Thread(target=self._watch, name="health.watchdog", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        self._ended.set()
+        if self._pulse is not None:
+            self._pulse.cancel()
+            await asyncio.wait([self._pulse])
+            self._pulse = None
+        if self._thread is not None:
+            # Long enough for a look; a thread that writes to a blocked stderr must not hold up the end.
+            self._thread.join(timeout=1)
+            self._thread = None
+
+    async def _beat(self) -> None:
+        while True:
+            self._turns += 1
+            await asyncio.sleep(self._interval / 2)
+
+    def _watch(self) -> None:
+        seen, looks = self._turns, 0
+        while not self._ended.wait(self._interval):
+            if self._turns != seen:
+                if looks >= STALL_TICKS:
+                    log.warning("the event loop turns again", extra={"stalled_s": round(looks * self._interval, 1)})
+                seen, looks = self._turns, 0
+                continue
+            looks += 1
+            if looks == STALL_TICKS:
+                log.critical(
+                    "the event loop does not turn", extra={"stalled_s": self._stall_after, "stacks": _stacks()}
+                )
+
+
+def _stacks() -> dict[str, str]:
+    """Every thread's stack, by the thread's name: code only, no values."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    own = threading.get_ident()
+    return {
+        f"{names.get(ident, 'unknown')} ({ident})": "".join(traceback.format_stack(frame))
+        for ident, frame in sys._current_frames().items()
+        if ident != own
+    }

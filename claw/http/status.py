@@ -1,0 +1,179 @@
+"""`GET /status`: everything that an operator asks, put together from the parts' own words.
+
+Order of events for one request: the sources are asked all at once, each within SOURCE_TIMEOUT_S; a source that fails
+shows its error in its own place and hides nothing else; the pure functions below turn their answers into JSON. No
+secret, no message's content and no person's name is in it: people are not named, addresses are shown as hosts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from claw import __commit__, __version__
+from claw.clock import Clock, format_rfc3339
+from claw.config.settings import Settings
+from claw.dingtalk.client import month_of
+from claw.http.health import NoAnswerError, ask
+from claw.observe.logs import redact
+from claw.secret import hash_id
+from claw.store.ports import DeadLetter, Depth
+
+SOURCE_TIMEOUT_S: Final = 2.0
+"""Seconds that one source may take."""
+DEAD_SHOWN: Final = 10
+"""Dead letters that are shown, the newest ones."""
+ERROR_MAX: Final = 300
+
+T = TypeVar("T")
+Source = Callable[[], T | Awaitable[T]]
+
+
+# --- values -> JSON: pure ------------------------------------------------------------------------------------
+
+
+def process_json(started_at: float, now: float) -> dict[str, Any]:
+    """Which claw this is, and for how long it has run."""
+    return {
+        "version": __version__,
+        "commit": __commit__ or None,
+        "started_at": format_rfc3339(started_at),
+        "uptime_s": round(max(now - started_at, 0.0), 1),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def depth_json(depth: Depth) -> dict[str, Any]:
+    return {
+        "pending": depth.pending,
+        "leased": depth.leased,
+        "dead": depth.dead,
+        "oldest_age_s": round(depth.oldest_age, 1),
+    }
+
+
+def calls_json(month: str, calls: Mapping[str, int], free: Collection[str]) -> dict[str, Any]:
+    """The calls of a month; those of `free` are not counted by DingTalk (PROTOCOL section 6.6)."""
+    billable = sum(count for api, count in calls.items() if api not in free)
+    return {"month": month, "billable": billable, "by_api": dict(sorted(calls.items()))}
+
+
+def dead_json(letters: Sequence[DeadLetter]) -> list[dict[str, Any]]:
+    """Dead letters, newest first; the key is hashed as in traces, the error is cut and without secrets."""
+    return [
+        {
+            "message": hash_id(letter.key),
+            "error": " ".join(redact(letter.error).split())[:ERROR_MAX],
+            "attempts": letter.attempts,
+            "received_at": format_rfc3339(letter.received_at),
+            "buried_at": format_rfc3339(letter.buried_at),
+        }
+        for letter in letters[:DEAD_SHOWN]
+    ]
+
+
+def _host(url: str) -> str:
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    return f"{host}:{parts.port}" if parts.port else host
+
+
+def settings_json(settings: Settings) -> dict[str, Any]:
+    """What was set, as far as it explains behaviour; secrets only by whether they are there."""
+    return {
+        "model": {
+            "name": settings.model.name,
+            "host": _host(settings.model.base_url),
+            "key": bool(settings.model.api_key),
+            "turn_timeout_s": settings.model.turn_timeout,
+        },
+        "dingtalk": {
+            "openapi": _host(settings.dingtalk.openapi_endpoint),
+            "oapi": _host(settings.dingtalk.oapi_endpoint),
+            "secret_from_file": settings.dingtalk.secret_file is not None,
+        },
+        "conversation": {
+            "history_turns": settings.conversation.history_turns,
+            "system_prompt": bool(settings.conversation.system_prompt),
+        },
+        "stream": {
+            "heartbeat_s": settings.stream.heartbeat,
+            "rotate_s": settings.stream.rotate,
+            "connections": settings.stream.connections,
+        },
+        "inbox": {
+            "max_concurrency": settings.inbox.max_concurrency,
+            "max_attempts": settings.inbox.max_attempts,
+            "drain_timeout_s": settings.inbox.drain_timeout,
+        },
+        "store": urlsplit(settings.store.shown).scheme,
+        "language": settings.logs.language.value,
+        "log_level": settings.logs.level,
+    }
+
+
+# --- the sources ---------------------------------------------------------------------------------------------
+
+
+class Status:
+    """Callable as `Server`'s `status`. Sources may be plain functions, which must not block, or coroutine functions.
+
+    `stream` gives the supervisor's own words as JSON, `turns` the number of running turns, `calls` the counts of a
+    month by api, of which those in `free` cost nothing. `more` adds parts by name (owner, policies).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        started_at: float,
+        stream: Source[Mapping[str, Any]],
+        depth: Source[Depth],
+        turns: Source[int],
+        calls: Callable[[str], Mapping[str, int] | Awaitable[Mapping[str, int]]],
+        dead: Callable[[int], Sequence[DeadLetter] | Awaitable[Sequence[DeadLetter]]],
+        free: Collection[str] = (),
+        more: Mapping[str, Source[Any]] | None = None,
+        clock: Clock | None = None,
+        timeout: float = SOURCE_TIMEOUT_S,
+    ) -> None:
+        self._settings = settings
+        self._started_at = started_at
+        self._stream = stream
+        self._depth = depth
+        self._turns = turns
+        self._calls = calls
+        self._dead = dead
+        self._free = frozenset(free)
+        self._more = dict(more or {})
+        self._clock = clock or Clock()
+        self._timeout = timeout
+
+    async def __call__(self) -> dict[str, Any]:
+        now = self._clock.wall()
+        month = month_of(now)
+        parts = {
+            "stream": self._asked(self._stream, dict),
+            "inbox": self._asked(self._depth, depth_json),
+            "turns_in_flight": self._asked(self._turns, int),
+            "calls": self._asked(lambda: self._calls(month), lambda counts: calls_json(month, counts, self._free)),
+            "dead_letters": self._asked(lambda: self._dead(DEAD_SHOWN), dead_json),
+            **{name: self._asked(source, lambda value: value) for name, source in self._more.items()},
+        }
+        answers = await asyncio.gather(*parts.values())
+        return {
+            **process_json(self._started_at, now),
+            **dict(zip(parts, answers, strict=True)),
+            "settings": settings_json(self._settings),
+            "warnings": list(self._settings.warnings),
+        }
+
+    async def _asked(self, source: Source[T], to_json: Callable[[T], Any]) -> Any:
+        try:
+            return to_json(await ask(source, self._timeout))
+        except NoAnswerError as error:
+            return {"error": error.reason}

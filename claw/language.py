@@ -1,0 +1,26 @@
+"""The languages in which people are answered, and how one is detected in what they write."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Final
+
+_CJK: Final = re.compile("[㐀-䶿一-鿿豈-﫿]")
+_LATIN_WORD: Final = re.compile(r"[A-Za-z]{2,}")
+
+
+class Language(StrEnum):
+    """A language in which people are answered."""
+
+    ZH = "zh"
+    EN = "en"
+
+
+def detect_language(text: str, default: Language) -> Language:
+    """The language a person writes in: Chinese as soon as one Han character occurs, English for Latin words."""
+    if _CJK.search(text):
+        return Language.ZH
+    if _LATIN_WORD.search(text):
+        return Language.EN
+    return default

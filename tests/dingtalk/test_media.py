@@ -1,0 +1,195 @@
+"""Pictures: what is fetched, from where, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import socket
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from claw.dingtalk.hosts import address_of, is_inner, parse
+from claw.dingtalk.media import PictureLoader, mime_of
+from claw.dingtalk.openapi import OpenApiClient
+from claw.errors import MediaError
+from claw.messages import Media, MediaKind
+from claw.secret import Secret
+from tests.dingtalk.conftest import DOWNLOAD_PATH, FakeDingTalk, hang, inbound
+from tests.dingtalk.test_webhook import everything_of
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
+PICTURE = Media(MediaKind.PICTURE, Secret("dcA1"))
+FILE_PATH = "/files/one"
+
+
+@pytest.fixture
+def pictures(http: aiohttp.ClientSession, openapi: OpenApiClient, dingtalk: FakeDingTalk) -> PictureLoader:
+    return PictureLoader(http, openapi, (dingtalk.url,), timeout=0.5, max_bytes=100_000)
+
+
+def serving(content: bytes, status: int = 200) -> Any:
+    async def serve(_: web.Request) -> web.Response:
+        return web.Response(body=content, status=status, content_type="text/html")
+
+    return serve
+
+
+async def test_a_picture_becomes_a_data_url(pictures: PictureLoader, dingtalk: FakeDingTalk) -> None:
+    """Its bytes tell the kind, whatever the server says; the token is not sent along."""
+    dingtalk.will(FILE_PATH, serving(PNG))
+    assert await pictures.fetch("dingfakeclient", PICTURE) == "data:image/png;base64," + base64.b64encode(PNG).decode()
+    assert "x-acs-dingtalk-access-token" not in {name.lower() for name in dingtalk.to(FILE_PATH)[0].headers}
+
+
+async def test_four_pictures_of_a_message_are_fetched(pictures: PictureLoader, dingtalk: FakeDingTalk) -> None:
+    """In order, pictures only, four at most."""
+    dingtalk.will(FILE_PATH, *[serving(PNG + bytes([n])) for n in range(6)])
+    media = (Media(MediaKind.FILE, Secret("dcF")), *[PICTURE] * 6)
+    found = await pictures.of(inbound(media=media))
+    assert [base64.b64decode(each.partition(",")[2])[-1] for each in found] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "mime"),
+    [
+        (PNG, "image/png"),
+        (b"\xff\xd8\xff\xe0rest", "image/jpeg"),
+        (b"GIF89arest", "image/gif"),
+        (b"GIF87arest", "image/gif"),
+        (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "image/webp"),
+        (b"RIFF\x00\x00\x00\x00WAVEfmt ", None),
+        (b"BMrest", "image/bmp"),
+        (b"<svg/>", None),
+        (b"<html>", None),
+        (b"%PDF-1.7", None),
+        (b"", None),
+    ],
+)
+def test_the_first_bytes_tell_the_kind(content: bytes, mime: str | None) -> None:
+    """A model gets only what it can read."""
+    assert mime_of(content) == mime
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        (serving(b"<html>"), "no picture"),
+        (serving(PNG, 404), "HTTP 404"),
+        (serving(b"\x89PNG\r\n\x1a\n" + b"x" * 200_000), "larger"),
+        (hang, "did not come"),
+    ],
+)
+async def test_a_file_that_is_not_good(
+    handler: Any, reason: str, pictures: PictureLoader, dingtalk: FakeDingTalk
+) -> None:
+    """Each fault is a MediaError with its cause."""
+    dingtalk.will(FILE_PATH, handler)
+    with pytest.raises(MediaError, match=reason):
+        await pictures.fetch("dingfakeclient", PICTURE)
+
+
+async def test_redirects_are_not_followed(pictures: PictureLoader, dingtalk: FakeDingTalk) -> None:
+    """A redirect could lead inside."""
+
+    async def redirect(_: web.Request) -> web.Response:
+        raise web.HTTPFound(f"{dingtalk.url}/inner")
+
+    dingtalk.will(FILE_PATH, redirect)
+    with pytest.raises(MediaError, match="HTTP 302"):
+        await pictures.fetch("dingfakeclient", PICTURE)
+    assert not dingtalk.to("/inner")
+
+
+async def test_a_code_that_has_expired(pictures: PictureLoader, dingtalk: FakeDingTalk) -> None:
+    """DingTalk's refusal is the picture's error."""
+    dingtalk.will(DOWNLOAD_PATH, (400, {"code": "invalidParameter.robotCode.downloadCode"}))
+    with pytest.raises(MediaError, match="expired"):
+        await pictures.fetch("dingfakeclient", PICTURE)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "http://169.254.169.254/secret-path",
+        "http://10.1.2.3/secret-path",
+        "https://192.168.0.1/secret-path",
+        "http://100.100.100.200/secret-path",
+        "http://127.0.0.1:9/secret-path",
+        "http://localhost:9/secret-path",
+        "http://[::ffff:10.0.0.1]/secret-path",
+        "http://[::1]/secret-path",
+        "http://0.0.0.0/secret-path",
+        "file:///secret-path",
+        "ftp://files.example/secret-path",
+        "http://user@files.example/secret-path",
+        "secret-path",
+    ],
+)
+async def test_addresses_inside_are_refused(
+    link: str,
+    http: aiohttp.ClientSession,
+    openapi: OpenApiClient,
+    dingtalk: FakeDingTalk,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With a public endpoint nothing inside the network is fetched, and no address is told."""
+    caplog.set_level(logging.DEBUG)
+    dingtalk.will(DOWNLOAD_PATH, (200, {"downloadUrl": link}))
+    pictures = PictureLoader(http, openapi, ("https://api.dingtalk.com",))
+    with pytest.raises(MediaError, match="not allowed") as caught:
+        await pictures.fetch("dingfakeclient", PICTURE)
+    assert "secret-path" not in everything_of(caught.value) + caplog.text
+
+
+async def test_a_name_that_leads_inside_is_refused(
+    http: aiohttp.ClientSession, openapi: OpenApiClient, dingtalk: FakeDingTalk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are looked up before they are trusted."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    pictures = PictureLoader(http, openapi, ("https://api.dingtalk.com",))
+    assert await pictures._checked(Secret("http://files.example/x")) is None
+
+
+@pytest.mark.parametrize(
+    ("link", "fetched"),
+    [
+        ("http://8.8.8.8/a?Signature=x%2Fy%3D", "https://8.8.8.8/a?Signature=x%2Fy%3D"),
+        ("https://8.8.8.8/a", "https://8.8.8.8/a"),
+        ("http://8.8.8.8:8000/a", "http://8.8.8.8:8000/a"),
+    ],
+)
+async def test_http_becomes_https(link: str, fetched: str, http: aiohttp.ClientSession, openapi: OpenApiClient) -> None:
+    """Outside of loopback the usual port is upgraded; the signed query stays as it is."""
+    pictures = PictureLoader(http, openapi, ("https://api.dingtalk.com",))
+    assert str(await pictures._checked(Secret(link))) == fetched
+
+
+@pytest.mark.parametrize(
+    ("address", "inner"),
+    [
+        ("8.8.8.8", False),
+        ("2400:3200::1", False),
+        ("198.18.0.5", False),
+        ("100.64.0.1", True),
+        ("172.16.0.1", True),
+        ("fd00::1", True),
+        ("fe80::1", True),
+        ("224.0.0.1", True),
+        ("::ffff:127.0.0.1", True),
+    ],
+)
+def test_what_is_inside(address: str, inner: bool) -> None:
+    """Private, shared and special addresses are inside; those that local proxies invent are not."""
+    found = address_of(address)
+    assert found is not None
+    assert is_inner(found) is inner
+
+
+@pytest.mark.parametrize("url", ["http://exa mple/", "http://a\n/", "http://é.example/", "x" * 9000, "http:///x"])
+def test_addresses_that_are_none(url: str) -> None:
+    """What could break a request line is no address."""
+    assert parse(url) is None

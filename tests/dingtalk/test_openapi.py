@@ -1,0 +1,398 @@
+"""The OpenAPI: one token for all, what every answer means, and what is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+
+from claw.config.settings import Credentials
+from claw.dingtalk.client import CallCounter
+from claw.dingtalk.openapi import OpenApiClient, TokenRefusedError, classify
+from claw.errors import DingTalkError
+from claw.secret import Secret
+from tests.clock import FakeClock
+from tests.dingtalk.conftest import (
+    CLIENT_SECRET,
+    DIRECT_PATH,
+    DOWNLOAD_PATH,
+    GROUP_PATH,
+    TOKEN,
+    TOKEN_PATH,
+    FakeDingTalk,
+    credentials,
+    hang,
+    html,
+)
+from tests.dingtalk.test_webhook import everything_of
+
+REFUSED = (401, {"code": "InvalidAuthentication", "message": "不合法的access_token"})
+
+
+# --- token ---------------------------------------------------------------------------------------------------------
+
+
+async def test_fifty_callers_fetch_one_token(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """All who ask at the same time get the token of one call."""
+    tokens = await asyncio.gather(*(openapi.tokens.get() for _ in range(50)))
+    assert set(tokens) == {TOKEN}
+    assert [request.json for request in dingtalk.to(TOKEN_PATH)] == [
+        {"appKey": "dingfakeclient", "appSecret": CLIENT_SECRET}
+    ]
+
+
+async def test_the_fetch_outlives_the_one_who_began_it(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """When the first caller is cancelled the others still get the token of the same call."""
+    arrived, free = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: Any) -> Any:
+        arrived.set()
+        await free.wait()
+        return aiohttp.web.json_response({"accessToken": TOKEN, "expireIn": 7200})
+
+    dingtalk.will(TOKEN_PATH, slow)
+    first = asyncio.create_task(openapi.tokens.get())
+    others = [asyncio.create_task(openapi.tokens.get()) for _ in range(3)]
+    await arrived.wait()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    free.set()
+    assert await asyncio.gather(*others) == [TOKEN] * 3
+    assert len(dingtalk.to(TOKEN_PATH)) == 1
+
+
+async def test_the_fetch_ends_with_the_last_who_waits(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """Nobody waits any more: no task is left, and the next caller begins afresh."""
+    arrived = asyncio.Event()
+
+    async def stuck(request: Any) -> Any:
+        arrived.set()
+        return await hang(request)
+
+    dingtalk.will(TOKEN_PATH, stuck)
+    waiting = [asyncio.create_task(openapi.tokens.get()) for _ in range(2)]
+    await arrived.wait()
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert "dingtalk-token" not in {task.get_name() for task in asyncio.all_tasks() if not task.cancelling()}
+    assert await openapi.tokens.get() == TOKEN
+
+
+async def test_a_failed_fetch_fails_for_all_and_is_not_kept(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """One failed call is everybody's error; the next who asks tries again."""
+    dingtalk.will(TOKEN_PATH, (500, {"code": "system.error"}))
+    results = await asyncio.gather(*(openapi.tokens.get() for _ in range(5)), return_exceptions=True)
+    assert all(isinstance(result, DingTalkError) and result.retryable for result in results)
+    assert len(dingtalk.to(TOKEN_PATH)) == 1
+    assert await openapi.tokens.get() == TOKEN
+
+
+async def test_a_token_is_replaced_five_minutes_early(
+    openapi: OpenApiClient, dingtalk: FakeDingTalk, clock: FakeClock
+) -> None:
+    """A token told to live 7200 s is used for 6900."""
+    await openapi.tokens.get()
+    await clock.advance(6899)
+    await openapi.tokens.get()
+    assert len(dingtalk.to(TOKEN_PATH)) == 1
+    await clock.advance(2)
+    await openapi.tokens.get()
+    assert len(dingtalk.to(TOKEN_PATH)) == 2
+
+
+@pytest.mark.parametrize(
+    ("expire_in", "good_for"), [(60, 30), ("7200", 6900), (None, 6900), (-1, 6900), (10**12, 6900), ([], 6900)]
+)
+async def test_odd_lives_of_a_token(
+    expire_in: object, good_for: int, openapi: OpenApiClient, dingtalk: FakeDingTalk, clock: FakeClock
+) -> None:
+    """A short life is used by half; one that makes no sense counts as two hours."""
+    dingtalk.will(TOKEN_PATH, (200, {"accessToken": TOKEN, "expireIn": expire_in}))
+    await openapi.tokens.get()
+    await clock.advance(good_for - 1)
+    await openapi.tokens.get()
+    assert len(dingtalk.to(TOKEN_PATH)) == 1
+    await clock.advance(2)
+    await openapi.tokens.get()
+    assert len(dingtalk.to(TOKEN_PATH)) == 2
+
+
+async def test_a_refused_token_is_refreshed_once(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """401 gets a fresh token and one more try."""
+    dingtalk.will(TOKEN_PATH, (200, {"accessToken": "old-token", "expireIn": 7200}))
+    dingtalk.will(DIRECT_PATH, REFUSED)
+    await openapi.send_direct("dingfakeclient", "u-1001", "t", "x")
+    assert [request.headers["x-acs-dingtalk-access-token"] for request in dingtalk.to(DIRECT_PATH)] == [
+        "old-token",
+        TOKEN,
+    ]
+
+
+async def test_a_token_refused_twice_is_an_error(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """A fresh token that is refused as well is not tried for ever here."""
+    dingtalk.will(DIRECT_PATH, REFUSED, REFUSED, REFUSED)
+    with pytest.raises(DingTalkError) as caught:
+        await openapi.send_direct("dingfakeclient", "u-1001", "t", "x")
+    assert (caught.value.retryable, caught.value.status) == (True, 401)
+    assert len(dingtalk.to(DIRECT_PATH)) == 2
+    assert len(dingtalk.to(TOKEN_PATH)) == 2
+
+
+async def test_a_refused_token_is_refreshed_once_for_all(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """Ten sends whose token was refused share one refresh."""
+    dingtalk.will(TOKEN_PATH, (200, {"accessToken": "old-token", "expireIn": 7200}))
+    dingtalk.will(GROUP_PATH, *[REFUSED] * 10)
+    await asyncio.gather(*(openapi.send_group("dingfakeclient", f"cid{n}", "t", "x") for n in range(10)))
+    assert len(dingtalk.to(TOKEN_PATH)) == 2
+
+
+async def test_only_the_refused_token_is_forgotten(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """Who comes late with an old token does not throw the new one away."""
+    await openapi.tokens.get()
+    openapi.tokens.forget("old-token")
+    await openapi.tokens.get()
+    assert len(dingtalk.to(TOKEN_PATH)) == 1
+
+
+async def test_a_short_token_does_not_blind_us(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """A test server's token may be a word that its answers hold by chance."""
+    dingtalk.token = "process"
+    await openapi.send_direct("dingfakeclient", "u-1001", "t", "x")
+
+
+async def test_a_changed_secret_is_used_for_the_next_token(
+    http: aiohttp.ClientSession, dingtalk: FakeDingTalk, clock: FakeClock, calls: CallCounter
+) -> None:
+    """Credentials are read when a token is fetched, since a `_FILE` secret may change."""
+    secrets = iter(["first", "second"])
+    openapi = OpenApiClient(http, dingtalk.url, lambda: Credentials("id", Secret(next(secrets))), clock, calls)
+    openapi.tokens.forget(await openapi.tokens.get())
+    await openapi.tokens.get()
+    assert [request.json["appSecret"] for request in dingtalk.to(TOKEN_PATH)] == ["first", "second"]
+
+
+# --- sends ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_direct_send(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """The body is V11's, with `msgParam` as a JSON string."""
+    await openapi.send_direct("dingfakeclient", "u-1001", "Hi", "**好**")
+    body = dingtalk.to(DIRECT_PATH)[0].json
+    assert json.loads(body.pop("msgParam")) == {"title": "Hi", "text": "**好**"}
+    assert body == {"robotCode": "dingfakeclient", "userIds": ["u-1001"], "msgKey": "sampleMarkdown"}
+    assert dingtalk.requests[-1].headers["Accept"] == "application/json"
+
+
+async def test_a_group_send(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """The conversation id is the OpenAPI's openConversationId."""
+    await openapi.send_group("dingfakeclient", "cidFakeGroup00==", "Hi", "x")
+    body = dingtalk.to(GROUP_PATH)[0].json
+    assert body["openConversationId"] == "cidFakeGroup00=="
+    assert "userIds" not in body
+
+
+async def test_a_download_address_is_a_secret(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """It is good for anybody, so it does not show itself."""
+    link = await openapi.download_url("dingfakeclient", Secret("dcA1"))
+    assert link.reveal() == f"{dingtalk.url}/files/one"
+    assert dingtalk.url not in repr(link)
+    assert dingtalk.to(DOWNLOAD_PATH)[0].json == {"downloadCode": "dcA1", "robotCode": "dingfakeclient"}
+
+
+async def test_too_long_a_message_is_not_sent(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
+    """`msgParam` has at most 15 000 bytes."""
+    with pytest.raises(DingTalkError) as caught:
+        await openapi.send_group("dingfakeclient", "cid", "t", "字" * 5000)
+    assert not caught.value.retryable
+    assert dingtalk.requests == []
+
+
+async def test_what_is_counted(
+    openapi: OpenApiClient,
+    dingtalk: FakeDingTalk,
+    calls: CallCounter,
+    outcomes: Callable[[], dict[tuple[str, str], int]],
+    spans: Callable[[], list[ReadableSpan]],
+) -> None:
+    """Tokens count apart, throttled calls not at all; only sends are spans."""
+    dingtalk.will(GROUP_PATH, (403, {"code": "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"}))
+    with pytest.raises(DingTalkError):
+        await openapi.send_group("dingfakeclient", "cid", "t", "x")
+    await openapi.send_group("dingfakeclient", "cid", "t", "x")
+    await openapi.send_direct("dingfakeclient", "u-1001", "t", "x")
+    await openapi.download_url("dingfakeclient", Secret("dcA1"))
+    assert calls.peek() == {"2027-01": {"token": 1, "group": 1, "direct": 1, "download": 1}}
+    assert outcomes() == {
+        ("token", "ok"): 1,
+        ("group", "throttled"): 1,
+        ("group", "ok"): 1,
+        ("direct", "ok"): 1,
+        ("download", "ok"): 1,
+    }
+    assert [span.name for span in spans()] == ["send dingtalk.reply"] * 3
+
+
+# --- meanings ------------------------------------------------------------------------------------------------------
+
+AccessDenied = "Forbidden.AccessDenied."
+
+
+@pytest.mark.parametrize(
+    ("api", "status", "body", "retryable", "retry_after"),
+    [
+        ("group", 403, {"code": AccessDenied + "QpsLimitForAppkeyAndApi"}, True, 2.0),
+        ("group", 403, {"code": AccessDenied + "QpsLimitForApi"}, True, 2.0),
+        ("group", 403, {"code": AccessDenied + "QpsLimitForSuitekeyAndOrgAndApi"}, True, 2.0),
+        ("group", 403, {"code": AccessDenied + "QpmLimitForAppkeyAndApi"}, True, 60.0),
+        ("group", 403, {"code": AccessDenied + "ApiCountLimitForOrg"}, False, None),
+        ("group", 403, {"code": AccessDenied + "AccessTokenPermissionDenied"}, False, None),
+        ("group", 403, {"code": AccessDenied + "IpNotInWhiteList"}, False, None),
+        ("group", 403, None, False, None),
+        ("group", 400, {"code": "send.too.fast"}, True, 2.0),
+        ("group", 400, {"code": "send.byToken.tooFast"}, True, 2.0),
+        ("group", 400, {"code": "send.forbidden"}, False, None),
+        ("group", 400, {"code": "unknown.send.result"}, True, None),
+        ("group", 400, {"code": "contain.notAllowed.content"}, False, None),
+        ("group", 400, {"code": "invalidParameter.msgParam.tooLong"}, False, None),
+        ("group", 400, {"code": "invalidParameter.msgParam.invalid"}, False, None),
+        ("group", 400, {"code": "invalidParameter.robotCode.empty"}, False, None),
+        ("group", 400, {"code": "miss.openConversationId"}, False, None),
+        ("group", 400, {"code": "invalid.openConversationId"}, False, None),
+        ("group", 400, {"code": "group.disbanded"}, False, None),
+        ("group", 400, {"code": "bot.stopped"}, False, None),
+        ("group", 400, {"code": "template.stopped"}, False, None),
+        ("group", 500, {"code": "system.error"}, True, None),
+        ("group", 400, {"code": "system.err"}, True, None),
+        ("direct", 400, {"code": "robot.oto.notExist"}, False, None),
+        ("direct", 400, {"code": "staffId.notExisted"}, False, None),
+        ("direct", 400, {"code": "invalidParameter.userIds.empty"}, False, None),
+        ("direct", 200, {"processQueryKey": "p", "invalidStaffIdList": ["u-1"]}, False, None),
+        ("direct", 200, {"processQueryKey": "p", "flowControlledStaffIdList": ["u-1"]}, True, 2.0),
+        ("direct", 200, {"invalidStaffIdList": ["u-1"], "flowControlledStaffIdList": ["u-1"]}, True, 2.0),
+        ("download", 400, {"code": "invalidParameter.robotCode.downloadCode"}, False, None),
+        ("download", 200, {"downloadUrl": 7}, True, None),
+        ("token", 400, {"code": "invalidClientIdOrSecret"}, True, 30.0),
+        ("token", 401, None, False, None),
+        ("token", 200, {"accessToken": ""}, True, None),
+        ("token", 200, {"accessToken": "two\r\nlines"}, True, None),
+        ("token", 200, {"accessToken": ["x"]}, True, None),
+        ("group", 200, {"errcode": 90018}, True, 2.0),
+        ("group", 200, {"errcode": 88, "sub_code": "90018"}, True, 2.0),
+        ("group", 200, {"errcode": 90002}, True, 2.0),
+        ("group", 200, {"errcode": 90020}, False, None),
+        ("group", 200, {"errcode": 60020}, False, None),
+        ("group", 200, {"errcode": 60011}, False, None),
+        ("group", 200, {"errcode": -1}, True, None),
+        ("group", 200, {}, True, None),
+        ("group", 200, None, True, None),
+        ("group", 200, [], True, None),
+        ("group", 200, {"code": ["x"], "errcode": {}}, True, None),
+        ("group", 302, None, False, None),
+        ("group", 404, None, False, None),
+        ("group", 408, None, True, None),
+        ("group", 429, None, True, 2.0),
+        ("group", 500, None, True, None),
+        ("group", 504, None, True, None),
+    ],
+)
+def test_what_an_answer_means(api: str, status: int, body: object, retryable: bool, retry_after: float | None) -> None:
+    """The tables of PROTOCOL 6.2, 6.3 and 6.6, row by row: the code before the status."""
+    error = classify(api, status, body)
+    assert error is not None
+    assert (error.retryable, error.retry_after) == (retryable, retry_after)
+    assert (error.api, error.status) == (api, status)
+    assert type(error) is DingTalkError
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, {"code": "InvalidAuthentication"}),
+        (401, None),
+        (400, {"code": "invalidParameter.token.invalid"}),
+        (200, {"errcode": 40014}),
+        (200, {"errcode": "42001"}),
+    ],
+)
+def test_a_refused_token_is_told_apart(status: int, body: object) -> None:
+    """These answers, and no other, are cured by a fresh token."""
+    error = classify("group", status, body)
+    assert isinstance(error, TokenRefusedError)
+    assert error.retryable
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        ("direct", {"processQueryKey": "p", "invalidStaffIdList": [], "flowControlledStaffIdList": None}),
+        ("group", {"processQueryKey": "p"}),
+        ("token", {"accessToken": "t", "expireIn": 7200}),
+        ("download", {"downloadUrl": "http://x"}),
+    ],
+)
+def test_success_has_its_mark(api: str, body: object) -> None:
+    """A 200 with the documented field is success."""
+    assert classify(api, 200, body) is None
+
+
+@pytest.mark.parametrize("detail", ["accessdenieddetail", "AccessDeniedDetail", "accessDeniedDetail"])
+@pytest.mark.parametrize("scopes", [["qyapi_robot_sendmsg"], "qyapi_robot_sendmsg"])
+def test_a_missing_permission_is_named(detail: str, scopes: object) -> None:
+    """The remedy names the scope to grant, in whatever case DingTalk writes the field."""
+    body = {"code": AccessDenied + "AccessTokenPermissionDenied", detail: {"requiredScopes": scopes}}
+    error = classify("group", 403, body)
+    assert error is not None
+    assert "qyapi_robot_sendmsg" in error.reason
+
+
+@pytest.mark.parametrize("scopes", [None, 7, [None, {}, "a b", "x" * 500], {"a": 1}])
+def test_odd_permissions_are_left_out(scopes: object) -> None:
+    """What is no scope's name does not get into an error."""
+    body = {"code": AccessDenied + "AccessTokenPermissionDenied", "accessdenieddetail": {"requiredScopes": scopes}}
+    error = classify("group", 403, body)
+    assert error is not None
+    assert error.reason.endswith("console [Forbidden.AccessDenied.AccessTokenPermissionDenied]")
+
+
+# --- secrets -------------------------------------------------------------------------------------------------------
+
+
+async def _echo(request: aiohttp.web.Request) -> aiohttp.web.Response:
+    """An answer that repeats all that it was sent, as its code."""
+    token = request.headers.get("x-acs-dingtalk-access-token", "")
+    raw = await request.text()
+    return aiohttp.web.json_response({"code": token or CLIENT_SECRET, "message": raw}, status=400)
+
+
+@pytest.mark.parametrize("path", [TOKEN_PATH, DIRECT_PATH])
+@pytest.mark.parametrize("answer", [_echo, html, hang])
+async def test_no_secret_is_shown(
+    path: str,
+    answer: Any,
+    http: aiohttp.ClientSession,
+    dingtalk: FakeDingTalk,
+    clock: FakeClock,
+    calls: CallCounter,
+    spans: Callable[[], list[ReadableSpan]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Neither token nor client secret is in an error, a log line, a span or a repr, even if the answer repeats them."""
+    caplog.set_level(logging.DEBUG)
+    openapi = OpenApiClient(http, dingtalk.url, credentials, clock, calls, timeout=0.3)
+    dingtalk.will(path, answer)
+    with pytest.raises(DingTalkError) as caught:
+        await openapi.send_direct("dingfakeclient", "u-1001", "t", "x")
+    shown = everything_of(caught.value) + "".join(span.to_json() for span in spans())
+    shown += "".join(json.dumps(vars(record), default=repr) for record in caplog.records)
+    shown += repr(vars(openapi)) + repr(vars(openapi.tokens))
+    assert TOKEN not in shown
+    assert CLIENT_SECRET not in shown

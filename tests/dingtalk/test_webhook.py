@@ -1,0 +1,310 @@
+"""The session webhook: what is posted where, and what every answer means."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanKind, StatusCode
+
+from claw.dingtalk.client import ANSWER_MAX, CallCounter
+from claw.dingtalk.webhook import BODY_MAX, MINUTE_WAIT, WebhookClient, classify
+from claw.errors import DingTalkError, WebhookGoneError
+from claw.secret import Secret
+from tests.dingtalk.conftest import SESSION, WEBHOOK_PATH, FakeDingTalk, cut, hang, html
+
+
+async def test_markdown_is_posted_as_dingtalk_wants_it(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
+    """The body is PROTOCOL 6.1's, in plain UTF-8, with `at` for whom is mentioned."""
+    await webhook.send(Secret(dingtalk.webhook), "标题", "@u-1001 你好", ["u-1001"])
+    request = dingtalk.requests[0]
+    assert request.json == {
+        "msgtype": "markdown",
+        "markdown": {"title": "标题", "text": "@u-1001 你好"},
+        "at": {"atUserIds": ["u-1001"], "isAtAll": False},
+    }
+    assert "你好".encode() in request.raw
+    assert request.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("at", [[], [""]])
+async def test_nobody_to_mention_means_no_at(webhook: WebhookClient, dingtalk: FakeDingTalk, at: list[str]) -> None:
+    """An unknown person is left out, not sent as an empty id."""
+    await webhook.send(Secret(dingtalk.webhook), "t", "x", at)
+    assert "at" not in dingtalk.requests[0].json
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "retryable", "retry_after"),
+    [
+        (200, {"errcode": -1, "errmsg": "busy"}, True, None),
+        (200, {"errcode": "-1"}, True, None),
+        (200, {"errcode": 130101}, True, MINUTE_WAIT),
+        (200, {"errcode": 410100}, True, MINUTE_WAIT),
+        (200, {"errcode": 90018}, True, 2.0),
+        (200, {"errcode": 88, "sub_code": 90018}, True, 2.0),
+        (200, {"errcode": 88, "sub_code": "90018"}, True, 2.0),
+        (200, {"errcode": 90020}, False, None),
+        (200, {"errcode": 310000}, False, None),
+        (200, {"errcode": 400013}, False, None),
+        (200, {"errcode": 400101}, False, None),
+        (200, {"errcode": 400102}, False, None),
+        (200, {"errcode": 400105}, False, None),
+        (200, {"errcode": 400106}, False, None),
+        (200, {"errcode": 40035}, False, None),
+        (200, {"errcode": 43004}, False, None),
+        (200, {"errcode": 430101}, False, None),
+        (200, {"errcode": 430102}, False, None),
+        (200, {"errcode": 430103}, False, None),
+        (200, {"errcode": 430104}, False, None),
+        (200, {"errcode": 460101}, False, None),
+        (200, {"errcode": 777777}, True, None),
+        (200, {"errcode": True}, True, None),
+        (200, {"errcode": None}, True, None),
+        (200, {"errcode": [0]}, True, None),
+        (200, {}, True, None),
+        (200, None, True, None),
+        (200, [], True, None),
+        (302, None, False, None),
+        (400, None, False, None),
+        (404, {"errcode": 0}, False, None),
+        (408, None, True, None),
+        (429, None, True, 2.0),
+        (500, {"errcode": 0}, True, None),
+        (502, None, True, None),
+        (503, {"errcode": 130101}, True, MINUTE_WAIT),
+    ],
+)
+def test_what_an_answer_means(status: int, body: object, retryable: bool, retry_after: float | None) -> None:
+    """The table of PROTOCOL 6.1, row by row."""
+    error = classify(status, body)
+    assert error is not None
+    assert type(error) is DingTalkError
+    assert (error.retryable, error.retry_after) == (retryable, retry_after)
+    assert error.status == status
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "maybe"),
+    [
+        (200, {"errcode": -1}, False),
+        (200, {"errcode": 130101}, False),
+        (200, {"errcode": 777777}, False),
+        (200, None, True),
+        (500, None, False),
+        (502, None, True),
+        (503, None, False),
+        (504, None, True),
+        (429, None, False),
+    ],
+)
+def test_what_may_have_been_delivered(status: int, body: object, maybe: bool) -> None:
+    """An errcode says that it was not; a gateway that gave up, or an answer of somebody else, says nothing."""
+    error = classify(status, body)
+    assert error is not None
+    assert error.maybe_delivered is maybe
+
+
+@pytest.mark.parametrize("body", [{"errcode": 0, "errmsg": "ok"}, {"errcode": "0"}])
+def test_errcode_0_is_success(body: object) -> None:
+    """Nothing but errcode 0 with HTTP 200 says that it was delivered."""
+    assert classify(200, body) is None
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_unknown_session_is_gone(status: int) -> None:
+    """300001 asks for the other way."""
+    error = classify(status, {"errcode": 300001, "errmsg": "session 不存在"})
+    assert isinstance(error, WebhookGoneError)
+    assert not error.retryable
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoints", "allowed"),
+    [
+        ("https://oapi.dingtalk.com/robot/sendBySession?session=1", ["https://api.dingtalk.com"], True),
+        ("https://oapi.dingtalk.io/robot/sendBySession?session=1", ["https://api.dingtalk.com"], True),
+        ("https://OAPI.DingTalk.com/x", ["https://api.dingtalk.com"], True),
+        ("http://oapi.dingtalk.com/robot/sendBySession", ["https://api.dingtalk.com"], False),
+        ("https://dingtalk.com.evil.example/x", ["https://api.dingtalk.com"], False),
+        ("https://evildingtalk.com/x", ["https://api.dingtalk.com"], False),
+        ("https://oapi.dingtalk.com@evil.example/x", ["https://api.dingtalk.com"], False),
+        ("https://user:pass@oapi.dingtalk.com/x", ["https://api.dingtalk.com"], False),
+        ("https://:pass@oapi.dingtalk.com/x", ["https://api.dingtalk.com"], False),
+        ("https://evil.example\\@oapi.dingtalk.com/x", ["https://api.dingtalk.com"], False),
+        ("https://evil.example#.dingtalk.com/x", ["https://api.dingtalk.com"], False),
+        ("https://evil.example?.dingtalk.com", ["https://api.dingtalk.com"], False),
+        ("https://evil.example/x", ["https://api.dingtalk.com"], False),
+        ("http://127.0.0.1:9/x", ["https://api.dingtalk.com"], False),
+        ("http://169.254.169.254/latest", ["https://api.dingtalk.com"], False),
+        ("http://127.0.0.1:9/x", ["http://127.0.0.1:8081"], True),
+        ("http://localhost:9/x", ["http://127.0.0.1:8081"], True),
+        ("http://[::1]:9/x", ["http://localhost:8081"], True),
+        ("http://10.0.0.1:9/x", ["http://127.0.0.1:8081"], False),
+        ("http://emulator:9/x", ["http://emulator:8081"], True),
+        ("https://emulator/x", ["http://emulator:8081"], True),
+        ("http://ding.corp.example/x", ["https://ding.corp.example"], False),
+        ("https://ding.corp.example/x", ["https://ding.corp.example"], True),
+        ("ftp://oapi.dingtalk.com/x", ["https://api.dingtalk.com"], False),
+        ("https://oapi.dingtalk.com:99999/x", ["https://api.dingtalk.com"], False),
+        ("https://oapi.dingtalk.com/x\r\nHost: y", ["https://api.dingtalk.com"], False),
+        ("//oapi.dingtalk.com/x", ["https://api.dingtalk.com"], False),
+        ("https://[::1", ["https://api.dingtalk.com"], False),
+        ("https://", ["https://api.dingtalk.com"], False),
+        ("nonsense", ["https://api.dingtalk.com"], False),
+        ("", ["https://api.dingtalk.com"], False),
+    ],
+)
+async def test_only_dingtalk_is_answered(url: str, endpoints: list[str], allowed: bool, calls: CallCounter) -> None:
+    """A webhook at any host but DingTalk's and the configured ones is refused before anything is sent."""
+    posted: list[str] = []
+
+    class Http:
+        def post(self, address: object, **_: object) -> None:
+            posted.append(str(address))
+            raise aiohttp.InvalidURL("not today")
+
+    webhook = WebhookClient(Http(), endpoints, calls)  # type: ignore[arg-type]
+    with pytest.raises(DingTalkError) as caught:
+        await webhook.send(Secret(url), "t", "x")
+    assert bool(posted) is allowed
+    assert not caught.value.retryable
+    assert ("unknown host" in caught.value.reason) is not allowed
+
+
+async def test_a_body_that_is_too_long_is_not_posted(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
+    """More than 20 000 bytes would be refused: the call is saved."""
+    with pytest.raises(DingTalkError) as caught:
+        await webhook.send(Secret(dingtalk.webhook), "t", "字" * (BODY_MAX // 3))
+    assert (caught.value.errcode, caught.value.retryable) == (460101, False)
+    assert dingtalk.requests == []
+
+
+async def test_an_endless_answer_is_not_read(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
+    """Beyond 256 KB an answer is not DingTalk's, whatever it says."""
+    dingtalk.will(WEBHOOK_PATH, (200, {"errcode": 0, "errmsg": "x" * ANSWER_MAX}))
+    with pytest.raises(DingTalkError):
+        await webhook.send(Secret(dingtalk.webhook), "t", "x")
+
+
+async def test_redirects_are_not_followed(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
+    """A redirect could lead anywhere: it is an error."""
+
+    async def redirect(_: Any) -> Any:
+        raise aiohttp.web.HTTPTemporaryRedirect(f"{dingtalk.url}/elsewhere")
+
+    dingtalk.will(WEBHOOK_PATH, redirect)
+    with pytest.raises(DingTalkError) as caught:
+        await webhook.send(Secret(dingtalk.webhook), "t", "x")
+    assert (caught.value.status, caught.value.retryable) == (307, False)
+    assert len(dingtalk.requests) == 1
+
+
+async def test_a_broken_connection_is_tried_once_more_at_once(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
+    """A kept connection may close under us: one repetition, in the same call."""
+    dingtalk.will(WEBHOOK_PATH, cut)
+    await webhook.send(Secret(dingtalk.webhook), "t", "x")
+    assert len(dingtalk.requests) == 2
+
+
+async def test_a_connection_that_breaks_twice_is_an_error(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
+    """Not more than one repetition is made here; the worker goes on."""
+    dingtalk.will(WEBHOOK_PATH, cut, cut, cut)
+    with pytest.raises(DingTalkError) as caught:
+        await webhook.send(Secret(dingtalk.webhook), "t", "x")
+    assert caught.value.retryable
+    assert caught.value.maybe_delivered
+    assert len(dingtalk.requests) == 2
+
+
+async def test_no_answer_is_an_error_worth_another_try(
+    http: aiohttp.ClientSession, dingtalk: FakeDingTalk, calls: CallCounter
+) -> None:
+    """A server that never answers is left after the timeout, once: the message may have arrived."""
+    dingtalk.will(WEBHOOK_PATH, hang)
+    with pytest.raises(DingTalkError) as caught:
+        await WebhookClient(http, [dingtalk.url], calls, timeout=0.2).send(Secret(dingtalk.webhook), "t", "x")
+    assert (caught.value.retryable, caught.value.maybe_delivered, caught.value.status) == (True, True, None)
+    assert "may have been" in caught.value.reason
+    assert len(dingtalk.requests) == 1
+
+
+async def test_retry_after_is_honoured(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
+    """A Retry-After header becomes the error's."""
+
+    async def busy(_: Any) -> Any:
+        return aiohttp.web.Response(status=503, headers={"Retry-After": "7"})
+
+    dingtalk.will(WEBHOOK_PATH, busy)
+    with pytest.raises(DingTalkError) as caught:
+        await webhook.send(Secret(dingtalk.webhook), "t", "x")
+    assert caught.value.retry_after == 7.0
+
+
+async def test_each_send_is_a_span(
+    webhook: WebhookClient,
+    dingtalk: FakeDingTalk,
+    spans: Callable[[], list[ReadableSpan]],
+    outcomes: Callable[[], dict[tuple[str, str], int]],
+    calls: CallCounter,
+) -> None:
+    """A span says where it went and how it ended; the metric and the ledger's count agree with it."""
+    dingtalk.will(WEBHOOK_PATH, (200, {"errcode": 0}), (200, {"errcode": 430102}), (200, {"errcode": 130101}))
+    await webhook.send(Secret(dingtalk.webhook), "t", "x")
+    for _ in range(2):
+        with pytest.raises(DingTalkError):
+            await webhook.send(Secret(dingtalk.webhook), "t", "x")
+    good, refused, throttled = spans()
+    assert good.name == "send dingtalk.reply"
+    assert good.kind is SpanKind.CLIENT
+    assert good.attributes is not None
+    assert good.attributes["claw.reply.mode"] == "markdown"
+    assert good.attributes["server.address"] == "127.0.0.1"
+    assert good.attributes["http.response.status_code"] == 200
+    assert good.attributes["dingtalk.errcode"] == 0
+    assert "error.type" not in good.attributes
+    assert refused.attributes is not None
+    assert refused.attributes["error.type"] == "430102"
+    assert refused.status.status_code is StatusCode.ERROR
+    assert throttled.attributes is not None
+    assert throttled.attributes["dingtalk.errcode"] == 130101
+    assert outcomes() == {("webhook", "ok"): 1, ("webhook", "refused"): 1, ("webhook", "throttled"): 1}
+    assert [*calls.take().values()] == [{"webhook": 2}]
+
+
+@pytest.mark.parametrize("answer", [html, cut, hang, (200, {"errcode": 300001, "errmsg": SESSION}), (500, [SESSION])])
+async def test_the_session_is_in_no_error_log_or_span(
+    answer: Any,
+    http: aiohttp.ClientSession,
+    dingtalk: FakeDingTalk,
+    calls: CallCounter,
+    spans: Callable[[], list[ReadableSpan]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever happens, the webhook's session stays a secret: also in the errors behind the error."""
+    caplog.set_level(logging.DEBUG)
+    dingtalk.will(WEBHOOK_PATH, answer, answer)
+    with pytest.raises(DingTalkError) as caught:
+        await WebhookClient(http, [dingtalk.url], calls, timeout=0.3).send(Secret(dingtalk.webhook), "t", "x")
+    assert SESSION not in everything_of(caught.value)
+    assert SESSION not in "".join(span.to_json() for span in spans())
+    # The test server's own access log names paths; ours must not.
+    assert not [
+        r
+        for r in caplog.records
+        if not r.name.startswith("aiohttp.access") and SESSION in json.dumps(vars(r), default=repr)
+    ]
+
+
+def everything_of(error: BaseException | None) -> str:
+    """All that an error and those behind it show."""
+    shown = ""
+    while error is not None:
+        shown += f"{error!r} {error} {vars(error)!r} {error.args!r}"
+        error = error.__cause__ or error.__context__
+    return shown

@@ -1,0 +1,512 @@
+"""The HTTP surface: routes, rights and words of the contract, over real sockets, against friends and enemies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import hmac
+import json
+import socket
+import warnings
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from claw.checks import Check
+from claw.errors import SettingsError
+from claw.http import server as module
+from claw.http.health import Health
+from claw.http.server import Scope, Server
+from claw.secret import Secret
+
+TOKEN = "admin-token-of-this-test"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+class Parts:
+    """What `app` hands in, to be set by tests."""
+
+    def __init__(self) -> None:
+        self.asked: list[Scope] = []
+        self.running = False
+        self.status: Mapping[str, Any] = {"version": "1", "名": "值"}
+        self.error: Exception | None = None
+
+    def restart(self, scope: Scope) -> bool:
+        if self.error:
+            raise self.error
+        if self.running:
+            return False
+        self.asked.append(scope)
+        self.running = True
+        return True
+
+    async def told(self) -> Mapping[str, Any]:
+        if self.error:
+            raise self.error
+        return self.status
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return Parts()
+
+
+def serving(parts: Parts, token: str = TOKEN, *, host: str = "127.0.0.1", port: int = 0) -> Server:
+    health = Health(check_timeout=0.2)
+    health.add("stream", lambda: Check(ok=True, state="OPEN"))
+    return Server(host, port, health, admin_token=Secret(token), on_restart=parts.restart, status=parts.told)
+
+
+@pytest.fixture
+async def server(parts: Parts) -> AsyncIterator[Server]:
+    server = serving(parts)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as client:
+        yield client
+
+
+def health_of(server: Server) -> Health:
+    return server._health
+
+
+async def alive(server: Server) -> bool:
+    """Whether a fresh connection is answered."""
+    async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{server.port}/health") as response:
+        return response.status == 200
+
+
+# --- routes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez", "/healthz"])
+async def test_liveness(path: str, client: aiohttp.ClientSession, server: Server) -> None:
+    """Liveness answers under its name and its aliases: 200, and 503 once an owned task is lost."""
+    async with client.get(path) as response:
+        assert response.status == 200
+        assert (await response.json())["status"] == "ok"
+    task = asyncio.create_task(asyncio.sleep(0), name="worker")
+    health_of(server).own(task)
+    await task
+    await asyncio.sleep(0)
+    async with client.get(path) as response:
+        assert response.status == 503
+        body = await response.json()
+        assert (body["status"], body["checks"]["tasks"]["reason"]) == ("failing", "worker returned")
+
+
+@pytest.mark.parametrize("path", ["/ready", "/readyz"])
+async def test_readiness(path: str, client: aiohttp.ClientSession, server: Server) -> None:
+    """Readiness answers under its name and its alias: 200, and 503 with the cause while a check fails or we drain."""
+    async with client.get(path) as response:
+        assert response.status == 200
+        assert (await response.json())["status"] == "ready"
+    health_of(server).add("store", lambda: Check(ok=False, state="DOWN", reason="磁盘已满"))
+    async with client.get(path) as response:
+        assert response.status == 503
+        assert (await response.json())["checks"]["store"]["reason"] == "磁盘已满"
+        assert "磁盘已满".encode() in await response.read()
+    health_of(server).add("store", lambda: Check(ok=True))
+    health_of(server).drain()
+    async with client.get(path) as response:
+        assert response.status == 503
+        assert (await response.json())["checks"]["drain"]["ok"] is False
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/", {}, 404),
+        ("GET", "/health/", {}, 404),
+        ("GET", "/healthy", {}, 404),
+        ("GET", "/%00", {}, 404),
+        ("HEAD", "/health", {}, 200),
+        ("HEAD", "/ready?verbose", {}, 200),
+        ("HEAD", "/nothing", {}, 404),
+        ("POST", "/health", {}, 405),
+        ("DELETE", "/ready", BEARER, 405),
+        ("OPTIONS", "/health", {}, 405),
+        ("TRACE", "/health", {}, 405),
+        ("GET", "/restart", {}, 405),
+        ("GET", "/restart", BEARER, 405),
+        ("HEAD", "/restart", BEARER, 405),
+        ("POST", "/status", BEARER, 405),
+        ("POST", "/restart", {}, 401),
+        ("POST", "/restart", {"Authorization": "Bearer wrong"}, 401),
+        ("POST", "/restart", {"Authorization": f"Bearer {TOKEN}x"}, 401),
+        ("POST", "/restart", {"Authorization": f"Bearer {TOKEN[:-1]}"}, 401),
+        ("POST", "/restart", {"Authorization": f"Basic {TOKEN}"}, 401),
+        ("POST", "/restart", {"Authorization": TOKEN}, 401),
+        ("POST", "/restart", {"Authorization": "Bearer"}, 401),
+        ("POST", "/restart", {"Authorization": "Bearer "}, 401),
+        ("POST", "/restart", {"Authorization": "Bearer 令牌"}, 401),
+        ("POST", "/restart?scope=planet", {}, 401),
+        ("GET", "/status", {}, 401),
+        ("GET", "/status", BEARER, 200),
+        ("HEAD", "/status", BEARER, 200),
+        ("GET", "/status", {"Authorization": f"bearer {TOKEN}"}, 200),
+        ("POST", "/restart?scope=planet", BEARER, 400),
+        ("POST", "/restart?scope=", BEARER, 400),
+        ("POST", "/restart?scope=stream&scope=process", BEARER, 400),
+        ("POST", "/restart", BEARER, 202),
+    ],
+)
+async def test_statuses(
+    method: str, path: str, headers: dict[str, str], status: int, client: aiohttp.ClientSession, parts: Parts
+) -> None:
+    """Each path, method and right has its status; every answer is JSON, is not stored, and names no version."""
+    async with client.request(method, path, headers=headers) as response:
+        assert response.status == status
+        assert response.headers["Content-Type"] == "application/json; charset=utf-8"
+        assert response.headers["Cache-Control"] == "no-store"
+        assert response.headers["Server"] == "claw"
+        body = await response.read()
+        if method == "HEAD":
+            assert body == b""
+        else:
+            json.loads(body)
+        if status == 405:
+            assert response.headers["Allow"] in {"GET, HEAD", "POST"}
+        if status == 401:
+            assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert parts.asked == ([Scope.STREAM] if status == 202 else [])
+
+
+@pytest.mark.parametrize("path", ["/restart", "/status"])
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "PUT"])
+@pytest.mark.parametrize("authorization", [None, "Bearer ", "Bearer", f"Bearer {TOKEN}"])
+async def test_without_a_token_there_is_no_administration(
+    path: str, method: str, authorization: str | None, parts: Parts
+) -> None:
+    """Where CLAW_ADMIN_TOKEN is unset, the administrator's routes are 404 for everybody, an empty bearer included."""
+    server = serving(parts, token="")
+    await server.start()
+    headers = {"Authorization": authorization} if authorization is not None else {}
+    url = f"http://127.0.0.1:{server.port}{path}"
+    async with aiohttp.ClientSession() as client, client.request(method, url, headers=headers) as response:
+        assert response.status == 404
+    await server.stop()
+    assert parts.asked == []
+
+
+@pytest.mark.parametrize(
+    ("query", "scope"), [("", Scope.STREAM), ("?scope=stream", Scope.STREAM), ("?scope=process", Scope.PROCESS)]
+)
+async def test_restart(query: str, scope: Scope, client: aiohttp.ClientSession, parts: Parts) -> None:
+    """A restart is accepted with 202 and handed on with its scope; a second one while it runs is 409."""
+    async with client.post(f"/restart{query}", headers=BEARER) as response:
+        assert response.status == 202
+        assert await response.json() == {"status": "accepted", "scope": scope.value}
+    async with client.post(f"/restart{query}", headers=BEARER) as response:
+        assert response.status == 409
+    assert parts.asked == [scope]
+    parts.running = False
+    async with client.post(f"/restart{query}", headers=BEARER) as response:
+        assert response.status == 202
+
+
+async def test_status_is_what_the_parts_say(client: aiohttp.ClientSession, parts: Parts) -> None:
+    """`/status` gives what it was handed, as UTF-8."""
+    async with client.get("/status", headers=BEARER) as response:
+        assert await response.json() == parts.status
+        assert "值".encode() in await response.read()
+    parts.status = {"broken": "\ud800"}
+    async with client.get("/status", headers=BEARER) as response:
+        assert response.status == 200
+        assert await response.json() == parts.status
+
+
+@pytest.mark.parametrize("error", [ValueError("session=abcdef at /home"), TimeoutError(), KeyError("x")])
+async def test_a_fault_of_ours_tells_nothing(
+    error: Exception, client: aiohttp.ClientSession, parts: Parts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error in a route is 500 without any detail, is logged with its stack, and the server goes on."""
+    parts.error = error
+    for method, path in (("GET", "/status"), ("POST", "/restart")):
+        async with client.request(method, path, headers=BEARER) as response:
+            assert response.status == 500
+            assert await response.json() == {"error": "internal"}
+    failed = [record for record in caplog.records if record.getMessage() == "a request failed"]
+    assert [record.exc_info is not None for record in failed] == [True, True]
+    parts.error = None
+    async with client.get("/status", headers=BEARER) as response:
+        assert response.status == 200
+
+
+async def test_bodies_are_not_wanted(client: aiohttp.ClientSession, parts: Parts, server: Server) -> None:
+    """A small body is ignored, a large one refused by its length alone, an endless one thrown away."""
+    async with client.post("/restart", headers=BEARER, data=b"scope=process") as response:
+        assert response.status == 202
+    assert parts.asked == [Scope.STREAM]
+    parts.running = False
+    async with client.post("/restart", headers=BEARER, data=b"x" * (module.BODY_MAX + 1)) as response:
+        assert response.status == 413
+    answer = await send(server, f"POST /restart HTTP/1.1\r\nHost: x\r\nContent-Length: {10**18}\r\n"
+                        f"Authorization: Bearer {TOKEN}\r\n\r\n".encode())  # fmt: skip
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert parts.asked == [Scope.STREAM]
+
+
+async def test_the_token_is_compared_in_constant_time(
+    client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bearer goes through hmac.compare_digest, for wrong and right ones."""
+    seen: list[bytes] = []
+
+    def compare(given: bytes, right: bytes) -> bool:
+        seen.append(given)
+        return given == right
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    for token in ("x", TOKEN):
+        async with client.get("/status", headers={"Authorization": f"Bearer {token}"}):
+            pass
+    assert seen == [b"x", TOKEN.encode()]
+
+
+# --- listening ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_port_in_use_is_named(parts: Parts, server: Server) -> None:
+    """A port that somebody holds is a fault of the settings that names PORT, and leaves nothing behind."""
+    second = serving(parts, port=server.port)
+    with pytest.raises(SettingsError) as caught:
+        await second.start()
+    assert caught.value.problems == (f"PORT: {server.port} is in use by another process",)
+    await second.stop()
+    assert await alive(server)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host", "300.1.1.1"])
+async def test_a_host_that_is_not_ours_is_named(host: str, parts: Parts) -> None:
+    """An address that this machine has not is a fault of the settings that names HOST."""
+    with pytest.raises(SettingsError) as caught:
+        await serving(parts, host=host).start()
+    assert caught.value.problems[0].startswith("HOST")
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+async def test_ipv6(parts: Parts) -> None:
+    """HOST may be an IPv6 address."""
+    server = serving(parts, host="::1")
+    try:
+        await server.start()
+    except SettingsError:
+        pytest.skip("this machine has no IPv6 loopback")
+    url = f"http://[::1]:{server.port}/health"
+    async with aiohttp.ClientSession() as client, client.get(url) as response:
+        assert response.status == 200
+    await server.stop()
+
+
+async def test_stop_leaves_nothing(parts: Parts) -> None:
+    """After `stop` no task and no connection is left, though clients hold theirs open; the port is free again."""
+    server = serving(parts)
+    await server.start()
+    port = server.port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /hea")
+    await reader.readuntil(b"\r\n\r\n")
+    silent_reader, silent_writer = await asyncio.open_connection("127.0.0.1", port)
+    await asyncio.wait_for(server.stop(), 30)
+    await server.stop()
+    await asyncio.wait_for(silent_reader.read(), 30)
+    for each in (writer, silent_writer):
+        each.close()
+        await each.wait_closed()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    again = serving(parts, port=port)
+    await again.start()
+    assert again.port == port
+    await again.stop()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_stop_closes_who_just_comes(turns: int, parts: Parts) -> None:
+    """A connection that comes while we close is closed with us, in whichever turn of the loop that is."""
+    server = serving(parts)
+    await server.start()
+    with warnings.catch_warnings(record=True) as caught, socket.create_connection(("127.0.0.1", server.port)) as client:
+        warnings.simplefilter("always")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await server.stop()
+        gc.collect()
+        assert [str(each.message) for each in caught] == []
+        client.settimeout(30)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+
+
+# --- enemies -----------------------------------------------------------------------------------------------------
+
+
+async def send(server: Server, data: bytes, *, eof: bool = False) -> bytes:
+    """What comes back for raw bytes, until the server closes or falls silent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    answer = b""
+    try:
+        writer.write(data)
+        if eof:
+            writer.write_eof()
+        while chunk := await asyncio.wait_for(reader.read(65536), 0.5 if answer else 5):
+            answer += chunk
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+    return answer
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),
+        b"garbage\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /h\xc3\xa9alth HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /health HTTP/9.9\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost x\r\n\r\n",
+        b"GET /health HTTP/1.1\r\n: x\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(5000)) + b"\r\n",
+        b"GET http://[::bad/health HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+    ids=range(15),
+)
+async def test_what_is_no_http_is_refused_quietly(
+    data: bytes, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Garbage, floods of headers and smuggling get a short 400 without version or echo; no log line; we go on."""
+    caplog.set_level("INFO")
+    caplog.clear()
+    answer = await send(server, data)
+    if answer:
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+        assert b"Server: claw" in head
+        assert json.loads(body) == {"error": "bad request"}
+    assert caplog.records == []
+    assert await alive(server)
+
+
+@pytest.mark.parametrize(
+    ("data", "statuses"),
+    [
+        (b"GET /health HTTP/1.0\r\n\r\n", [200]),
+        (b"GET http://elsewhere/health HTTP/1.1\r\nHost: x\r\n\r\n", [200]),
+        (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", [404]),
+        (b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n", [404]),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", [200]),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 30, [200] * 30),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n", [400]),
+        (b"PROPFIND /health HTTP/1.1\r\nHost: x\r\n\r\n", [405]),
+        (b"GET /status HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\n\r\n", [401]),
+        (b"GET /../health HTTP/1.1\r\nHost: x\r\n\r\n", [404]),
+        (b"GET /%68ealth HTTP/1.1\r\nHost: x\r\n\r\n", [200]),
+    ],
+    ids=range(11),
+)
+async def test_unusual_http_is_answered(data: bytes, statuses: list[int], server: Server) -> None:
+    """What is odd and allowed gets the answers of the contract, pipelined requests in order."""
+    answer = await send(server, data)
+    assert [int(part[2:5]) for part in answer.split(b"HTTP/1.")[1:]] == statuses
+
+
+async def test_slow_requests_are_cut_off(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that dribbles its request, or sends none, loses its connection after KEEPALIVE_S."""
+    monkeypatch.setattr(module, "KEEPALIVE_S", 0.2)
+    server = serving(parts)
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /health HTTP/1.1\r\nX-Slow: ")
+    silent_reader, silent_writer = await asyncio.open_connection("127.0.0.1", server.port)
+    assert await asyncio.wait_for(reader.read(), 30) == b""
+    assert await asyncio.wait_for(silent_reader.read(), 30) == b""
+    writer.close()
+    silent_writer.close()
+    assert await alive(server)
+    await server.stop()
+
+
+async def test_a_flood_of_connections_keeps_no_probe_out(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every place taken by idle connections, the oldest one goes and a probe is answered."""
+    monkeypatch.setattr(module, "CONNECTIONS_MAX", 20)
+    server = serving(parts)
+    await server.start()
+    idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(60)]
+    assert await alive(server)
+    assert await asyncio.wait_for(idle[0][0].read(), 30) == b""
+    runner = server._runner
+    assert runner is not None
+    assert runner.server is not None
+    assert len([each for each in runner.server.connections if each.connected]) <= 20
+    for _, writer in idle:
+        writer.close()
+    await server.stop()
+
+
+async def test_a_client_that_never_reads_holds_nobody_up(server: Server) -> None:
+    """Thousands of pipelined requests whose answers nobody reads stop being read; others are served, `stop` ends."""
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.transport.set_write_buffer_limits(high=1 << 24)
+    writer.write(b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n" * 50_000)
+    for _ in range(20):
+        assert await alive(server)
+    await asyncio.wait_for(server.stop(), 30)
+    writer.close()
+
+
+async def test_a_client_that_leaves_does_no_harm(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """Clients that reset their connection in the middle of anything leave no trace in the log."""
+    for data in (b"", b"GET /hea", b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /restart HTTP/1.1\r\n"):
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(data)
+        writer.transport.abort()
+    assert await alive(server)
+    assert caplog.records == []
+
+
+METHODS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "get", "X"])
+PATHS = st.sampled_from(["/health", "/ready", "/status", "/restart", "/restart?scope=process", "/"]) | st.text(
+    st.characters(codec="latin-1")
+)
+HEADERS = st.lists(st.tuples(st.sampled_from(["Host", "Authorization", "Content-Length", "X"]), st.text(max_size=20)))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(method=METHODS, path=PATHS, headers=HEADERS, tail=st.binary(max_size=200))
+def test_any_bytes_are_survived(method: str, path: str, headers: list[tuple[str, str]], tail: bytes) -> None:
+    """Any bytes on the wire: no restart without the token, never a 500, and the next probe is answered."""
+    parts = Parts()
+
+    async def attack() -> None:
+        server = serving(parts)
+        await server.start()
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "", ""]
+        answer = await send(server, "\r\n".join(lines).encode() + tail, eof=True)
+        assert b"HTTP/1.1 50" not in answer
+        assert await alive(server)
+        await server.stop()
+
+    asyncio.run(attack())
+    assert parts.asked == []

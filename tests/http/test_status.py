@@ -1,0 +1,137 @@
+"""Status: everything an operator asks, nothing that is secret, and no source that hides another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from claw import __version__
+from claw.config.settings import Settings, load
+from claw.dingtalk.client import month_of
+from claw.errors import StoreError
+from claw.http.status import DEAD_SHOWN, Status, calls_json, dead_json, settings_json
+from claw.secret import hash_id
+from claw.store.ports import DeadLetter, Depth
+from tests.clock import FakeClock
+
+ENVIRONMENT = {
+    "DINGTALK_CLIENT_ID": "dingclient",
+    "DINGTALK_CLIENT_SECRET": "ding-secret-value",
+    "OPENAI_API_KEY": "sk-key-value",
+    "OPENAI_BASE_URL": "http://[::1]:18789/v1/secret-path",
+    "CLAW_ADMIN_TOKEN": "admin-token-value",
+    "CLAW_SYSTEM_PROMPT": "private instructions",
+    "CLAW_HISTRY_TURNS": "3",
+}
+LETTER = DeadLetter("robot:msg1", "server: 500 at\nhttps://h/?session=abcdef", 3, 1_800_000_000.0, 1_800_000_100.0)
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return load(ENVIRONMENT)
+
+
+def status_of(settings: Settings, **changed: Any) -> Status:
+    async def depth() -> Depth:
+        return Depth(pending=2, leased=1, dead=1, oldest_age=12.34)
+
+    async def calls(month: str) -> dict[str, int]:
+        return {"webhook": 5, "token": 2} if month == "2027-01" else {}
+
+    async def dead(limit: int) -> list[DeadLetter]:
+        return [LETTER][:limit]
+
+    parts: dict[str, Any] = {
+        "started_at": 1_799_999_990.0,
+        "stream": lambda: {"state": "OPEN", "since": "now", "lanes": []},
+        "depth": depth,
+        "turns": lambda: 1,
+        "calls": calls,
+        "dead": dead,
+        "free": {"token"},
+        "clock": FakeClock(),
+        "timeout": 0.05,
+    }
+    return Status(settings, **(parts | changed))
+
+
+async def test_the_whole(settings: Settings) -> None:
+    """Every part is there under its name, as JSON."""
+    told = await status_of(settings, more={"owner": lambda: hash_id("staff")})()
+    json.dumps(told)
+    assert told["version"] == __version__
+    assert (told["started_at"], told["uptime_s"]) == ("2027-01-15T07:59:50.000Z", 10.0)
+    assert told["stream"] == {"state": "OPEN", "since": "now", "lanes": []}
+    assert told["inbox"] == {"pending": 2, "leased": 1, "dead": 1, "oldest_age_s": 12.3}
+    assert told["turns_in_flight"] == 1
+    assert told["calls"] == {"month": "2027-01", "billable": 5, "by_api": {"token": 2, "webhook": 5}}
+    assert told["dead_letters"][0]["error"] == "server: 500 at https://h/?session=***"
+    assert told["owner"] == hash_id("staff")
+    assert told["warnings"] == list(settings.warnings)
+    assert "CLAW_HISTORY_TURNS" in told["warnings"][0]
+    assert {"python", "platform"} <= told.keys()
+
+
+async def test_nothing_secret(settings: Settings) -> None:
+    """No secret, no prompt, no path of an address and no message's own key is shown."""
+    shown = json.dumps(await status_of(settings)())
+    for private in ("ding-secret", "sk-key", "admin-token", "private instructions", "secret-path", "robot:msg1"):
+        assert private not in shown
+    summary = settings_json(settings)
+    assert summary["model"]["host"] == "[::1]:18789"
+    assert summary["model"]["key"] is True
+    assert summary["store"] == "sqlite"
+
+
+async def hang() -> Any:
+    await asyncio.Event().wait()
+
+
+async def full() -> Any:
+    raise StoreError("disk full at access_token=abcdef")
+
+
+@pytest.mark.parametrize(
+    ("source", "error"), [(hang, "no answer within 0.05 s"), (full, "StoreError: disk full at access_token=***")]
+)
+@pytest.mark.parametrize("part", ["stream", "depth", "turns", "more"])
+async def test_one_silent_source_hides_no_other(part: str, source: Any, error: str, settings: Settings) -> None:
+    """A source that hangs or fails shows its error in its own place; all others are told."""
+    whole = await status_of(settings, more={"more": lambda: 1})()
+    changed = {"more": {"more": lambda: 1}} | ({"more": {"more": source}} if part == "more" else {part: source})
+    told = await status_of(settings, **changed)()
+    name = {"depth": "inbox", "turns": "turns_in_flight"}.get(part, part)
+    assert told.pop(name) == {"error": error}
+    del whole[name]
+    assert told == whole
+
+
+@pytest.mark.parametrize(
+    ("seconds", "month"),
+    [
+        (1_800_000_000.0, "2027-01"),
+        (1_767_196_799.0, "2025-12"),  # 2025-12-31T15:59:59Z is 23:59:59 in China
+        (1_767_196_800.0, "2026-01"),
+    ],
+)
+def test_months_are_those_of_china(seconds: float, month: str) -> None:
+    """DingTalk's month ends at midnight in China."""
+    assert month_of(seconds) == month
+
+
+def test_free_calls_are_not_counted() -> None:
+    """The billable sum leaves out what costs nothing; the list shows all."""
+    assert calls_json("2026-11", {}, ()) == {"month": "2026-11", "billable": 0, "by_api": {}}
+    assert calls_json("2026-11", {"b": 1, "a": 2}, {"b"})["billable"] == 2
+
+
+def test_dead_letters_are_few_and_short() -> None:
+    """At most DEAD_SHOWN letters are shown, each error as one short line."""
+    letter = DeadLetter("k", "x" * 5000, 1, 0.0, 0.0)
+    shown = dead_json([letter] * 50)
+    assert len(shown) == DEAD_SHOWN
+    assert len(shown[0]["error"]) <= 300
+    assert shown[0]["received_at"] is None

@@ -1,0 +1,230 @@
+"""The table of what can go wrong at a model, row by row, and what an operator may see of it."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from claw.errors import ModelError, ModelErrorKind
+from claw.turn.model.client import fault_of
+from claw.turn.model.errors import RETRY_AFTER_MAX, Told, covered, of_status, remedy_of, retry_after, root_of
+from claw.turn.model.sse import EventError, UnreadableError
+
+REQUEST = httpx2.Request("POST", "http://model.test/v1/chat/completions")
+
+
+def status(code: int, body: object = None, **headers: str) -> openai.APIStatusError:
+    response = httpx2.Response(code, request=REQUEST, headers={k.replace("_", "-"): v for k, v in headers.items()})
+    return openai.APIStatusError(f"Error code: {code}", response=response, body=body)
+
+
+def connection(cause: Exception) -> openai.APIConnectionError:
+    error = openai.APIConnectionError(request=REQUEST)
+    error.__cause__ = httpx2.ConnectError("All connection attempts failed")
+    error.__cause__.__cause__ = cause
+    return error
+
+
+def in_stream(message: str, **more: Any) -> openai.APIError:
+    """What the SDK raises for an error event: no status, the words in the body."""
+    return openai.APIError(message, REQUEST, body={"message": message} | more)
+
+
+UNREACHABLE, TIMEOUT, BUSY, SERVER = (
+    ModelErrorKind.UNREACHABLE,
+    ModelErrorKind.TIMEOUT,
+    ModelErrorKind.BUSY,
+    ModelErrorKind.SERVER,
+)
+UNAUTHORIZED, BAD_REQUEST, TOO_LONG, BROKEN_OFF = (
+    ModelErrorKind.UNAUTHORIZED,
+    ModelErrorKind.BAD_REQUEST,
+    ModelErrorKind.TOO_LONG,
+    ModelErrorKind.BROKEN_OFF,
+)
+
+TABLE: list[tuple[BaseException, ModelErrorKind, bool]] = [
+    (TimeoutError(), TIMEOUT, False),
+    (connection(ConnectionRefusedError(111, "Connection refused")), UNREACHABLE, True),
+    (connection(ssl.SSLCertVerificationError(1, "certificate verify failed")), UNREACHABLE, True),
+    (openai.APITimeoutError(request=REQUEST), UNREACHABLE, True),
+    (status(400, {"message": "Missing user message"}), BAD_REQUEST, False),
+    (status(400, {"message": "x", "type": "exceed_context_size_error"}), TOO_LONG, False),
+    (status(400, {"message": "x", "code": "context_length_exceeded"}), TOO_LONG, False),
+    (status(400, "prompt is too long: 9 tokens > 5 maximum"), TOO_LONG, False),
+    (status(401, {"message": "unauthorized", "type": "unauthorized"}), UNAUTHORIZED, False),
+    (status(402, {"message": "Insufficient Balance"}), UNAUTHORIZED, False),
+    (status(403), UNAUTHORIZED, False),
+    (status(404, {"message": "model not found"}), BAD_REQUEST, False),
+    (status(405), BAD_REQUEST, False),
+    (status(408), TIMEOUT, True),
+    (status(409), BUSY, True),
+    (status(413), TOO_LONG, False),
+    (status(422, {"detail": [{"type": "missing"}]}), BAD_REQUEST, False),
+    (status(429, {"message": "Rate limit reached"}), BUSY, True),
+    (status(429, {"message": "You exceeded your quota", "code": "insufficient_quota"}), UNAUTHORIZED, False),
+    (status(500, {"message": "internal error"}), SERVER, True),
+    (status(501), SERVER, False),
+    (status(502, "<html>Bad Gateway</html>"), SERVER, True),
+    (status(503, {"message": "shutting down", "type": "gateway_unavailable"}), BUSY, True),
+    (status(504), TIMEOUT, True),
+    (status(529), BUSY, True),
+    (in_stream("upstream provider timeout"), TIMEOUT, False),
+    (in_stream("upstream provider error"), SERVER, False),
+    (in_stream("internal error", type="api_error"), SERVER, False),
+    (in_stream("too long", code="context_length_exceeded"), TOO_LONG, False),
+    (in_stream("This account is temporarily disabled"), UNAUTHORIZED, False),
+    (in_stream("slow down", code=429), BUSY, True),
+    (in_stream("Overloaded", type="overloaded_error"), BUSY, True),
+    (EventError({"message": "boom"}), SERVER, False),
+    (EventError("upstream provider timeout"), TIMEOUT, False),
+    (EventError(["boom", 7]), SERVER, False),
+    (UnreadableError("what came is not JSON"), SERVER, False),
+    (RecursionError("very deep"), SERVER, False),
+    (UnicodeEncodeError("utf-8", "private \ud800", 8, 9, "surrogates not allowed"), SERVER, False),
+]
+
+
+@pytest.mark.parametrize(("error", "fault", "retryable"), TABLE)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_before_text(error: BaseException, fault: ModelErrorKind, retryable: bool, elsewhere: bool) -> None:
+    """Before text has come, the error alone decides."""
+    found = fault_of(error, began=False, history_kept_elsewhere=elsewhere)
+    assert (found.kind, found.retryable, found.began) == (fault, retryable, False)
+    assert remedy_of(found)
+
+
+@pytest.mark.parametrize(("error", "fault", "retryable"), TABLE)
+def test_after_text(error: BaseException, fault: ModelErrorKind, retryable: bool) -> None:
+    """After text, a broken connection is an answer broken off; and no gateway that keeps the history is asked twice."""
+    broken = fault is UNREACHABLE or isinstance(error, UnreadableError)
+    ours = fault_of(error, began=True, history_kept_elsewhere=False)
+    assert (ours.kind, ours.retryable, ours.began) == (BROKEN_OFF if broken else fault, retryable, True)
+    assert not fault_of(error, began=True, history_kept_elsewhere=True).retryable
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"code": 400, "type": "exceed_context_size_error", "message": "x"}, "exceed_context_size_error"),
+        ({"code": "model_not_found", "type": "invalid_request_error"}, "model_not_found"),
+        ({"code": 429}, "429"),
+        ({"error": {"type": "api_error"}}, "api_error"),
+        ("words", ""),
+        (None, ""),
+    ],
+)
+def test_the_servers_word_for_it(body: object, code: str) -> None:
+    """The code of an error is the server's most telling word."""
+    assert fault_of(status(400, body), began=False, history_kept_elsewhere=False).code == code
+
+
+def test_a_model_error_stays_what_it_is() -> None:
+    """What has been classified is not classified again."""
+    error = ModelError(BUSY, "reason", retryable=True)
+    assert fault_of(error, began=True, history_kept_elsewhere=True) is error
+
+
+def test_the_cause_is_told_in_the_systems_words() -> None:
+    """An operator sees why a connection failed, not that one failed."""
+    found = fault_of(
+        connection(ConnectionRefusedError(111, "Connection refused")), began=False, history_kept_elsewhere=False
+    )
+    assert found.reason == "ConnectionRefusedError: [Errno 111] Connection refused"
+    silent = fault_of(openai.APITimeoutError(request=REQUEST), began=False, history_kept_elsewhere=False)
+    assert "timed out" in silent.reason
+
+
+def test_causes_in_a_ring_end() -> None:
+    """Errors that name one another as cause are followed for a while only."""
+    first, second = ValueError("one"), ValueError("two")
+    first.__cause__, second.__cause__ = second, first
+    assert root_of(first).startswith("ValueError")
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "1e300"}, RETRY_AFTER_MAX),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:27:00 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
+    """Milliseconds, seconds or a date, and never a wait that nobody would wait."""
+    assert retry_after(headers) == seconds
+
+
+def test_retry_after_goes_with_a_retry_only() -> None:
+    """A wait is handed on where another try is worth it, and nowhere else."""
+    waits = fault_of(status(503, retry_after="7"), began=False, history_kept_elsewhere=False)
+    refused = fault_of(status(401, retry_after="7"), began=False, history_kept_elsewhere=False)
+    assert (waits.retry_after, refused.retry_after) == (7.0, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "private", "shown"),
+    [
+        ("plain words", (), "plain words"),
+        ("two\n lines \x1b", (), "two lines \x1b"),
+        ("Incorrect API key provided: sk-proj-abc***xyz9", (), "Incorrect API key provided: ***"),
+        ("no Bearer abcdef.ghijkl here", (), "no *** here"),
+        ("token is 0123456789 twice 0123456789", ("0123456789",), "token is *** twice ***"),
+        ("starts 012345678", ("0123456789",), "starts ***"),
+        ("via http://user:pass@proxy:8080", (), "via http://***@proxy:8080"),
+        ("input 'the whole question' is bad", ("the whole question",), "input '***' is bad"),
+        ("说了「请帮我翻译这一句话」", ("你好，请帮我翻译这一句话，谢谢",), "说了「***」"),
+        ("a short hi stays", ("hi",), "a short hi stays"),
+        ("x" * 999, (), "x" * 300),
+        ("", ("abcdefgh",), ""),
+    ],
+)
+def test_what_an_operator_may_see(text: str, private: tuple[str, ...], shown: str) -> None:
+    """Server's words are shown short, on one line, without keys and without what somebody said."""
+    assert covered(text, private) == shown
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40), st.text(min_size=8, max_size=40), st.text(max_size=40))
+def test_a_key_is_never_shown(before: str, key: str, after: str) -> None:
+    """Whatever stands around it, a key of eight characters or more does not get through as it is."""
+    key = "".join(key.split()) or "k" * 8
+    if len(key) >= 8 and "***" not in key:
+        assert key not in covered(f"{before} {key} {after}", [key])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["error", "message", "code", "type", "detail", "x"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(JSON, st.integers(400, 599), st.booleans(), st.booleans())
+def test_bodies_of_any_shape(body: object, code: int, began: bool, elsewhere: bool) -> None:
+    """No body makes the classification itself fail, and what it says can be written anywhere."""
+    for error in (status(code, body), EventError(body), openai.APIError("m", REQUEST, body=body)):
+        found = fault_of(error, began=began, history_kept_elsewhere=elsewhere)
+        assert isinstance(found.kind, ModelErrorKind)
+        assert len(found.reason) <= 300
+    assert of_status(code, Told.of(body))
