@@ -51,7 +51,7 @@ class Acceptance:
         attributes: dict[str, str | float] = {
             **_FIXED,
             telemetry.MESSAGING_MESSAGE_ID: inbound.msg_id,
-            telemetry.CLAW_CONVERSATION: hash_id(inbound.conversation_key),
+            telemetry.CLAW_CONVERSATION: hash_id(inbound.chat_key),
             telemetry.CLAW_SENDER: hash_id(inbound.sender.key),
         }
         if inbound.created_at:

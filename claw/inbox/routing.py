@@ -9,5 +9,5 @@ from claw.policy import GroupSession
 def session_of(inbound: Inbound, groups: GroupSession) -> str:
     """The conversation's key; in groups with a session per user, one for each person. Ids are whole, never cut."""
     if groups is GroupSession.PER_USER and inbound.conversation.kind is ChatKind.GROUP:
-        return f"{inbound.conversation_key}:{inbound.sender.key}"
-    return inbound.conversation_key
+        return f"{inbound.chat_key}:{inbound.sender.key}"
+    return inbound.chat_key

@@ -213,7 +213,7 @@ class Worker:
         attributes: dict[str, str | int] = {
             telemetry.CLAW_QUEUE_WAIT_MS: max(0, round((self._clock.wall() - lease.received_at) * 1000)),
             telemetry.CLAW_ATTEMPT: lease.attempts + 1,
-            telemetry.CLAW_CONVERSATION: hash_id(lease.inbound.conversation_key),
+            telemetry.CLAW_CONVERSATION: hash_id(lease.inbound.chat_key),
         }
         began = self._clock.monotonic()
         try:
@@ -264,19 +264,19 @@ class Worker:
         if answer.outcome is Outcome.FAILED:
             await self._kept(lease, partial(self._inbox.bury, lease, answer.error))
         else:
-            await self._kept(lease, partial(self._inbox.ack, lease, answer.turn))
+            await self._kept(lease, partial(self._inbox.ack, lease, answer.exchange))
         if answer.text:
             telemetry.round_trip_duration.record(max(0.0, self._clock.wall() - lease.received_at))
         log.info(
             "turn ended",
-            extra={"outcome": answer.outcome.value, "conversation": hash_id(lease.inbound.conversation_key)},
+            extra={"outcome": answer.outcome.value, "conversation": hash_id(lease.inbound.chat_key)},
         )
 
     async def _thought(self, run: Run, span: Span) -> Answer | None:
         """The answer; None where the message was given back for another try."""
         lease = run.lease
         if lease.stopped:
-            return Answer("", Outcome.STOPPED)
+            return Answer.of("", Outcome.STOPPED)
         if lease.claims > CLAIMS_MAX:
             return self._apologise(lease.inbound, ClawError("the process died each time that it handled this message"))
         try:
@@ -287,7 +287,7 @@ class Worker:
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
-            return Answer("", Outcome.STOPPED)
+            return Answer.of("", Outcome.STOPPED)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - a fault in one message must not end the worker
@@ -304,7 +304,7 @@ class Worker:
             "remedy": self._remedy(error),
             "attempt": attempt,
             "again": again,
-            "conversation": hash_id(lease.inbound.conversation_key),
+            "conversation": hash_id(lease.inbound.chat_key),
         }
         if isinstance(error, ModelError):
             extra |= {"fault": error.kind.value, "code": error.code}
@@ -339,7 +339,7 @@ class Worker:
             log.log(
                 logging.WARNING if again else logging.ERROR,
                 "answer not delivered",
-                extra={"cause": str(error), "again": again, "conversation": hash_id(lease.inbound.conversation_key)},
+                extra={"cause": str(error), "again": again, "conversation": hash_id(lease.inbound.chat_key)},
                 exc_info=None if known else error,
             )
             if again:

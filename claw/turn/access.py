@@ -272,7 +272,7 @@ class AccessControl:
 
     async def is_first_word(self, inbound: Inbound, what: str, seconds: float) -> bool:
         """Whether the sender was not told `what` in this conversation within the last `seconds`."""
-        return await self._registry.once_per(f"{what}:{inbound.conversation_key}:{inbound.sender.key}", seconds)
+        return await self._registry.once_per(f"{what}:{inbound.chat_key}:{inbound.sender.key}", seconds)
 
 
 def _hash_of_code(code: str) -> str:

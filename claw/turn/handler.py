@@ -18,7 +18,7 @@ from claw.config.settings import ConversationSettings
 from claw.errors import MediaError, ModelError
 from claw.inbox.routing import session_of
 from claw.language import Language, detect_language
-from claw.messages import Answer, ChatKind, Exchange, Inbound, MediaKind, Outcome
+from claw.messages import Answer, ChatKind, Exchange, Inbound, Markdown, MediaKind, Outcome
 from claw.observe import telemetry
 from claw.secret import hash_id
 from claw.store.ports import History
@@ -88,7 +88,7 @@ class MessageHandler:
         language = self._language_of(inbound)
         if inbound.quota_exhausted:
             log.error("DingTalk delivered a message without content: the month's quota is used up (code 20001)")
-            return Answer(texts.QUOTA_EXHAUSTED[language], Outcome.DENIED)
+            return Answer.of(texts.QUOTA_EXHAUSTED[language], Outcome.DENIED)
         paired = await self._door.pair(inbound)
         rules = await self._door.rules()
         standing = rules.standing(inbound.sender.staff_id, inbound.conversation.kind)
@@ -97,21 +97,21 @@ class MessageHandler:
         session = session_of(inbound, self._settings.group_session)
         order = order_of(inbound.text)
         if order is not None:
-            answer = Answer(await self._orders.obey(order, inbound, session, rules, language), Outcome.COMMAND)
+            answer = Answer.of(await self._orders.obey(order, inbound, session, rules, language), Outcome.COMMAND)
         elif paired and self._door.by_code:
             # The message was the code: it is nothing to ask about, and in no language.
-            return Answer(texts.PAIRED[self._language], Outcome.COMMAND)
+            return Answer.of(texts.PAIRED[self._language], Outcome.COMMAND)
         else:
             answer = await self._ask(inbound, session, language)
-        return replace(answer, text=f"{texts.PAIRED[language]}\n\n{answer.text}") if paired else answer
+        return replace(answer, content=(Markdown(texts.PAIRED[language]), *answer.content)) if paired else answer
 
     async def _kept_out(self, inbound: Inbound, language: Language) -> Answer:
         """In a group silence; in a direct chat a word, once an hour: each one costs the user's quota."""
         direct = inbound.conversation.kind is ChatKind.DIRECT
         if not direct or not await self._door.is_first_word(inbound, "kept out", TOLD_EVERY_S):
-            return Answer("", Outcome.DENIED)
+            return Answer.of("", Outcome.DENIED)
         staff = inbound.sender.staff_id or texts.NO_STAFF_ID[language]
-        return Answer(texts.KEPT_OUT[language].format(staff=staff), Outcome.DENIED)
+        return Answer.of(texts.KEPT_OUT[language].format(staff=staff), Outcome.DENIED)
 
     async def _ask(self, inbound: Inbound, history_key: str, language: Language) -> Answer:
         said = self._said(inbound, language)
@@ -122,15 +122,15 @@ class MessageHandler:
             except MediaError as error:
                 log.warning("picture not fetched", extra={"cause": error.reason})
                 if not inbound.text:
-                    return Answer(texts.PICTURE_LOST[language], Outcome.ANSWERED)
+                    return Answer.of(texts.PICTURE_LOST[language], Outcome.ANSWERED)
                 said = f"{said}\n{texts.PICTURE_LOST_MARK[language]}"
         if not said and not pictures:
             hint = texts.UNREADABLE if inbound.msgtype not in {"text", "richText"} else texts.NO_TEXT
-            return Answer(hint[language], Outcome.ANSWERED)
+            return Answer.of(hint[language], Outcome.ANSWERED)
         if not await self._door.has_budget(inbound):
             if not await self._door.is_first_word(inbound, "limit", TOLD_EVERY_S):
-                return Answer("", Outcome.DENIED)
-            return Answer(texts.LIMIT_REACHED[language].format(limit=self._door.daily_limit), Outcome.DENIED)
+                return Answer.of("", Outcome.DENIED)
+            return Answer.of(texts.LIMIT_REACHED[language].format(limit=self._door.daily_limit), Outcome.DENIED)
         epoch = await self._history.epoch(history_key)
         turns = (
             await self._history.exchanges(history_key, self._settings.history_turns)
@@ -146,7 +146,7 @@ class MessageHandler:
         kept = Exchange(history_key, self._kept(said, pictures, language), text[:TURN_KEPT_CHARS])
         if completion.cut:
             text += "\n\n" + texts.CUT[language]
-        return Answer(text, Outcome.ANSWERED, turn=kept)
+        return Answer.of(text, Outcome.ANSWERED, exchange=kept)
 
     def _said(self, inbound: Inbound, language: Language) -> str:
         """What the model is told that the person said; empty where there is nothing to ask about."""
@@ -196,7 +196,7 @@ class MessageHandler:
         trace = telemetry.trace_id()
         if trace:
             text += texts.REFERENCE[language].format(trace=trace)
-        return Answer(text, Outcome.FAILED, error=f"{type(error).__name__}: {error}"[:500])
+        return Answer.of(text, Outcome.FAILED, error=f"{type(error).__name__}: {error}"[:500])
 
 
 def spoken(text: str) -> str:

@@ -88,4 +88,4 @@ async def test_order_of_arrival_is_kept(store: SqliteStore) -> None:
 def test_stop_has_a_lane_of_its_own() -> None:
     """/stop does not queue behind the turn that it is to interrupt; everything else does."""
     assert queue_of(inbound("/stop")) != queue_of(inbound("/stop")) != queue_of(inbound("hello"))
-    assert queue_of(inbound("hello")) == queue_of(inbound("/new")) == inbound().conversation_key
+    assert queue_of(inbound("hello")) == queue_of(inbound("/new")) == inbound().chat_key

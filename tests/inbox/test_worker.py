@@ -37,7 +37,7 @@ class Office:
             settings or InboxSettings(),
             owner="test",
             think=self._think,
-            apologise=lambda message, error: Answer(f"sorry: {message.text}", Outcome.FAILED, error=str(error)),
+            apologise=lambda message, error: Answer.of(f"sorry: {message.text}", Outcome.FAILED, error=str(error)),
             remedy=lambda error: "none",
             send=self._send,
             clock=self.clock,
@@ -45,10 +45,10 @@ class Office:
         self.task: asyncio.Task[None] | None = None
 
     async def echo(self, message: Inbound) -> Answer:
-        return Answer(
+        return Answer.of(
             f"re: {message.text}",
             Outcome.ANSWERED,
-            turn=Exchange(message.conversation_key, message.text, f"re: {message.text}"),
+            exchange=Exchange(message.chat_key, message.text, f"re: {message.text}"),
         )
 
     async def out(self, answer: Answer) -> None:
@@ -121,9 +121,7 @@ async def test_answers_in_order(office: Office) -> None:
     await office.until(office.empty)
     assert office.sent == [f"re: {n}" for n in range(20)]
     assert most == 1
-    assert [turn.user for turn in await office.store.exchanges(inbound().conversation_key, 50)] == [
-        str(n) for n in range(20)
-    ]
+    assert [turn.user for turn in await office.store.exchanges(inbound().chat_key, 50)] == [str(n) for n in range(20)]
 
 
 async def test_conversations_do_not_wait_for_each_other(office: Office) -> None:
@@ -179,10 +177,10 @@ async def test_stop_ends_a_thinking_turn(office: Office) -> None:
     await office.put(inbound("long"), inbound("next"))
     office.start()
     await thinking.wait()
-    assert office.worker.stop(inbound().conversation_key)
+    assert office.worker.stop(inbound().chat_key)
     await office.until(office.empty)
     assert office.sent == ["re: next"]
-    assert not office.worker.stop(inbound().conversation_key)
+    assert not office.worker.stop(inbound().chat_key)
 
 
 async def test_another_process_stops_a_turn(office: Office) -> None:
@@ -238,8 +236,8 @@ async def test_stop_asks_the_others_where_nothing_runs_here(office: Office, else
     await office.put(inbound("long"))
     office.start()
     await office.until(lambda: office.worker.running == 1)
-    assert await office.worker.stop_anywhere(inbound().conversation_key)
-    assert not await office.worker.stop_anywhere(inbound().conversation_key), "it ends already"
+    assert await office.worker.stop_anywhere(inbound().chat_key)
+    assert not await office.worker.stop_anywhere(inbound().chat_key), "it ends already"
     await office.until(office.empty)
     assert asked == ["lane"]
 
@@ -272,7 +270,7 @@ async def test_stop_does_not_cut_what_is_being_sent(office: Office) -> None:
     await office.put(inbound("one"))
     office.start()
     await sending.wait()
-    assert not office.worker.stop(inbound().conversation_key)
+    assert not office.worker.stop(inbound().chat_key)
     gate.set()
     await office.until(office.empty)
     assert office.sent == ["re: one"]

@@ -42,7 +42,7 @@ class Progress:
 
 
 async def send(sender: AnswerSender, message: Inbound, text: str, sent: int = 0) -> Progress:
-    progress = Progress(Answer(text, Outcome.ANSWERED, sent))
+    progress = Progress(Answer.of(text, Outcome.ANSWERED, sent))
     await sender.send(message, progress.answer, progress)
     return progress
 
@@ -111,7 +111,7 @@ async def test_a_restart_goes_on_after_the_parts_that_are_out(sender: AnswerSend
 async def test_a_failure_in_the_middle_loses_and_repeats_nothing(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """The second try begins with the part that failed."""
     dingtalk.will(WEBHOOK_PATH, (200, {"errcode": 0}), (200, {"errcode": -1}))
-    progress = Progress(Answer(LONG, Outcome.ANSWERED))
+    progress = Progress(Answer.of(LONG, Outcome.ANSWERED))
     with pytest.raises(DingTalkError):
         await sender.send(inbound(webhook=dingtalk.webhook), progress.answer, progress)
     await sender.send(inbound(webhook=dingtalk.webhook), progress.answer, progress)
@@ -127,7 +127,7 @@ async def test_an_error_of_progress_stops_the_sending(sender: AnswerSender, ding
         raise LeaseLostError("taken")
 
     with pytest.raises(LeaseLostError):
-        await sender.send(inbound(webhook=dingtalk.webhook), Answer(LONG, Outcome.ANSWERED), lost)
+        await sender.send(inbound(webhook=dingtalk.webhook), Answer.of(LONG, Outcome.ANSWERED), lost)
     assert len(dingtalk.requests) == 1
 
 

@@ -63,7 +63,7 @@ def inbound(number: int | str = 1, text: str = "hello") -> Inbound:
     )
 
 
-ANSWER = Answer("the answer", Outcome.ANSWERED, sent=1, turn=Exchange("m", "question", "the answer"))
+ANSWER = Answer.of("the answer", Outcome.ANSWERED, sent=1, exchange=Exchange("m", "question", "the answer"))
 
 
 async def put(store: Store, number: int | str = 1, queue: str = "lane", *, urgent: bool = False) -> bool:
@@ -73,7 +73,7 @@ async def put(store: Store, number: int | str = 1, queue: str = "lane", *, urgen
 async def write(store: Store, number: int, where: Conversation, *, nick: str = "Ann", robot: str = "robot") -> bool:
     """A person writes to a robot in a chat."""
     message = replace(inbound(number), conversation=where, sender=Sender("id", "staff1", nick), robot_code=robot)
-    return await store.put(message, queue=message.conversation_key, trace=TRACE)
+    return await store.put(message, queue=message.chat_key, trace=TRACE)
 
 
 ROOM = Conversation("cid1", ChatKind.GROUP, "Room")
@@ -170,12 +170,12 @@ class StoreContract:
         """No text of a person or a model is too strange to be stored and read again."""
         await world.store.put(inbound(text=text), queue="lane", trace={})
         lease = await claim(world.store)
-        await world.store.save_answer(lease, Answer(text, Outcome.ANSWERED))
+        await world.store.save_answer(lease, Answer.of(text, Outcome.ANSWERED))
         await world.die()
         await world.later(TTL + 1)
         lease = await claim(world.store)
         assert lease.inbound.text == text
-        assert lease.answer == Answer(text, Outcome.ANSWERED)
+        assert lease.answer == Answer.of(text, Outcome.ANSWERED)
         await world.store.ack(lease, Exchange("memory", text, text))
         assert await world.store.exchanges("memory", 1) == [Exchange("memory", text, text)]
 
@@ -265,9 +265,9 @@ class StoreContract:
         lease = await claim(world.store)
         await world.later(TTL + 1)
         await world.store.save_answer(lease, ANSWER)
-        await world.store.ack(lease, ANSWER.turn)
+        await world.store.ack(lease, ANSWER.exchange)
         assert await claimed_ids(world.store) == ["msg2"]
-        assert await world.store.exchanges("m", 9) == [ANSWER.turn]
+        assert await world.store.exchanges("m", 9) == [ANSWER.exchange]
 
     async def test_a_late_write_does_not_renew(self, world: World) -> None:
         """After a write that came late the message is free for the next, who finds what was written."""

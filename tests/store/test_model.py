@@ -152,7 +152,7 @@ class InboxMachine(StoreMachine):
     def save_answer(self, lease: Lease | None, text: str) -> None:
         if lease is None:
             return
-        answer = Answer(text, Outcome.ANSWERED)
+        answer = Answer.of(text, Outcome.ANSWERED)
         message = self.owned(lease)
         if message is None:
             with pytest.raises(LeaseLostError):

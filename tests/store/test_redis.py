@@ -302,8 +302,8 @@ async def test_a_restart_of_redis_is_survived(own: RedisServer) -> None:
         own.start()
         await eventually(lambda: works(store))
         await store.check()
-        await store.ack(lease, ANSWER.turn)
-        assert await store.exchanges("m", 1) == [ANSWER.turn]
+        await store.ack(lease, ANSWER.exchange)
+        assert await store.exchanges("m", 1) == [ANSWER.exchange]
         assert not await put(store, 1)
         assert await put(store, 2)
 

@@ -289,8 +289,8 @@ async def test_a_wall_clock_that_was_set_back_parks_no_message(world: SqliteWorl
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from claw.messages import Turn
-from claw.store.sqlite import SqliteStore
+from claw.messages import Exchange
+from claw.store.sqlite.store import SqliteStore
 from tests.store.contract import put
 
 async def main() -> None:
@@ -309,7 +309,7 @@ async def main() -> None:
                 continue
             number = lease.inbound.msg_id.removeprefix("msg")
             print("ack?", number, flush=True)
-            await store.ack(lease, Turn("m" + number, "u", "a"))
+            await store.ack(lease, Exchange("m" + number, "u", "a"))
             print("ack", number, flush=True)
     await asyncio.gather(*(producer() for _ in range(8)), worker())
 

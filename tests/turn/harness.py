@@ -100,7 +100,7 @@ class House:
         answer = await self.talk.answer(message)
         lease = await self.store.claim("test", 30)
         assert lease is not None
-        await self.store.ack(lease, answer.turn)
+        await self.store.ack(lease, answer.exchange)
         return answer
 
     async def by(self, staff_id: str, text: str, *, group: str = "", **fields: Any) -> str:

@@ -22,7 +22,7 @@ async def test_history_and_prompt_reach_the_model(store: SqliteStore) -> None:
     house = House(store, ConversationSettings(system_prompt="be brief"))
     await house.say(inbound("one"))
     answer = await house.say(inbound("two"))
-    assert answer == Answer("fine", Outcome.ANSWERED, turn=Exchange("dingfakeclient:cidA", "two", "fine"))
+    assert answer == Answer.of("fine", Outcome.ANSWERED, exchange=Exchange("dingfakeclient:cidA", "two", "fine"))
     assert house.model.asked[-1] == [
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "one"},
@@ -94,7 +94,7 @@ async def test_pictures_are_data_urls(store: SqliteStore) -> None:
         {"type": "text", "text": "what is it?"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
     ]
-    assert answer.turn == Exchange("dingfakeclient:cidA", "what is it? [picture]", "fine")
+    assert answer.exchange == Exchange("dingfakeclient:cidA", "what is it? [picture]", "fine")
 
 
 async def test_lost_picture_is_told(store: SqliteStore) -> None:
@@ -144,8 +144,8 @@ async def test_cut_answer_is_told(store: SqliteStore) -> None:
     house.model.completion = Completion(text="half", finish_reason="length", usage=None, model="m", cut=True)
     answer = await house.say(inbound("你好"))
     assert answer.text == "half\n\n" + texts.CUT[Language.ZH]
-    assert answer.turn is not None
-    assert answer.turn.assistant == "half"
+    assert answer.exchange is not None
+    assert answer.exchange.assistant == "half"
 
 
 @pytest.mark.parametrize(

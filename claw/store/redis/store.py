@@ -153,7 +153,7 @@ class RedisStore:
             int(urgent),
             json.dumps(dict(trace)),
             packed(inbound.to_json()),
-            packed(inbound.conversation_key),
+            packed(inbound.chat_key),
             packed(where.id),
             where.kind.value,
             packed(chat_title(inbound)),

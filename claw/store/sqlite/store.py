@@ -523,4 +523,4 @@ class SqliteStore:
 def _heard(inbound: Inbound, at: float) -> tables.Heard:
     """What the message tells of its chat."""
     where, title = inbound.conversation, packed(chat_title(inbound))
-    return tables.Heard(name(inbound.conversation_key), packed(where.id), where.kind.value, title, at)
+    return tables.Heard(name(inbound.chat_key), packed(where.id), where.kind.value, title, at)
