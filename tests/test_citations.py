@@ -29,6 +29,11 @@ def test_every_link_and_path_of_a_page_leads_somewhere() -> None:
     assert [str(fault) for fault in citations.faults_of_pages()] == []
 
 
+def test_the_map_names_every_module() -> None:
+    """docs/architecture.md names each module of claw, so that a stranger finds where a change belongs."""
+    assert [str(fault) for fault in citations.faults_of_map()] == []
+
+
 @pytest.mark.parametrize(
     "text",
     [
