@@ -83,7 +83,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 docs: $(VENV)/.installed
-	$(BIN)/python -m claw.config.settings
+	$(BIN)/python -m claw.config.docs
 	$(BIN)/python helm/claw_docs.py
 
 lock:
