@@ -77,16 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run() -> int:
     # As PID 1 of a container the kernel ignores a SIGTERM that nobody handles, and loading takes a moment.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    from claw.config import settings  # noqa: PLC0415 - `claw health` must not pay for what it does not use
+    from claw.config import files, reader, settings  # noqa: PLC0415 - `claw health` must not pay for what it does not use
     from claw.errors import SettingsError  # noqa: PLC0415
 
     try:
-        environ = settings.environment()
+        environ = files.environment()
         # Libraries read theirs from the process: OTEL_*, HTTPS_PROXY, and SSL_CERT_FILE at their very import.
         os.environ.update(environ)
-        loaded = settings.load(environ)
+        loaded = reader.load(environ)
     except SettingsError as error:
-        settings.complain(error)
+        reader.print_problems(error)
         return settings.EXIT_BAD_SETTINGS
     from claw.app import serve  # noqa: PLC0415
 
@@ -104,12 +104,12 @@ def _dev(page_port: int) -> int:
 
 def _readable_environment() -> tuple[dict[str, str], tuple[str, ...]]:
     """The environment as `claw run` would have it, and what was wrong with reading it; both commands go on then."""
-    from claw.config import settings  # noqa: PLC0415
+    from claw.config import files  # noqa: PLC0415
     from claw.errors import SettingsError  # noqa: PLC0415
 
     problems: tuple[str, ...] = ()
     try:
-        environ = settings.environment()
+        environ = files.environment()
     except SettingsError as error:
         environ, problems = dict(os.environ), error.problems
     os.environ.update(environ)  # As in `_run`, before any library is imported.

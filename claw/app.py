@@ -28,7 +28,8 @@ import aiohttp
 from claw import RELEASE, __version__
 from claw.checks import Check
 from claw.clock import Clock
-from claw.config.settings import EXIT_BAD_SETTINGS, Settings, complain
+from claw.config.reader import print_problems
+from claw.config.settings import EXIT_BAD_SETTINGS, Settings
 from claw.dingtalk.client import BILLABLE, Api, CallCounter, month_of
 from claw.dingtalk.media import PictureLoader
 from claw.dingtalk.openapi import OpenApiClient
@@ -427,7 +428,7 @@ def serve(settings: Settings, run: Callable[[], Coroutine[Any, Any, Exit]] | Non
     try:
         return int(asyncio.run((run or App(settings).run)()))
     except SettingsError as error:
-        complain(error)
+        print_problems(error)
         return int(Exit.SETTINGS)
     except Exception:
         log.critical("claw ended by a fault of its own", exc_info=True)

@@ -1,18 +1,17 @@
 """The chart's tables: what of values.yaml, the schema and README is made from claw/config/settings.py.
 
 Order of events: every variable of `claw.config.settings.variables()` becomes a key under `config` or `secret`, unless
-a value of the chart's own stands for it (MANAGED); the schema of a key is read off the variable's parser; then the
+a value of the chart's own stands for it (MANAGED); the schema of a key is that of the variable's parser; then the
 marked regions of the three files are written anew. README's table of all other values is made from the schema, which
 has each value's description and default. Run by `make docs`; a test fails where a file is stale.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,50 +55,9 @@ def keys() -> Iterator[Variable]:
 # --- values.schema.json --------------------------------------------------------------------------------------
 
 
-def _text(**rules: Any) -> Callable[[dict[str, Any]], Schema]:
-    return lambda _: {"type": ["string", "null"], **rules}
-
-
-def _whole(given: dict[str, Any]) -> Schema:
-    bounds = {"minimum": given["low"], "maximum": given["high"]}
-    return {"type": ["integer", "string", "null"], **bounds, "pattern": "^[0-9]*$"}
-
-
-def _duration(given: dict[str, Any]) -> Schema:
-    bounds = {"minimum": 0 if given["off"] else given["low"], "maximum": given["high"]}
-    return {
-        "type": ["number", "string", "null"],
-        **bounds,
-        "pattern": r"^(([0-9]+(\.[0-9]+)?|\.[0-9]+) *(ms|s|m|h|d)?)?$",
-    }
-
-
-def _words(*words: str) -> Schema:
-    return {"enum": [*words, "", None]}
-
-
-_BY_PARSER: Final[dict[str, Callable[[dict[str, Any]], Schema]]] = {
-    "text": _text(),
-    # Always a text: YAML would read a long numeric id as a float, and lose its last digits.
-    "staff_ids": _text(),
-    "secret": _text(pattern=r"^\S*$"),
-    "identifier": _text(pattern=r"^[!-~]*$"),
-    "url": _text(pattern=r"^(https?://\S+)?$"),
-    "store_url": _text(pattern=r"^(rediss?://\S+)?$"),
-    "time_zone": _text(pattern=r"^[A-Za-z0-9_+/-]*$"),
-    "language": lambda _: _words("zh", "en"),
-    "choice": lambda given: _words(*given["allowed"]),
-    "one_of": lambda given: _words(*inspect.getclosurevars(given["parse"]).nonlocals["allowed"]),
-    "whole": _whole,
-    "duration": _duration,
-}
-"""The schema of what a settings parser takes, by its name or that of its maker, of the maker's arguments."""
-
-
 def schema_of(info: Variable) -> Schema:
-    """The schema of one variable's value. Raises KeyError for a parser that is not known here."""
-    rules = _BY_PARSER[info.parse.__qualname__.partition(".")[0]]
-    return {"description": info.meaning, **rules(dict(inspect.getclosurevars(info.parse).nonlocals)), "default": ""}
+    """Return the schema of one variable's value, by its parser."""
+    return {"description": info.meaning, **info.parser.json_schema(), "default": ""}
 
 
 def schema(old: str) -> str:

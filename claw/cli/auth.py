@@ -26,7 +26,7 @@ from typing import Final
 from claw.cli import env_file
 from claw.cli.doctor.command import CONNECTION, INTERRUPTED, diagnose, lines
 from claw.cli.doctor.runner import SEVERITY, TIMEOUT_S, Result, Status, told
-from claw.config import settings
+from claw.config import files, parsers
 from claw.config.settings import EXIT_BAD_SETTINGS
 from claw.language import Language
 from claw.observe import logs
@@ -38,7 +38,7 @@ ALIASES: Final = {ID: ("DINGTALK_APP_KEY",), SECRET: ("DINGTALK_APP_SECRET",)}
 TRIES: Final = 3
 """How often a person is asked for the same value."""
 STDIN: Final = "-"
-STDIN_MAX: Final = settings.SECRET_FILE_MAX
+STDIN_MAX: Final = files.SECRET_FILE_BYTES_MAX
 _INVISIBLE: Final = "\ufeff\u200b\u200c\u200d\u2060"
 """What comes along with a paste from web pages and chats, and is no part of a value."""
 
@@ -149,7 +149,7 @@ def main(environ: Mapping[str, str], given: Given, language: str = "") -> int:
 
 def _language(value: str) -> Language:
     try:
-        return settings.language(value.strip())
+        return parsers.OneOf(Language).parse(value.strip())
     except ValueError:
         return Language.ZH
 
@@ -208,7 +208,7 @@ def _present(environ: Mapping[str, str], kept: Mapping[str, str]) -> dict[str, s
                 value = _clean(source.get(alias, ""))
                 if not value and (path := source.get(f"{alias}_FILE", "").strip()):
                     try:
-                        value = _clean(settings.read_secret_file(Path(path)))
+                        value = _clean(files.read_secret_file(Path(path)))
                     except (OSError, ValueError):
                         value = ""
                 if value:
@@ -270,8 +270,8 @@ def _usable(value: str, name: str, language: Language) -> str:
         return ""
     try:
         if name == ID:
-            return settings.identifier(value)
-        settings.identifier(settings.secret(value).reveal())  # Both are ASCII at DingTalk.
+            return parsers.Identifier().parse(value)
+        parsers.Identifier().parse(parsers.SecretText().parse(value).reveal())  # Both are ASCII at DingTalk.
     except ValueError as error:
         raise UnusableError(told("auth.unusable", language, name=name, right=error)) from None
     return value
@@ -280,7 +280,7 @@ def _usable(value: str, name: str, language: Language) -> str:
 def _from_file(path: str, language: Language) -> str:
     """The secret in a file or on standard input. Raises UnusableError, without the path: it may be a secret itself."""
     try:
-        value = sys.stdin.buffer.read(STDIN_MAX).decode() if path == STDIN else settings.read_secret_file(Path(path))
+        value = sys.stdin.buffer.read(STDIN_MAX).decode() if path == STDIN else files.read_secret_file(Path(path))
     except OSError as error:
         cause = error.strerror or type(error).__name__
     except UnicodeDecodeError:
@@ -356,7 +356,7 @@ def _caveats(
     path: Path, new: Mapping[str, str], environ: Mapping[str, str], there: Mapping[str, str], language: Language
 ) -> list[str]:
     """Why the file, as right as it is, may not be what `claw run` goes by."""
-    if settings.in_container(os.environ):
+    if files.in_container(os.environ):
         return [told("auth.container", language)]
     notes = []
     shadowing = [

@@ -13,7 +13,7 @@ from typing import Final
 
 from claw import __version__
 from claw.app import App, Exit, serve
-from claw.config import settings
+from claw.config import files, reader
 from claw.emulator import Emulator
 from claw.errors import SettingsError
 
@@ -74,10 +74,10 @@ def develop(page_port: int) -> int:
     page = f"http://{HOST}:{port}"
     secret = secrets.token_urlsafe(24)
     try:
-        given = settings.environment()
-        loaded = settings.load(environment(given, page, secret))
+        given = files.environment()
+        loaded = reader.load(environment(given, page, secret))
     except SettingsError as error:
-        settings.complain(error)
+        reader.print_problems(error)
         return int(Exit.SETTINGS)
     generated = not any(given.get(name, "").strip() for name in ("CLAW_ADMIN_TOKEN", "CLAW_ADMIN_TOKEN_FILE"))
     service = f"http://{HOST}:{loaded.http.port}"

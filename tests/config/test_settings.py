@@ -14,8 +14,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from claw.config import settings as module
-from claw.config.settings import CONTAINER_MARKS, Settings, dotenv_example, environment, load, markdown_table, variables
+from claw.config import files
+from claw.config.docs import dotenv_example, markdown_table
+from claw.config.files import CONTAINER_MARKS, environment
+from claw.config.reader import load
+from claw.config.settings import Settings, variables
 from claw.errors import SettingsError
 from claw.language import Language
 from claw.secret import Secret
@@ -295,7 +298,7 @@ def test_an_alias_has_a_file_too(tmp_path: Path) -> None:
 def test_files_that_are_no_secrets_are_told(tmp_path: Path) -> None:
     """A file that is missing, empty, too large, binary, a folder or a pipe is one sentence, never a wait."""
     (tmp_path / "empty").write_text("\n")
-    (tmp_path / "large").write_bytes(b"x" * (module.SECRET_FILE_MAX + 1))
+    (tmp_path / "large").write_bytes(b"x" * (files.SECRET_FILE_BYTES_MAX + 1))
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     os.mkfifo(tmp_path / "pipe")
     for name, cause in (

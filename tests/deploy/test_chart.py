@@ -13,7 +13,7 @@ import pytest
 
 from claw import __version__
 from claw.app import STORE_LOCK_PATIENCE_S
-from claw.config import settings
+from claw.config import reader
 from claw.http.health import CHECK_TIMEOUT_S, STALL_S
 from tests.deploy.chart import (
     CHART,
@@ -134,7 +134,7 @@ def test_claw_reads_what_the_chart_says(name: str, tmp_path: Path) -> None:
             secret = tmp_path / each
             secret.write_text("redis://:pw@redis:6379/0\n" if each.startswith("CLAW_STORE") else "not-a-real-secret\n")
             given[each] = str(secret)
-    loaded = settings.load(given)
+    loaded = reader.load(given)
     assert loaded.warnings == ()
     assert loaded.store.url.reveal() == ("redis://:pw@redis:6379/0" if redis else "sqlite:////data/claw.db")
     assert loaded.http.port == values.get("port", 8080)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from claw.config import settings
+from claw.config import reader
 from claw.http.health import CHECK_TIMEOUT_S, STALL_S
 from claw.observe.telemetry import FLUSH_TIMEOUT_S
 
@@ -44,7 +44,7 @@ def test_claw_reads_it(name: str, tmp_path: Path) -> None:
             secret = tmp_path / each["name"]
             secret.write_text(held[each["name"]], encoding="utf-8")
             environ[each["name"]] = str(secret)
-    loaded = settings.load(environ)
+    loaded = reader.load(environ)
     assert loaded.warnings == ()
     assert loaded.http.port == 8080
     assert loaded.store.in_redis == (name in ON_REDIS)

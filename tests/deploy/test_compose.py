@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from claw import __version__
-from claw.config import settings
+from claw.config import reader, settings
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "compose"
 FILE = FOLDER / "compose.yaml"
@@ -94,7 +94,7 @@ def test_claw_reads_it(project: dict[str, Any], tmp_path: Path) -> None:
     for name in environ:
         if name.endswith("_FILE"):
             environ[name] = str(secret)
-    loaded = settings.load(environ)
+    loaded = reader.load(environ)
     assert loaded.warnings == ()
     assert loaded.store.in_redis
 

@@ -15,7 +15,7 @@ import pytest
 
 from claw import __version__
 from claw.cli.health import TIMEOUT_S
-from claw.config import settings
+from claw.config import reader
 
 ROOT = Path(__file__).parents[2]
 IMAGE = ROOT / "deploy" / "image"
@@ -123,9 +123,7 @@ def test_user_is_a_number_that_owns_only_data() -> None:
 def test_default_store_is_on_the_volume() -> None:
     """The store's default is relative: from the image's working directory it is on /data."""
     (workdir,) = of("image", "WORKDIR")
-    default = settings.load(
-        {"DINGTALK_CLIENT_ID": "d", "DINGTALK_CLIENT_SECRET": "s", "OPENAI_API_KEY": "k"}
-    ).store.path
+    default = reader.load({"DINGTALK_CLIENT_ID": "d", "DINGTALK_CLIENT_SECRET": "s", "OPENAI_API_KEY": "k"}).store.path
     assert (Path(workdir) / default).is_relative_to("/data")
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from claw import __version__
-from claw.config.settings import Settings, load
+from claw.config.reader import load
+from claw.config.settings import Settings
 from claw.dingtalk.client import month_of
 from claw.errors import StoreError
 from claw.http.status import DEAD_SHOWN, Status, calls_json, dead_json, settings_json

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from claw import app
-from claw.config.settings import load
+from claw.config.reader import load
 from claw.emulator import Emulator, Person, Push
 from claw.errors import SettingsError
 from claw.language import Language

@@ -21,7 +21,7 @@ import aiohttp
 from claw import __version__
 from claw.cli.doctor.texts import TROUBLES, Trouble, cure, said
 from claw.clock import Clock
-from claw.config import settings
+from claw.config import reader, settings
 from claw.config.settings import Settings
 from claw.errors import SettingsError
 from claw.language import Language
@@ -253,19 +253,19 @@ def lenient(environ: Mapping[str, str]) -> tuple[Settings, tuple[str, ...], froz
     Also every problem, and the names of the variables that are at fault.
     """
     try:
-        return settings.load(environ), (), frozenset()
+        return reader.load(environ), (), frozenset()
     except SettingsError as error:
         problems = error.problems
     faulty = _named(problems)
     used = {name: value for name, value in environ.items() if name not in faulty}
     stand_ins = {name: value for name, value in _STAND_INS.items() if name in faulty}
     try:
-        return settings.load(used | stand_ins), problems, faulty
+        return reader.load(used | stand_ins), problems, faulty
     except SettingsError as error:
         # Two variables that only together are wrong: nothing of ours is believed then.
         problems += tuple(problem for problem in error.problems if problem not in problems)
         faulty |= _named(error.problems) | _STAND_INS.keys()
-        return settings.load(_STAND_INS), problems, faulty
+        return reader.load(_STAND_INS), problems, faulty
 
 
 def _named(problems: Collection[str]) -> frozenset[str]:

@@ -1,0 +1,55 @@
+"""Where settings come from besides the process's variables: a `.env` file and files that hold secrets."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from dotenv import dotenv_values
+
+from claw.errors import SettingsError
+
+SECRET_FILE_BYTES_MAX: Final = 64 * 1024
+"""Bytes read of a `_FILE` secret at most; a larger file is not a secret."""
+CONTAINER_MARKS: Final = ("KUBERNETES_SERVICE_HOST", "K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL", "container")
+"""Variables that orchestrators set; `container` is podman's and systemd's, and our own image's."""
+
+
+def in_container(environ: Mapping[str, str]) -> bool:
+    """Whether our environment was made for us alone, so that a stray `.env` must not add to it.
+
+    Files such as `/.dockerenv` do not tell that: a developer's shell in a container has them too.
+    """
+    return any(mark in environ for mark in CONTAINER_MARKS)
+
+
+def environment(environ: Mapping[str, str] | None = None, dotenv: Path | None = None) -> dict[str, str]:
+    """The process's variables over those of `.env` in the working directory, which containers do not read."""
+    own = dict(os.environ if environ is None else environ)
+    path = dotenv or Path(".env")
+    if in_container(own) or not path.is_file():
+        return own
+    try:
+        # As it stands: a `$` in a secret is no reference, and an editor's byte order mark is no part of a name.
+        values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+        found = {name: value for name, value in values.items() if value is not None}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{path}: cannot be read as UTF-8 text ({type(error).__name__})"]) from None
+    return found | {name: value for name, value in own.items() if value.strip() or name not in found}
+
+
+def read_secret_file(path: Path) -> str:
+    """The secret in a file, without the line end that editors add. Raises OSError, or ValueError with the reason."""
+    if not stat.S_ISREG(path.stat().st_mode):  # Before opening: that of a FIFO would wait for ever.
+        raise ValueError("is not a regular file")
+    with path.open("rb") as file:
+        raw = file.read(SECRET_FILE_BYTES_MAX + 1)
+    if len(raw) > SECRET_FILE_BYTES_MAX:
+        raise ValueError("is too large to be a secret")
+    try:
+        return raw.decode().strip()
+    except UnicodeDecodeError:
+        raise ValueError("is not text") from None
