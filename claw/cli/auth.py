@@ -30,6 +30,7 @@ from claw.config import files, parsers
 from claw.config.settings import EXIT_BAD_SETTINGS
 from claw.language import Language
 from claw.observe import logs
+from claw.observe.redact import register
 from claw.secret import Secret
 
 ID: Final = "DINGTALK_CLIENT_ID"
@@ -159,7 +160,7 @@ def _authorise(environ: Mapping[str, str], given: Given, terminal: Terminal) -> 
     text = _text_of(given.env_file, language)
     present = _present(environ, env_file.values(text))
     client_id, secret = _credentials(present, given, terminal)
-    logs.register(Secret(secret))
+    register(Secret(secret))
     terminal.tell("auth.checking")
     answer = Answer(asyncio.run(_asked(environ, client_id, secret, language, given.timeout)))
     if not given.as_json:

@@ -34,7 +34,7 @@ from claw.dingtalk.client import (
     rule_of_status,
 )
 from claw.errors import DingTalkError
-from claw.observe import logs
+from claw.observe.redact import register
 from claw.secret import Secret
 
 TOKEN_EARLY: Final = 300.0
@@ -260,7 +260,7 @@ class TokenCache:
         life = told if 0 < told <= TOKEN_LIFE_MAX else TOKEN_LIFE
         self._good_until = self._clock.monotonic() + max(life - TOKEN_EARLY, life / 2)
         self._token = Secret(token)
-        logs.register(self._token)
+        register(self._token)
         return token
 
 

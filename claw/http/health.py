@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from claw.checks import Check
 from claw.clock import Clock, format_rfc3339
 from claw.errors import ClawError
-from claw.observe.logs import redact
+from claw.observe.redact import redact
 
 CHECK_TIMEOUT_S: Final = 2.0
 """Seconds for one check; kubelet gives a probe 1 s by default, the chart sets 3 s."""

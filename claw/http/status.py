@@ -18,7 +18,7 @@ from claw.clock import Clock, format_rfc3339
 from claw.config.settings import Settings
 from claw.dingtalk.client import month_of
 from claw.http.health import NoAnswerError, ask
-from claw.observe.logs import redact
+from claw.observe.redact import redact
 from claw.secret import hash_id
 from claw.store.ports import DeadLetter, Depth
 

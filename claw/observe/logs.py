@@ -5,17 +5,11 @@ lets through `claw` at the chosen level and everybody else from WARNING on (thei
 record becomes plain JSON values, each text among them redacted and then cut; the values become one line, as JSON or
 readable. Since texts are redacted before the line is built, no secret can break the line's grammar, not even
 one that reads `null`.
-
-`redact` knows secrets in two ways. By value: what `configure` was given and what `register` learned at run time, also
-URL-quoted, JSON-escaped and in base64. Only secrets that live long are worth that (client secret, keys, access
-tokens). By pattern: whatever follows a name such as `ticket=` or `Authorization:`, which covers what lives for
-one message or one connection (session webhooks, tickets, download URLs).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import os
@@ -23,26 +17,20 @@ import re
 import sys
 import threading
 import traceback
-from bisect import bisect_left
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, TextIO
-from urllib.parse import quote, quote_plus
 
 from opentelemetry import trace
 
+from claw.clock import format_rfc3339
+from claw.observe.redact import MASK, SECRET_FIELD, pin, redact
 from claw.secret import Secret
 
-MASK: Final = "***"
-SECRET_MIN: Final = 4
-"""Characters; a shorter secret would black out half of every line and protects nothing."""
-REGISTERED_MAX: Final = 64
-"""Secrets kept that were learned at run time, the newest ones: an access token lives 2 h (PROTOCOL section 6.2)."""
-FIELD_MAX: Final = 8 * 1024
+FIELD_CHARS_MAX: Final = 8 * 1024
 """Characters of one text in a line."""
-LINE_MAX: Final = 32 * 1024
+LINE_CHARS_MAX: Final = 32 * 1024
 """Characters of all texts in a line, about; container runtimes split lines, and a split line is no JSON."""
 ITEMS_MAX: Final = 100
 DEPTH_MAX: Final = 5
@@ -52,164 +40,10 @@ _THIRD_PARTIES: Final = (
     "aiohttp", "asyncio", "dingtalk_stream", "httpcore2", "httpx2", "openai", "opentelemetry", "redis", "tenacity",
     "urllib3",
 )  # fmt: skip
-_SCAN_MAX: Final = 8 * FIELD_MAX
+_SCAN_CHARS_MAX: Final = 8 * FIELD_CHARS_MAX
 """Characters of a text that are looked at; the rest would be cut anyway."""
 
 log: Final = logging.getLogger(__name__)
-
-# --- redaction -----------------------------------------------------------------------------------------------
-
-_NAMES: Final = (
-    "secret", "ticket", "token", "session", "password", "passwd", "cookie",
-    "api[_-]?key", "access[_-]?key", r"sign(?<![a-z]sign)(?:ature)?",
-)  # fmt: skip
-_URL_NAMES: Final = ("download_?url", "session_?webhook", "webhook_?url")
-_EQUALS: Final = r"(?:\s?=\s?|%3d)\\{0,4}[\"']?"
-_QUOTED: Final = r"\\{0,4}[\"']\s{0,4}[:,]\s{0,4}b?\\{0,4}[\"']"
-_HEADER: Final = r"(?:\\{0,4}[\"']\s{0,4}[:,]|\s{0,4}[:=])\s{0,4}(?:b?\\{0,4}[\"'])?"
-_SCHEME: Final = r"(?:(?:bearer|basic|digest)\s{1,4})?+"
-_VALUE: Final = r"[^\s\"'\\&<>]++"
-_PATTERNS: Final = re.compile(
-    "|".join(
-        [
-            # An address that is a secret as a whole; JSON may write its / and & as escapes.
-            *(
-                rf"{name}(?:{_EQUALS}|{_QUOTED}|:\s{{0,4}})()(?:[^\s\"'\\<>]|\\++(?:/|u[0-9a-f]{{4}}))++"
-                for name in _URL_NAMES
-            ),
-            # A header, with or without its scheme.
-            *(rf"{name}{_HEADER}{_SCHEME}(){_VALUE}" for name in ("authorization", "access-token")),
-            # name=value and "name": "value"; after a bare `name: ` only what cannot be a word of a sentence.
-            *(rf"{name}{_EQUALS}(){_VALUE}" for name in _NAMES),
-            *(rf"{name}{_QUOTED}()[^\"'\\]++" for name in _NAMES),
-            *(rf"{name}:\s{{0,4}}()[\w.~+/=%-]{{16,}}+" for name in _NAMES),
-            # What shows by itself that it is a secret.
-            r"bearer(?<!\wbearer)\s{1,4}()[^\s\"'\\&<>,;]{4,}+",
-            r"basic(?<!\wbasic)\s{1,4}()[a-z0-9+/]{16,}+={0,2}",
-            r"sk-(?<![a-z0-9]sk-)()[\w-]{8,}+",
-            # User and password in an address, as in HTTPS_PROXY.
-            r"://()[^/\s:@\"'\\]{0,128}+:[^/\s@\"'\\]{1,256}+(?=@)",
-        ]
-    )
-)
-"""For lower-case text. The empty group marks where the secret begins. Each alternative begins with a letter as it is,
-which is what lets `re` skip text where none can begin; and none can look at a stretch of text more than once."""
-_SECRET_FIELD: Final = re.compile(
-    f"(?:secret|ticket|token|password|passwd|api[_-]?key|authorization|cookie|{'|'.join(_URL_NAMES)})$", re.IGNORECASE
-)
-"""Names of fields whose value is never shown, whatever it is."""
-_LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
-
-
-def _mask_patterns(text: str) -> str:
-    lower = text.lower()
-    if len(lower) != len(text):  # A few letters (U+0130) become two: positions must be the same in both.
-        lower = text.translate(_LOWER)
-    parts = []
-    end = 0
-    for match in _PATTERNS.finditer(lower):
-        parts += [text[end : match.start(match.lastindex or 0)], MASK]
-        end = match.end()
-    return "".join([*parts, text[end:]]) if parts else text
-
-
-def _base64_forms(raw: bytes) -> Iterable[str]:
-    """What of `raw` is the same in every base64 text that contains it, as in `Basic user:secret`."""
-    yield base64.b64encode(raw).decode()
-    for shift, changed in ((0, 0), (1, 2), (2, 3)):
-        encoded = base64.b64encode(b"\0" * shift + raw).decode()
-        ending = (0, 3, 2)[(shift + len(raw)) % 3]
-        yield encoded[changed : len(encoded) - ending]
-
-
-def _forms(value: str) -> frozenset[str]:
-    """The texts by which a secret can be told in a line."""
-    raw = value.encode("utf-8", "surrogatepass")
-    quoted = quote(raw, safe="")
-    forms = {value, quoted, quote(raw), quote_plus(raw), quote(quoted, safe=""), repr(value)[1:-1], repr(raw)[2:-1]}
-    for ascii_only in (True, False):
-        escaped = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
-        forms |= {escaped, escaped.replace("/", "\\/"), json.dumps(escaped, ensure_ascii=ascii_only)[1:-1]}
-    for each in _base64_forms(raw):
-        if len(each) >= 2 * SECRET_MIN:
-            forms |= {each, each.translate({43: "-", 47: "_"}), quote(each, safe="")}
-    return frozenset(form for form in forms if len(form) >= SECRET_MIN)
-
-
-def _by_length(form: str) -> int:
-    return -len(form)
-
-
-class Redactor:
-    """Replaces secrets in texts by asterisks, in time linear in the text.
-
-    Threads may share it: readers see the old forms or the new ones, writers take a lock.
-    """
-
-    def __init__(self, limit: int = REGISTERED_MAX) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._pinned: dict[str, frozenset[str]] = {}
-        self._recent: OrderedDict[str, frozenset[str]] = OrderedDict()
-        self._known: tuple[str, ...] = ()
-        self._starred: tuple[str, ...] = ()
-
-    def pin(self, secrets: Iterable[Secret]) -> None:
-        """Know exactly these secrets for good, besides what is registered."""
-        values = [secret.reveal() for secret in secrets]
-        with self._lock:
-            self._pinned = {value: _forms(value) for value in values if len(value) >= SECRET_MIN}
-            self._rebuild()
-
-    def register(self, secret: Secret) -> None:
-        """Know a secret that was learned at run time; the oldest one is forgotten where there are too many."""
-        value = secret.reveal()
-        if len(value) < SECRET_MIN:
-            return
-        with self._lock:
-            known = value in self._recent
-            self._recent[value] = self._recent[value] if known else _forms(value)
-            self._recent.move_to_end(value)
-            if known:
-                return
-            while len(self._recent) > self._limit:
-                self._recent.popitem(last=False)
-            self._rebuild()
-
-    def _rebuild(self) -> None:
-        # Longest first: else a secret that contains another one would show what surrounds it.
-        forms = frozenset().union(*self._pinned.values(), *self._recent.values())
-        self._known = tuple(sorted(forms, key=_by_length))
-        self._starred = tuple(form for form in self._known if "*" in form)
-
-    def redact(self, text: str) -> str:
-        """The text without any known secret and without what follows a telling name."""
-        known = self._known
-        for index in range(bisect_left(known, -len(text), key=_by_length), len(known)):
-            if known[index] in text:
-                text = text.replace(known[index], MASK)
-        text = _mask_patterns(text)
-        # The asterisks put in may make up a secret that holds asterisks itself.
-        if any(form in text for form in self._starred):
-            return MASK
-        return text
-
-
-_redactor: Final = Redactor()
-
-
-def redact(text: str) -> str:
-    """The text without secrets: for every text that leaves the process and was not written by us."""
-    return _redactor.redact(text)
-
-
-def register(secret: Secret) -> None:
-    """Keep a secret out of all later lines. Meant for what lives long and is few: access tokens, changed secrets.
-
-    Tickets and session webhooks need not be registered: patterns know them by the names in front of them.
-    """
-    _redactor.register(secret)
-
 
 # --- a record as plain values ----------------------------------------------------------------------------------
 
@@ -225,7 +59,7 @@ def _text(value: object) -> str:
 
 
 def _cut(text: str, limit: int, *, tail: bool = False) -> str:
-    """At most about `limit` characters: the beginning, or (`tail`) a quarter from the beginning and the end."""
+    """Return at most about `limit` characters: the beginning, or (`tail`) a quarter from the beginning and the end."""
     if len(text) <= limit:
         return text
     gone = f"...({len(text) - limit} characters more)"
@@ -238,16 +72,16 @@ class _Plain:
     """Makes JSON values of anything, redacted, within one line's budget of characters."""
 
     def __init__(self) -> None:
-        self._left = LINE_MAX
+        self._left = LINE_CHARS_MAX
 
     def text(self, value: str, *, tail: bool = False) -> str:
         value = str.__str__(value)
-        if len(value) > _SCAN_MAX:
+        if len(value) > _SCAN_CHARS_MAX:
             # Cut at blanks first: a secret that is cut in two would not be known any more.
-            kept = value[-_SCAN_MAX:].partition(" ")[2] if tail else value[:_SCAN_MAX].rpartition(" ")[0]
-            shown = _cut(redact(kept), FIELD_MAX, tail=tail) + f"...({len(value)} characters in all)"
+            kept = value[-_SCAN_CHARS_MAX:].partition(" ")[2] if tail else value[:_SCAN_CHARS_MAX].rpartition(" ")[0]
+            shown = _cut(redact(kept), FIELD_CHARS_MAX, tail=tail) + f"...({len(value)} characters in all)"
         else:
-            shown = _cut(redact(value), FIELD_MAX, tail=tail)
+            shown = _cut(redact(value), FIELD_CHARS_MAX, tail=tail)
         shown = _cut(shown, max(self._left, 256), tail=tail)
         self._left -= len(shown)
         return shown
@@ -277,7 +111,7 @@ class _Plain:
         plain: dict[str, Any] = {}
         for key, each in list(value.items())[:ITEMS_MAX]:
             name = self.text(_text(key))
-            secret = _SECRET_FIELD.search(name) and not (each is None or isinstance(each, bool))
+            secret = SECRET_FIELD.search(name) and not (each is None or isinstance(each, bool))
             plain[name] = MASK if secret else self.value(each, depth)
         return plain
 
@@ -299,17 +133,11 @@ def _message(record: logging.LogRecord) -> str:
         return _text(record.msg)
 
 
-def _time(record: logging.LogRecord) -> str:
-    """RFC 3339 in UTC, with milliseconds."""
-    stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    return stamp.replace("+00:00", "Z")
-
-
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """The record as JSON values, in reading order; what `extra` calls like one of our fields gets an underscore."""
+    """Return the record as JSON values, in reading order; a name of `extra` that is ours gets an underscore."""
     plain = _Plain()
     fields: dict[str, Any] = {
-        "time": _time(record),
+        "time": format_rfc3339(record.created),
         "severity": record.levelname,
         "logger": record.name,
         "message": plain.text(_message(record)),
@@ -340,7 +168,7 @@ _COLOURS: Final = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m
 
 
 def _encodable(line: str) -> str:
-    """The line with lone surrogates as escapes, which JSON reads as such."""
+    """Return the line with lone surrogates as escapes, which JSON reads as such."""
     return line.encode("utf-8", "backslashreplace").decode()
 
 
@@ -407,10 +235,10 @@ class _Handler(logging.StreamHandler[TextIO]):
 def configure(level: str, fmt: str, secrets: Iterable[Secret], stream: TextIO | None = None) -> None:
     """Send all logs to `stream` (stderr) as `json` or `text`; may be called again. `level` is that of claw alone.
 
-    `secrets` are kept out of every line, as long as they have SECRET_MIN characters. What nobody caught (in the main
-    thread, another thread or a destructor) and Python's warnings become log lines too.
+    `secrets` are kept out of every line, as long as they have 4 characters. What nobody caught (in the main thread,
+    another thread or a destructor) and Python's warnings become log lines too.
     """
-    _redactor.pin(secrets)
+    pin(secrets)
     target = stream or sys.stderr
     if fmt == "json" and hasattr(target, "reconfigure"):
         target.reconfigure(encoding="utf-8", errors="backslashreplace")

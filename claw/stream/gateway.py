@@ -27,7 +27,8 @@ from claw import __version__
 from claw.clock import Clock
 from claw.config.settings import Credentials
 from claw.errors import GatewayError
-from claw.observe import logs, telemetry
+from claw.observe import telemetry
+from claw.observe.redact import register
 from claw.proxy import proxy_of
 from claw.secret import Secret
 from claw.stream import frames
@@ -110,7 +111,7 @@ class Gateway:
     async def register(self, credentials: Credentials | None = None) -> Registration:
         """Ask for an endpoint and a ticket, within 10 s. Raises GatewayError."""
         credentials = credentials or self.credentials()
-        logs.register(credentials.client_secret)  # It may be another one than at the start: files change.
+        register(credentials.client_secret)  # It may be another one than at the start: files change.
         async with self._pace.call():
             outcome = "cancelled"
             try:

@@ -25,7 +25,9 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 
 from claw.observe import logs
-from claw.observe.logs import MASK, REGISTERED_MAX, Redactor, asyncio_exception_handler, configure, redact, register
+from claw.observe import redact as redaction
+from claw.observe.logs import asyncio_exception_handler, configure
+from claw.observe.redact import MASK, REGISTERED_MAX, Redactor, redact, register
 from claw.secret import Secret
 
 LOG = logging.getLogger("claw.test")
@@ -45,9 +47,9 @@ def untouched() -> Iterator[None]:
     for name in logs._THIRD_PARTIES:
         logging.getLogger(name).setLevel(logging.NOTSET)
     sys.excepthook, threading.excepthook, sys.unraisablehook, logging.raiseExceptions = hooks
-    logs._redactor.pin([])
-    logs._redactor._recent.clear()
-    logs._redactor._rebuild()
+    redaction._redactor.pin([])
+    redaction._redactor._recent.clear()
+    redaction._redactor._rebuild()
 
 
 class Sink(io.StringIO):
@@ -195,11 +197,11 @@ def test_huge_fields_are_cut(sink: Sink) -> None:
     LOG.info(
         "big", extra={"text": "x" * 10_000_000, "list": list(range(100_000)), "map": {str(n): n for n in range(999)}}
     )
-    assert len(sink.lines()[-1]) < 3 * logs.LINE_MAX
+    assert len(sink.lines()[-1]) < 3 * logs.LINE_CHARS_MAX
     error = ValueError("x" * 50_000 + "the end")
     LOG.error("big", extra={f"f{n}": "y" * 9000 for n in range(50)}, exc_info=error)
     assert sink.last()["exception"]["traceback"].endswith("the end")
-    assert len(sink.lines()[-1]) < 3 * logs.LINE_MAX
+    assert len(sink.lines()[-1]) < 3 * logs.LINE_CHARS_MAX
 
 
 def test_a_closed_stream_is_no_error(sink: Sink) -> None:
@@ -302,6 +304,7 @@ def test_a_library_that_configures_logging_itself_stays_quiet() -> None:
     code = """
 import logging
 from claw.observe import logs
+from claw.observe import redact as redaction
 logs.configure("debug", "json", [])
 import openai
 logging.getLogger("openai._base_client").debug("Request options: the whole conversation")
@@ -542,7 +545,7 @@ def leaves(value: Any) -> Iterator[str]:
 def test_a_known_secret_never_survives_in_a_line(secret: str, number: int, place: int, around: str) -> None:
     """Message, argument, field, nested field, field's name, exception: a secret is in none, and the line is JSON."""
     text = around + secret + around
-    logs._redactor.pin([Secret(secret), Secret(str(number))])
+    redaction._redactor.pin([Secret(secret), Secret(str(number))])
     info = (ValueError, ValueError(text), None)
     spots: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         (text.replace("%", "%%"), (), {}),
@@ -605,7 +608,7 @@ def test_register_holds_for_the_next_line(sink: Sink) -> None:
 def test_a_cut_never_shows_half_a_secret(sink: Sink) -> None:
     """Where a huge text is cut, no beginning of a secret is left over."""
     secret = "dingsecret-0123456789"
-    for lead in range(logs._SCAN_MAX - 30, logs._SCAN_MAX + 2):
+    for lead in range(logs._SCAN_CHARS_MAX - 30, logs._SCAN_CHARS_MAX + 2):
         text = ("x " * lead)[: lead - 1] + " " + secret + " " + "y " * 40_000
         LOG.info(text)
         assert "dings" not in sink.lines()[-1]

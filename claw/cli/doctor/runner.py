@@ -25,7 +25,7 @@ from claw.config import reader, settings
 from claw.config.settings import Settings
 from claw.errors import SettingsError
 from claw.language import Language
-from claw.observe import logs
+from claw.observe.redact import redact, register
 from claw.secret import Secret
 from claw.stream.gateway import Registration
 
@@ -163,7 +163,7 @@ async def examine(
     `offline` leaves out what needs the network, `free` what DingTalk bills.
     """
     for value in _secrets(context.settings):
-        logs.register(value)
+        register(value)
     tasks: dict[str, asyncio.Task[Result]] = {}
 
     async def one(check: Check) -> Result:
@@ -226,7 +226,7 @@ def told(key: str, language: Language, **values: object) -> str:
 
 def _sentence(table: Callable[..., str], key: str, language: Language, values: Mapping[str, object]) -> str:
     # Secrets are taken out of the values: out of the whole they would take our own words, and so show what they are.
-    shown = {name: _short(logs.redact(str(value))) for name, value in values.items()}
+    shown = {name: _short(redact(str(value))) for name, value in values.items()}
     text = "".join(each if each.isprintable() else " " for each in table(key, language, **shown))
     return re.sub(r" (?=[)）])", "", re.sub(r"\s+", " ", text).strip())
 
