@@ -37,6 +37,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m deptry claw
 
 # As many processes as cores, each file in one of them, in the files' order: the long ones come first.
 unit: $(VENV)/.installed-dev
