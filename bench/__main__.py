@@ -144,7 +144,7 @@ class Bench:
 
 
 def chosen_parts(only: Sequence[str]) -> list[str]:
-    """The parts that are named, or that belong to a named group. Raises ValueError for an unknown name."""
+    """Return the parts that are named, or that belong to a named group. Raises ValueError for an unknown name."""
     for name in only:
         if not any(part == name or part.startswith(f"{name}/") for part in PARTS):
             raise ValueError(f"no part {name!r}; there are: {', '.join(PARTS)}")
@@ -161,7 +161,7 @@ def chosen_peers(names: str) -> list[Peer]:
 
 
 def prepared(peers: Sequence[Peer], results: Results) -> list[Ready]:
-    """The peers that can run here, installed; of the others the results keep the reason."""
+    """Return the peers that can run here, installed; of the others the results keep the reason."""
     bots = []
     for peer in peers:
         known = {"label": peer.label, "package": peer.package, "ack": peer.ack}

@@ -121,7 +121,7 @@ def person(number: int) -> str:
 
 @contextlib.asynccontextmanager
 async def ring(ready: Ready, folder: Path, gate: asyncio.Semaphore, **settings: str) -> AsyncIterator[Ring]:
-    """A bot with a session.
+    """Return a bot with a session.
 
     `folder` is its own, and empty. `gate` bounds how many start at once: a start takes all of a core. `settings` are
     claw's. Raises TimeoutError if there is no session within 30 s.

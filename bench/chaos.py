@@ -27,7 +27,7 @@ SHORT_S = 120.0
 
 
 def plans(seed: int, minutes: float, server: str, rate: float) -> list[Plan]:
-    """What is to be run."""
+    """Return what is to be run."""
     servers = list(Server) if server == "both" else [Server[server]]
     seconds = minutes * 60 / len(servers)
     short = seconds < SHORT_S

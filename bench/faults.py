@@ -166,7 +166,7 @@ BY_NAME: Final = {fault.name: fault for fault in FAULTS}
 
 
 def quick(fault: Fault) -> Fault:
-    """The same in little time, to see that it runs: shorter, and given up earlier."""
+    """Return the same in little time, to see that it runs: shorter, and given up earlier."""
     return replace(fault, lasts=min(fault.lasts, 5.0), window=3.0, bound=min(fault.bound, 20.0), phase=0.5)
 
 
@@ -253,7 +253,7 @@ async def _settle(it: Ring, said: Sequence[Said], model: float, server: Server) 
 
 
 def fullest_second(stamps: Sequence[float]) -> int:
-    """The most of them within any second."""
+    """Return the most of them within any second."""
     ordered = sorted(stamps)
     most = first = 0
     for last, stamp in enumerate(ordered):

@@ -102,7 +102,7 @@ def decades(low: float, high: float) -> Scale:
 
 
 def svg(title: str, panels: Sequence[Panel], labels: dict[str, str]) -> str:
-    """The chart; `labels` names the peers that the legend shows."""
+    """Return the chart; `labels` names the peers that the legend shows."""
     height = LEGEND + sum(panel.height for panel in panels)
     size = f'width="{WIDTH}" height="{height:.0f}" viewBox="0 0 {WIDTH} {height:.0f}"'
     parts = [

@@ -104,7 +104,7 @@ def whole(value: float) -> str:
 
 
 def report(results: Results, *, plots: str) -> str:
-    """The whole file; `plots` is where the SVG files are, as seen from it."""
+    """Return the whole file; `plots` is where the SVG files are, as seen from it."""
     peers = [peer for peer in PEERS if peer.name in results.peers and not peer.parts]
     sections = [
         "# claw beside the bots of today",
@@ -122,7 +122,7 @@ def report(results: Results, *, plots: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; a bar inside of a cell is escaped."""
+    """Return a Markdown table; a bar inside of a cell is escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 

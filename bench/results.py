@@ -52,7 +52,7 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """What was measured before; empty where there is no file. Raises ValueError for a file of another schema."""
+        """Return what was measured before; empty without a file. Raises ValueError for a file of another schema."""
         if not path.exists():
             return cls()
         read = json.loads(path.read_text(encoding="utf-8"))
@@ -96,7 +96,7 @@ class Results:
         return max((float(run.get(name) or 0.0) for run in self.runs(part, peer)), default=0.0)
 
     def total(self, part: str, peer: str, figure: str, **where: str) -> int:
-        """A count over the runs."""
+        """Return a count over the runs."""
         return sum(int(run.get(figure) or 0) for run in self.runs(part, peer, **where))
 
     def stamps(self, name: str, peer: str | None = None) -> list[str]:
@@ -106,7 +106,7 @@ class Results:
 
 
 def machine(root: Path) -> dict[str, Any]:
-    """This machine, as far as it matters to figures, and the code that is measured."""
+    """Return this machine, as far as it matters to figures, and the code that is measured."""
     return {
         "cores": psutil.cpu_count() or 1,
         "processor": _processor(),
@@ -129,7 +129,7 @@ def _processor() -> str:
 
 
 def _commit(root: Path) -> str:
-    """The code's commit; empty outside of a repository."""
+    """Return the code's commit; empty outside of a repository."""
     command = ("git", "rev-parse", "--short", "HEAD")
     try:
         return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
@@ -141,7 +141,7 @@ def _commit(root: Path) -> str:
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one; of two, their mean. Infinite if it falls among those that did not come about."""
+    """Return the middle one; of two, their mean. Infinite if it falls among those that did not come about."""
     ordered = sorted(values)
     middle = len(ordered) // 2
     if len(ordered) % 2 or math.isinf(ordered[middle]):
@@ -150,7 +150,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least this share of all does not exceed (nearest rank)."""
+    """Return the smallest value that at least this share of all does not exceed (nearest rank)."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 

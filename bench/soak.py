@@ -89,7 +89,7 @@ def slope(sizes: Sequence[Size]) -> float:
 
 
 def judged(sizes: Sequence[Size], storm: tuple[float, float], messages: int) -> list[str]:
-    """What grew without a reason; also prints the figures."""
+    """Return what grew without a reason; also prints the figures."""
     busy = [size for size in sizes if storm[0] <= size.at <= storm[1]]
     if len(busy) < 2 * PARTS:
         return [f"only {len(busy)} looks at the sizes"]

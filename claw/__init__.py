@@ -6,7 +6,7 @@ from typing import Final
 
 
 def _commit() -> str:
-    """The commit that this claw was built from, as the image's build wrote it beside this file; empty elsewhere."""
+    """Return the commit that this claw was built from, which the image's build wrote beside this file; else empty."""
     try:
         text = Path(__file__).with_name("COMMIT").read_text(encoding="ascii").strip()
     except (OSError, ValueError):

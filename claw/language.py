@@ -18,7 +18,7 @@ class Language(StrEnum):
 
 
 def detect_language(text: str, default: Language) -> Language:
-    """The language a person writes in: Chinese as soon as one Han character occurs, English for Latin words."""
+    """Detect the language a person writes in: Chinese as soon as one Han character occurs, English for Latin words."""
     if _CJK.search(text):
         return Language.ZH
     if _LATIN_WORD.search(text):

@@ -1,4 +1,4 @@
-"""The way out: which proxy of the environment stands between us and a host, if any.
+"""Proxy lookup from `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, cached per host.
 
 aiohttp can look by itself (`trust_env`), but does so with every request and in a thread of the pool that also looks
 up names, and reads `~/.netrc` each time: a fifth of a round trip's CPU, and a name server that hangs would hold up
@@ -15,11 +15,11 @@ from urllib.request import getproxies, proxy_bypass
 from yarl import URL
 
 HOSTS_KEPT: Final = 256
-"""Hosts whose way is remembered."""
+"""Hosts whose proxy is remembered."""
 
 
 def proxy_of(url: URL) -> URL | None:
-    """The proxy for `url` by `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, with its user and password; None: directly."""
+    """Return the proxy for `url` by `HTTP(S)_PROXY` and `NO_PROXY`, user and password included; None: directly."""
     return _proxy(url.scheme, url.host or "")
 
 

@@ -32,5 +32,5 @@ class Secret:
 
 
 def hash_id(identifier: str) -> str:
-    """A stable short name for a person or conversation in traces, logs and at the model: lower-case hex."""
+    """Hash an id to a stable short name for traces, logs and the model: 32 lower-case hex digits."""
     return hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()[:32]

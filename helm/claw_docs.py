@@ -33,13 +33,13 @@ Schema = dict[str, Any]
 
 
 def config() -> Iterator[tuple[str, Variable]]:
-    """The variables under `config`, with their section's title."""
+    """Return the variables under `config`, with their section's title."""
     hidden = {*MANAGED, *(each.name for _, each in secrets())}
     return ((title, each) for title, each in settings.variables() if each.name not in hidden)
 
 
 def secrets() -> Iterator[tuple[str, Variable]]:
-    """The variables under `secret`, with their section's title."""
+    """Return the variables under `secret`, with their section's title."""
     for title, each in settings.variables():
         if each.name == STORE:
             yield title, each._replace(meaning=STORE_MEANING, default_text="")
@@ -48,7 +48,7 @@ def secrets() -> Iterator[tuple[str, Variable]]:
 
 
 def keys() -> Iterator[Variable]:
-    """The variables that a file of an existing Secret can hold."""
+    """Return the variables that a file of an existing Secret can hold."""
     return (each for _, each in settings.variables() if each.from_file and each.name not in MANAGED)
 
 
@@ -61,7 +61,7 @@ def schema_of(info: Variable) -> Schema:
 
 
 def schema(old: str) -> str:
-    """The text of values.schema.json: the hand-written `old`, with the variables' parts made anew."""
+    """Return the text of values.schema.json: the hand-written `old`, with the variables' parts made anew."""
     whole: Schema = json.loads(old)
     properties = whole["properties"]
     properties["config"]["properties"] = {each.name: schema_of(each) for _, each in config()}
@@ -91,7 +91,7 @@ def _values(name: str, table: Iterator[tuple[str, Variable]]) -> str:
 
 
 def values(old: str) -> str:
-    """The text of values.yaml, with `config` and `secret` made anew."""
+    """Return the text of values.yaml, with `config` and `secret` made anew."""
     old = _region(old, "# <config>\n", "# </config>\n", _values("config", config()))
     return _region(old, "# <secret>\n", "# </secret>\n", _values("secret", secrets()))
 
@@ -124,7 +124,7 @@ def _rows(properties: Schema, path: str = "") -> Iterator[str]:
 
 
 def readme(old: str, new_schema: str) -> str:
-    """The text of the chart's README, with its three tables made anew."""
+    """Return the text of the chart's README, with its three tables made anew."""
     rows = _rows(json.loads(new_schema)["properties"])
     table = "\n".join(["| value | default | meaning |", "|---|---|---|", *rows]) + "\n"
     old = _region(old, "<!-- values -->\n", "<!-- /values -->\n", table)
@@ -144,7 +144,7 @@ def _region(text: str, begin: str, end: str, inside: str) -> str:
 
 
 def made(chart: Path = CHART) -> dict[Path, str]:
-    """What each of the three files should hold."""
+    """Return what each of the three files should hold."""
     paths = [chart / name for name in ("values.schema.json", "values.yaml", "README.md")]
     old_schema, old_values, old_readme = (path.read_text(encoding="utf-8") for path in paths)
     new_schema = schema(old_schema)

@@ -172,7 +172,7 @@ def _digest(peer: Peer) -> str:
 
 
 def _interpreter(least: tuple[int, int]) -> str:
-    """A Python of at least that version: ours, one on the PATH, or one of pyenv's. Raises UnavailableError."""
+    """Return a Python of at least that version: ours, one on the PATH, or one of pyenv's. Raises UnavailableError."""
     if sys.version_info[:2] >= least:
         return sys.executable
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"

@@ -27,7 +27,7 @@ def in_container(environ: Mapping[str, str]) -> bool:
 
 
 def environment(environ: Mapping[str, str] | None = None, dotenv: Path | None = None) -> dict[str, str]:
-    """The process's variables over those of `.env` in the working directory, which containers do not read."""
+    """Return the process's variables over those of `.env` in the working directory, which containers do not read."""
     own = dict(os.environ if environ is None else environ)
     path = dotenv or Path(".env")
     if in_container(own) or not path.is_file():
@@ -42,7 +42,7 @@ def environment(environ: Mapping[str, str] | None = None, dotenv: Path | None = 
 
 
 def read_secret_file(path: Path) -> str:
-    """The secret in a file, without the line end that editors add. Raises OSError, or ValueError with the reason."""
+    """Return a file's secret, without the line end that editors add. Raises OSError, or ValueError with the reason."""
     if not stat.S_ISREG(path.stat().st_mode):  # Before opening: that of a FIFO would wait for ever.
         raise ValueError("is not a regular file")
     with path.open("rb") as file:

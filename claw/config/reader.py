@@ -31,7 +31,7 @@ class _Reader:
         self.files: dict[str, Path] = {}
 
     def _raw(self, info: Variable) -> str:
-        """The variable's text from its name, an alias or a file; empty where none is set."""
+        """Return the variable's text from its name, an alias or a file; empty where none is set."""
         found: dict[str, str] = {}
         for name in (info.name, *info.aliases):
             value = self.environ.get(name, "").strip()

@@ -109,7 +109,7 @@ class DingTalkSettings:
     """The file that the secret came from, which may be changed while we run."""
 
     def credentials(self) -> Credentials:
-        """The credentials as they are now: a secret that came from a file is read again."""
+        """Return the credentials as they are now: a secret that came from a file is read again."""
         if self.secret_file is not None:
             try:
                 value = read_secret_file(self.secret_file)

@@ -119,19 +119,19 @@ _propagator: Final = TraceContextTextMapPropagator()
 
 
 def inject() -> dict[str, str]:
-    """The current trace context, to be stored with a message (W3C Trace Context)."""
+    """Return the current trace context, to be stored with a message (W3C Trace Context)."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier)
     return carrier
 
 
 def extract(carrier: Mapping[str, str]) -> context.Context:
-    """The context that `inject` stored; an empty one where there was none."""
+    """Return the context that `inject` stored; an empty one where there was none."""
     return _propagator.extract(dict(carrier), context.Context())
 
 
 def trace_id() -> str:
-    """The current trace's id, 32 hex digits; empty where tracing is switched off."""
+    """Return the current trace's id, 32 hex digits; empty where tracing is switched off."""
     span_context = trace.get_current_span().get_span_context()
     return trace.format_trace_id(span_context.trace_id) if span_context.is_valid else ""
 
