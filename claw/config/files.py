@@ -11,11 +11,16 @@ from typing import Final
 from dotenv import dotenv_values
 
 from claw.errors import SettingsError
+from claw.proxy import PROXY_NAMES
 
 SECRET_FILE_BYTES_MAX: Final = 64 * 1024
 """Bytes read of a `_FILE` secret at most; a larger file is not a secret."""
 CONTAINER_MARKS: Final = ("KUBERNETES_SERVICE_HOST", "K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL", "container")
 """Variables that orchestrators set; `container` is podman's and systemd's, and our own image's."""
+
+BOM: Final = "\ufeff"
+_FOREIGN: Final = ("OPENAI_", "OTEL_", "SSL_CERT_")
+_PROXIES: Final = frozenset({*PROXY_NAMES, "NO_PROXY"})
 
 
 def in_container(environ: Mapping[str, str]) -> bool:
@@ -28,17 +33,22 @@ def in_container(environ: Mapping[str, str]) -> bool:
 
 def environment(environ: Mapping[str, str] | None = None, dotenv: Path | None = None) -> dict[str, str]:
     """Return the process's variables over those of `.env` in the working directory, which containers do not read."""
-    own = dict(os.environ if environ is None else environ)
+    own = {name: _strip(name, value) for name, value in (os.environ if environ is None else environ).items()}
     path = dotenv or Path(".env")
     if in_container(own) or not path.is_file():
         return own
     try:
         # As it stands: a `$` in a secret is no reference, and an editor's byte order mark is no part of a name.
         values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
-        found = {name: value for name, value in values.items() if value is not None}
+        found = {name: _strip(name, value) for name, value in values.items() if value is not None}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError([f"{path}: cannot be read as UTF-8 text ({type(error).__name__})"]) from None
     return found | {name: value for name, value in own.items() if value.strip() or name not in found}
+
+
+def _strip(name: str, value: str) -> str:
+    """Strip what libraries would take for a part of the value: a line end of `$(cat file)`, a byte order mark."""
+    return value.strip().strip(BOM).strip() if name.upper().startswith(_FOREIGN) or name.upper() in _PROXIES else value
 
 
 def read_secret_file(path: Path) -> str:
@@ -50,6 +60,6 @@ def read_secret_file(path: Path) -> str:
     if len(raw) > SECRET_FILE_BYTES_MAX:
         raise ValueError("is too large to be a secret")
     try:
-        return raw.decode().strip()
+        return raw.decode().strip().strip(BOM).strip()
     except UnicodeDecodeError:
         raise ValueError("is not text") from None

@@ -60,8 +60,10 @@ class SecretText:
     """A secret: one word."""
 
     def parse(self, value: str) -> Secret:
-        if re.search(r"\s", value):
-            raise ValueError("a secret without blanks or line breaks inside")
+        right = "a secret of visible ASCII characters, without blanks or line breaks inside"
+        if found := re.search(r"[^\x21-\x7e]", value):
+            # The code point says which invisible character a copy from a web page or a chat brought along.
+            raise ValueError(f"{right}; character {found.start() + 1} is U+{ord(found[0]):04X}")
         return Secret(value)
 
     def json_schema(self) -> Schema:

@@ -7,18 +7,23 @@ that names every fault. Values of secrets are never shown, not even in the error
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from claw.config.files import read_secret_file
+from claw.config import foreign
+from claw.config.files import BOM, read_secret_file
 from claw.config.settings import Settings, Variable, sections, variables, variables_of
 from claw.errors import SettingsError
 
 _UNREADABLE: Final = "\0"
 """Stands for a secret whose file is at fault, which has been reported already."""
+_FOLLOWED: Final = {"dingtalk": "DINGTALK_CLIENT_SECRET", "model": "OPENAI_API_KEY", "http": "CLAW_ADMIN_TOKEN"}
+"""Section -> its secret that may change in its file while we run."""
+_QUOTES: Final = "\"'"
 
 
 class _Reader:
@@ -27,6 +32,7 @@ class _Reader:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
         self.problems: list[str] = []
+        self.warnings: list[str] = []
         self.given: set[str] = set()
         self.files: dict[str, Path] = {}
 
@@ -34,7 +40,7 @@ class _Reader:
         """Return the variable's text from its name, an alias or a file; empty where none is set."""
         found: dict[str, str] = {}
         for name in (info.name, *info.aliases):
-            value = self.environ.get(name, "").strip()
+            value = self.environ.get(name, "").strip().strip(BOM).strip()
             if value:
                 found[name] = value
             path = self.environ.get(f"{name}_FILE", "").strip() if info.from_file else ""
@@ -50,15 +56,15 @@ class _Reader:
         try:
             value = read_secret_file(Path(path))
         except OSError as error:
-            self.problems.append(f"{name}: {path} cannot be read ({error.strerror or type(error).__name__})")
-            return _UNREADABLE
+            cause = f"cannot be read ({error.strerror or type(error).__name__})"
         except ValueError as error:
-            self.problems.append(f"{name}: {path} {error}")
-            return _UNREADABLE
-        if not value:
-            self.problems.append(f"{name}: {path} is empty")
-            return _UNREADABLE
-        return value
+            cause = str(error)
+        else:
+            if value:
+                return value
+            cause = "is empty"
+        self.problems.append(f"{name}: {_show_path(path)} {cause}")
+        return _UNREADABLE
 
     def read(self, kind: type[Any]) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -72,6 +78,11 @@ class _Reader:
             self.given.add(info.name)
             if raw == _UNREADABLE:
                 continue
+            if len(raw) > 1 and raw[0] == raw[-1] and raw[0] in _QUOTES:
+                name = f"{info.name}_FILE" if info.name in self.files else info.name
+                self.warnings.append(
+                    f"{name}: its value begins and ends with {raw[0]}, which `docker --env-file` keeps as a part of it"
+                )
             try:
                 values[each.name] = info.parser.parse(raw)
             except ValueError as error:
@@ -81,6 +92,14 @@ class _Reader:
                 name = f"{info.name}_FILE" if info.name in self.files else info.name
                 self.problems.append(f"{name}: {shown} is not usable; right would be {error}")
         return values
+
+
+def _show_path(path: str) -> str:
+    """Return what may be shown of a `NAME_FILE`: where it is no path, it may be the very secret, set by mistake."""
+    with contextlib.suppress(OSError, ValueError):
+        if "/" in path and Path(path).parent.is_dir():
+            return path
+    return "its value (not shown: it may be the secret itself, where the path of a file is wanted)"
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:
@@ -103,12 +122,21 @@ def load(environ: Mapping[str, str]) -> Settings:
         reader.problems.append(
             "OPENAI_API_KEY: is not set; set it, or set OPENAI_BASE_URL to a server that asks for no key"
         )
+    foreign_problems, foreign_warnings = foreign.check(environ)
+    reader.problems += foreign_problems
     if reader.problems:
         raise SettingsError(reader.problems)
-    if secret_file := reader.files.get("DINGTALK_CLIENT_SECRET"):
-        values["dingtalk"]["secret_file"] = secret_file
+    for section, name in (
+        ("dingtalk", "DINGTALK_CLIENT_SECRET"),
+        ("model", "OPENAI_API_KEY"),
+        ("http", "CLAW_ADMIN_TOKEN"),
+    ):
+        values[section]["secret_file"] = reader.files.get(name)
     values["logs"].setdefault("format", "text" if sys.stderr.isatty() else "json")
-    return Settings(**{name: kind(**values[name]) for name, _, kind in sections()}, warnings=tuple(_unknown(environ)))
+    return Settings(
+        **{name: kind(**values[name]) for name, _, kind in sections()},
+        warnings=(*_unknown(environ), *reader.warnings, *foreign_warnings),
+    )
 
 
 def print_problems(error: SettingsError) -> None:

@@ -36,6 +36,16 @@ EXIT_BAD_SETTINGS: Final = 78
 """Exit code, `EX_CONFIG` of sysexits.h."""
 
 
+def reread(file: Path | None, secret: Secret) -> Secret:
+    """Return the secret that stands in `file` now, or `secret` where there is none that can be used. Blocks."""
+    if file is None:
+        return secret
+    try:
+        return SecretText().parse(read_secret_file(file)) or secret
+    except (OSError, ValueError):
+        return secret
+
+
 class Variable(NamedTuple):
     """What a reader must know of one environment variable."""
 
@@ -105,19 +115,12 @@ class DingTalkSettings:
     oapi_endpoint: str = variable(
         "DINGTALK_OAPI_ENDPOINT", Url(), "DingTalk's old API", default="https://oapi.dingtalk.com"
     )
-    secret_file: Path | None = None
+    secret_file: Path | None = field(default=None, compare=False)
     """The file that the secret came from, which may be changed while we run."""
 
     def credentials(self) -> Credentials:
         """Return the credentials as they are now: a secret that came from a file is read again."""
-        if self.secret_file is not None:
-            try:
-                value = read_secret_file(self.secret_file)
-            except (OSError, ValueError):
-                value = ""
-            if value:
-                return Credentials(self.client_id, Secret(value))
-        return Credentials(self.client_id, self.client_secret)
+        return Credentials(self.client_id, reread(self.secret_file, self.client_secret))
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,12 @@ class ModelSettings:
         default=300.0,
         default_text="300",
     )
+    secret_file: Path | None = field(default=None, compare=False)
+    """The file that the key came from, which may be changed while we run."""
+
+    def read_api_key(self) -> Secret:
+        """Return the key as it is now. Blocks."""
+        return reread(self.secret_file, self.api_key)
 
 
 @dataclass(frozen=True)
@@ -310,6 +319,12 @@ class HttpSettings:
     )
     host: str = variable("HOST", Text(), "Address to listen on", default="0.0.0.0")  # noqa: S104 - a container's probes come from outside of it
     port: int = variable("PORT", Integer(0, 65535), "Port to listen on", default=8080)
+    secret_file: Path | None = field(default=None, compare=False)
+    """The file that the token came from, which may be changed while we run."""
+
+    def read_admin_token(self) -> Secret:
+        """Return the token as it is now. Blocks."""
+        return reread(self.secret_file, self.admin_token)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""Variables that are not ours and still decide where content and keys go: proxies, CA files, the SDK's old names.
+
+`check` returns what must be refused, because the process would else do something that the operator did not mean
+(send keys to another company, go round a proxy, trust other CAs), and what is only worth a warning.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from claw.proxy import PROXY_NAMES, parse_proxy
+
+OLD_NAMES: Final = {
+    "OPENAI_API_BASE": "OPENAI_BASE_URL",
+    "OPENAI_BASE": "OPENAI_BASE_URL",
+    "OPENAI_API_URL": "OPENAI_BASE_URL",
+    "OPENAI_API_HOST": "OPENAI_BASE_URL",
+    "OPENAI_MODEL_NAME": "OPENAI_MODEL",
+}
+"""Names of other programs and old SDKs. Those that name a server are refused: unseen, key and talk go elsewhere."""
+_OURS_OF_OPENAI: Final = ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL", "OPENAI_MODEL")
+_OF_THE_SDK: Final = frozenset(
+    {"OPENAI_LOG", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_WEBHOOK_SECRET", "OPENAI_ORG", "OPENAI_ORGANIZATION"}
+)
+_OTHER_CA_NAMES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+
+
+def check(environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return the sentences for what is refused, and those for what is warned about. No value is shown."""
+    given = {name: value.strip() for name, value in environ.items() if value.strip()}
+    problems: list[str] = []
+    warnings: list[str] = []
+    _check_openai(given, problems, warnings)
+    _check_proxies(given, problems)
+    _check_certificates(given, problems, warnings)
+    return problems, warnings
+
+
+def _check_openai(given: Mapping[str, str], problems: list[str], warnings: list[str]) -> None:
+    for name in sorted(each for each in given if each.startswith("OPENAI_")):
+        ours = OLD_NAMES.get(name)
+        if ours == "OPENAI_BASE_URL" and ours not in given:
+            problems.append(
+                f"{name}: is not read, so that key and questions would go to api.openai.com; set {ours} instead"
+            )
+        elif ours:
+            warnings.append(f"{name} is not read and has no effect; the name is {ours}")
+        elif name not in _OURS_OF_OPENAI and name not in _OF_THE_SDK:
+            near = difflib.get_close_matches(name, _OURS_OF_OPENAI, 1, 0.8)
+            if near:
+                warnings.append(f"{name} is not read and has no effect; did you mean {near[0]}?")
+
+
+def _check_proxies(given: Mapping[str, str], problems: list[str]) -> None:
+    for name in (each for known in PROXY_NAMES for each in (known.lower(), known)):
+        if name in given:
+            try:
+                parse_proxy(given[name])
+            except ValueError as error:  # Its value may hold a password.
+                problems.append(f"{name}: its value is not usable; right would be {error}")
+
+
+def _check_certificates(given: Mapping[str, str], problems: list[str], warnings: list[str]) -> None:
+    for name, is_right, kind in (("SSL_CERT_FILE", Path.is_file, "file"), ("SSL_CERT_DIR", Path.is_dir, "folder")):
+        # SSL_CERT_DIR may list several folders, as in PATH; one that is there is enough.
+        if name in given and not any(is_right(Path(each)) for each in given[name].split(":")):
+            problems.append(f"{name}: names no {kind} that is there")
+    if not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & given.keys():
+        others = [name for name in _OTHER_CA_NAMES if name in given]
+        warnings += [f"{name} is not read by claw; a company's own CA is named by SSL_CERT_FILE" for name in others]
