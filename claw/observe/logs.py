@@ -10,6 +10,7 @@ one that reads `null`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from typing import Any, Final, TextIO
 from opentelemetry import trace
 
 from claw.clock import format_rfc3339
+from claw.observe.line_writer import LineWriter
 from claw.observe.redact import MASK, SECRET_FIELD, pin, redact
 from claw.secret import Secret
 
@@ -224,12 +226,36 @@ class TextFormatter(logging.Formatter):
 # --- set up ------------------------------------------------------------------------------------------------------
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+class _Handler(logging.Handler):
     """The one handler of ours; a level of its own for those who are not claw holds even if a library lowers theirs."""
+
+    def __init__(self, formatter: logging.Formatter, stream: TextIO | None) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._stream = stream
+        self._lines = LineWriter(sys.stderr.fileno(), self._describe_dropped) if stream is None else None
 
     def filter(self, record: logging.LogRecord) -> Any:
         ours = record.name == "claw" or record.name.startswith("claw.")
         return (ours or record.levelno >= THIRD_PARTY_LEVEL) and super().filter(record)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        if self._lines is not None:
+            self._lines.put(line)
+        elif self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):  # Closed, or without the line's characters.
+                self._stream.write(line + "\n")
+
+    def close(self) -> None:
+        if self._lines is not None:
+            self._lines.close()
+        super().close()
+
+    def _describe_dropped(self, count: int) -> str:
+        told = {"msg": "log lines dropped: the reader of the log did not keep up", "levelname": "WARNING"}
+        fields = {"name": __name__, "levelno": logging.WARNING, "dropped": count}
+        return self.format(logging.makeLogRecord(told | fields))
 
 
 def configure(level: str, fmt: str, secrets: Iterable[Secret], stream: TextIO | None = None) -> None:
@@ -240,16 +266,16 @@ def configure(level: str, fmt: str, secrets: Iterable[Secret], stream: TextIO | 
     """
     pin(secrets)
     target = stream or sys.stderr
-    if fmt == "json" and hasattr(target, "reconfigure"):
-        target.reconfigure(encoding="utf-8", errors="backslashreplace")
-    handler = _Handler(target)
     colour = target.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    handler.setFormatter(TextFormatter(colour=colour) if fmt == "text" else JsonFormatter())
+    formatter = TextFormatter(colour=colour) if fmt == "text" else JsonFormatter()
+    # What is no file (a test's StringIO) cannot hang, and is written at once.
+    handler = _Handler(formatter, None if stream is None and _has_descriptor(sys.stderr) else target)
     root = logging.getLogger()
     for other in list(root.handlers):
         # A plain handler (logging.basicConfig, by whatever library) would show every line twice, and not redacted.
         if type(other) is logging.StreamHandler or isinstance(other, _Handler):
             root.removeHandler(other)
+            other.close()
     root.addHandler(handler)
     root.setLevel(THIRD_PARTY_LEVEL)
     for name in _THIRD_PARTIES:
@@ -260,6 +286,20 @@ def configure(level: str, fmt: str, secrets: Iterable[Secret], stream: TextIO | 
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
     sys.unraisablehook = _unraisable
+
+
+def close() -> None:
+    """Write what is left, within a second. The last thing that a process does."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Handler):
+            handler.close()
+
+
+def _has_descriptor(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() >= 0
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
