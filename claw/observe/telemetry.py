@@ -21,9 +21,11 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from claw import __commit__, __version__
+from claw.observe.otel_environment import repair
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
 log: Final = logging.getLogger(__name__)
@@ -177,51 +179,98 @@ def _flush(provider: TracerProvider | MeterProvider) -> None:
         log.warning("telemetry could not be flushed", extra={"cause": type(error).__name__})
 
 
-def _exports(signal: str) -> bool:
-    """Whether `OTEL_*` asks for an OTLP export of `signal` (TRACES, METRICS)."""
-    chosen = os.environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower()
-    if chosen and "otlp" not in chosen.split(","):
-        if chosen != "none":
-            log.warning("only the otlp exporter is supported", extra={"variable": f"OTEL_{signal}_EXPORTER"})
-        return False
+def _exporters(signal: str) -> set[str]:
+    """Return the exporters that `OTEL_*` asks for a signal (TRACES, METRICS): `otlp`, `console`, both or none."""
+    name = f"OTEL_{signal}_EXPORTER"
+    chosen = {each.strip().lower() for each in os.environ.get(name, "").split(",") if each.strip()} or {"otlp"}
+    if chosen - {"otlp", "console", "none"}:
+        log.warning("only the exporters otlp and console are supported", extra={"variable": name})
     endpoint = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if not (endpoint or "").strip():
-        return False
+        chosen.discard("otlp")
     protocol = (
         os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or ""
     )
-    if protocol.strip() not in {"", "http/protobuf"}:
+    if "otlp" in chosen and protocol.strip() not in {"", "http/protobuf"}:
         log.warning("only OTLP over http/protobuf is supported; it is used", extra={"asked": protocol})
-    return True
+    return chosen & {"otlp", "console"}
 
 
 def setup() -> Telemetry:
-    """Install providers made from `OTEL_*`, unless somebody (opentelemetry-instrument, a test) installed theirs."""
+    """Install providers made from `OTEL_*`, unless somebody (opentelemetry-instrument, a test) installed theirs.
+
+    Never raises: whatever stands in foreign variables, the bot is worth more than its traces.
+    """
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Telemetry(None, None)
-    from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource  # noqa: PLC0415 - only where used
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-
-    service = os.environ.get("OTEL_SERVICE_NAME", "").strip()
-    known = {SERVICE_VERSION: __version__, VCS_REF_HEAD_REVISION: __commit__, SERVICE_NAME: "" if service else "claw"}
-    resource = Resource.create({name: value for name, value in known.items() if value})
+    changes, warnings = repair(os.environ)
+    for name, value in changes.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    for warning in warnings:
+        log.warning(warning)
     traces: TracerProvider | None = None
-    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        # Shut down by us alone: the SDK's own atexit hook would wait for a dead collector.
-        traces = TracerProvider(resource=resource, shutdown_on_exit=False)
-        if _exports("TRACES"):
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-
-            traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        trace.set_tracer_provider(traces)
     meters: MeterProvider | None = None
-    if _exports("METRICS") and type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
-        from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
-
-        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
-        meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
-        metrics.set_meter_provider(meters)
+    try:
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            traces = _make_tracer_provider()
+            trace.set_tracer_provider(traces)
+        if type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
+            meters = _make_meter_provider()
+            if meters is not None:
+                metrics.set_meter_provider(meters)
+    except Exception as error:  # noqa: BLE001 - a value of OTEL_* that `repair` does not know
+        log.warning(
+            "telemetry is switched off: it cannot be set up", extra={"cause": f"{type(error).__name__}: {error}"}
+        )
     return Telemetry(traces, meters)
+
+
+def _make_resource() -> Resource:
+    from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource  # noqa: PLC0415 - only where used
+
+    # What is given here would win over the environment's: the operator's name of the service comes first.
+    named = os.environ.get("OTEL_SERVICE_NAME", "").strip() or "service.name=" in os.environ.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    )
+    known = {SERVICE_VERSION: __version__, VCS_REF_HEAD_REVISION: __commit__, SERVICE_NAME: "" if named else "claw"}
+    return Resource.create({name: value for name, value in known.items() if value})
+
+
+def _make_tracer_provider() -> TracerProvider:
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - only where used
+
+    # Shut down by us alone: the SDK's own atexit hook would wait for a dead collector.
+    provider = TracerProvider(resource=_make_resource(), shutdown_on_exit=False)
+    chosen = _exporters("TRACES")
+    if chosen:
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415
+
+        from claw.observe import exporters  # noqa: PLC0415 - 10 MB, only where something is exported
+
+        exporters.quiet_sdk()
+        if "otlp" in chosen:
+            provider.add_span_processor(BatchSpanProcessor(exporters.SpanExporter()))
+        if "console" in chosen:
+            provider.add_span_processor(SimpleSpanProcessor(exporters.make_console_span_exporter()))
+    return provider
+
+
+def _make_meter_provider() -> MeterProvider | None:
+    chosen = _exporters("METRICS")
+    if not chosen:
+        return None
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
+
+    from claw.observe import exporters  # noqa: PLC0415
+
+    exporters.quiet_sdk()
+    readers = []
+    if "otlp" in chosen:
+        readers.append(PeriodicExportingMetricReader(exporters.MetricExporter()))
+    if "console" in chosen:
+        readers.append(PeriodicExportingMetricReader(exporters.make_console_metric_exporter()))
+    return MeterProvider(readers, resource=_make_resource(), shutdown_on_exit=False)

@@ -19,6 +19,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from claw.observe import telemetry
+from claw.observe.exporters import Outage
+from claw.observe.otel_environment import repair
 
 SPAN = """
 import json, sys
@@ -298,3 +300,114 @@ print(json.dumps({m.name: [p.value for p in m.data.data_points]
     told, _ = run(code, {})
     assert told["claw.inbox.depth"] == [7.0]
     assert not told.get("claw.broken")
+
+
+# --- foreign values ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100", "OTEL_BSP_MAX_QUEUE_SIZE: is below OTEL_BSP_MAX_EXPORT_BATCH_SIZE (512)"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "many", "OTEL_BSP_MAX_QUEUE_SIZE: its value is not usable"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0", "OTEL_BSP_SCHEDULE_DELAY: its value is not usable"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "-1", "OTEL_METRIC_EXPORT_INTERVAL: its value is not usable"),
+        ("OTEL_ATTRIBUTE_COUNT_LIMIT", "x", "OTEL_ATTRIBUTE_COUNT_LIMIT: its value is not usable"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-1", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT: its value is not usable"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "x", "OTEL_METRICS_EXEMPLAR_FILTER: its value is not usable"),
+        ("OTEL_TRACES_SAMPLER", "sometimes", "OTEL_TRACES_SAMPLER: its value is not usable"),
+        ("OTEL_TRACES_SAMPLER_ARG", "2", "OTEL_TRACES_SAMPLER_ARG: its value is not usable"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "OTEL_EXPORTER_OTLP_TIMEOUT: its value is not usable"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "OTEL_EXPORTER_OTLP_COMPRESSION: its value is not usable"),
+        (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            "/nowhere/ca.pem",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE: its value is not usable",
+        ),
+    ],
+)
+def test_a_bad_value_is_named_and_ends_nothing(
+    name: str, value: str, said: str, collector: tuple[str, type[Collector]]
+) -> None:
+    """A value that the SDK would stumble over is told by the variable's name; spans are exported all the same."""
+    address, handler = collector
+    _, stderr = run(SPAN, {"OTEL_EXPORTER_OTLP_ENDPOINT": address, name: value})
+    assert said in stderr
+    assert "Traceback" not in stderr
+    assert {path for path, _ in handler.got} == {"/v1/traces", "/v1/metrics"}
+
+
+@pytest.mark.parametrize("text", ["localhost:4318", "grpc://c:4317", "http://", "http://c:99999"])
+def test_an_endpoint_that_is_none_is_told(text: str) -> None:
+    """An endpoint without a scheme that we speak is told by name, and nothing is exported."""
+    _, stderr = run(SPAN, {"OTEL_EXPORTER_OTLP_ENDPOINT": text})
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT: its value is not usable" in stderr
+    assert len(stderr.strip().splitlines()) == 1
+
+
+def test_the_port_of_grpc_is_told() -> None:
+    """Port 4317 is the usual slip: every export would fail without a word of why."""
+    changes, (warning,) = repair({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"})
+    assert changes == {}
+    assert "4318" in warning
+
+
+def test_a_signals_path_at_the_base_address_is_left_out(collector: tuple[str, type[Collector]]) -> None:
+    """`/v1/traces` at the end of the base address would stand there twice."""
+    address, handler = collector
+    _, stderr = run(SPAN, {"OTEL_EXPORTER_OTLP_ENDPOINT": f"{address}/v1/traces/"})
+    assert {path for path, _ in handler.got} == {"/v1/traces", "/v1/metrics"}
+    assert "is a base address" in stderr
+
+
+def test_the_operators_name_of_the_service_wins(collector: tuple[str, type[Collector]]) -> None:
+    """`service.name` in OTEL_RESOURCE_ATTRIBUTES is the service's name, as OTEL_SERVICE_NAME is."""
+    address, handler = collector
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_RESOURCE_ATTRIBUTES": "service.name=our-bot,a=b"}
+    run(SPAN, environ)
+    spans = ExportTraceServiceRequest.FromString(next(body for path, body in handler.got if path == "/v1/traces"))
+    attributes = {each.key: each.value.string_value for each in spans.resource_spans[0].resource.attributes}
+    assert attributes["service.name"] == "our-bot"
+
+
+def test_a_collectors_outage_is_told_once_and_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """However many batches of whatever signal fail, two lines are written: one at the beginning, one at the end."""
+    outage = Outage()
+    with caplog.at_level("INFO", "claw.observe.exporters"):
+        outage.cause = "Connection refused"
+        for _ in range(5):
+            outage.note("traces", ok=False)
+            outage.note("metrics", ok=False)
+        outage.note("traces", ok=True)
+        outage.note("metrics", ok=True)
+        outage.note("traces", ok=True)
+    assert [record.getMessage() for record in caplog.records] == [
+        "telemetry is not delivered",
+        "telemetry is delivered again",
+    ]
+    assert vars(caplog.records[0])["cause"] == "Connection refused"
+
+
+def test_a_dead_collector_is_one_line() -> None:
+    """The SDK's own lines about each failed batch do not reach the log."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "OTEL_EXPORTER_OTLP_TIMEOUT": "0.2"}
+    _, stderr = run(SPAN.replace("handle.shutdown()", "handle.shutdown(8)"), environ)
+    assert [line for line in stderr.splitlines() if line] == ["telemetry is not delivered"]
+
+
+def test_the_console_exporter_needs_no_collector() -> None:
+    """OTEL_TRACES_EXPORTER=console writes each span as one line of JSON to standard output."""
+    code = SPAN.replace('    print(json.dumps({"trace"', '    json.dumps({"trace"').replace("})))", "}))")
+    code = code.replace("is_recording()}))", "is_recording()})")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "console"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["name"] == "turn"
