@@ -1,8 +1,8 @@
 """A local DingTalk: the gateway, the OpenAPI, a chat page and a small model, on one port and in one object.
 
-Order of events: ``start`` listens; a robot registers and connects as it would to the real one; ``say`` (or a person on
-the page) puts a message into a chat and pushes it; what the robot answers is found in ``replies`` and on the page.
-Faults are switches (``faults``) and one-shot actions (``act``). ``stop`` ends every socket and task; ``start`` after it
+Order of events: `start` listens; a robot registers and connects as it would to the real one; `say` (or a person on
+the page) puts a message into a chat and pushes it; what the robot answers is found in `replies` and on the page.
+Faults are switches (`faults`) and one-shot actions (`act`). `stop` ends every socket and task; `start` after it
 listens on the same port again and remembers everything, as after an outage.
 
 It imports nothing of the rest of claw, so that it can prove claw wrong.
@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from aiohttp import web
 
 from claw.emulator.actions import ActionError, Actions
-from claw.emulator.answers import Hangs, api_error
-from claw.emulator.cards import Card, Cards
-from claw.emulator.chats import ROBOT, Chat, Chats, Message, Person, UnknownError, body_text
-from claw.emulator.connection import Connection, State
+from claw.emulator.cards import FakeCard, FakeCardApi
+from claw.emulator.chats import ROBOT, Chats, FakeChat, FakeMessage, Person, UnknownError, describe_body
+from claw.emulator.connection import Connection, ConnectionState
 from claw.emulator.control import Control
 from claw.emulator.faults import FaultError, Faults
 from claw.emulator.feed import Feed
 from claw.emulator.files import Files
-from claw.emulator.gateway import CARD_TOPIC, ROBOT_TOPIC, Ack, Gateway, Kind, Push, Violation
-from claw.emulator.model import Model
-from claw.emulator.openapi import OpenApi
+from claw.emulator.gateway import CARD_TOPIC, ROBOT_TOPIC, Ack, FakeGateway, Push, PushKind, Violation
+from claw.emulator.model import FakeModel
+from claw.emulator.openapi import FakeOpenApi
 from claw.emulator.replies import Replies, Reply
-from claw.emulator.robot import Robot
+from claw.emulator.responses import Hangs, reply_error
+from claw.emulator.robot import FakeRobotApi
 from claw.emulator.tokens import Tokens
-from claw.emulator.webhook import Sent, Webhook
+from claw.emulator.webhook import FakeWebhook, Sent
 
 if TYPE_CHECKING:
     import collections
@@ -42,36 +42,36 @@ __all__ = [
     "ROBOT_TOPIC",
     "Ack",
     "ActionError",
-    "Card",
     "Connection",
+    "ConnectionState",
     "Emulator",
+    "FakeCard",
+    "FakeMessage",
     "FaultError",
     "Faults",
-    "Kind",
-    "Message",
     "Person",
     "Push",
+    "PushKind",
     "Reply",
     "Said",
-    "State",
     "UnknownError",
     "Violation",
 ]
 
 DEFAULT_CLIENT_ID: Final = "dingfakeclient"
 DEFAULT_CLIENT_SECRET: Final = "not-a-real-secret"  # noqa: S105 - the emulator guards nothing
-KEEP: Final = 2000
+LOG_MAX: Final = 2000
 """Entries that every log remembers."""
-MAX_BODY: Final = 32 * 1024 * 1024
-"""Bytes of a request; an upload of 20 MB has to fit (PROTOCOL 6.4)."""
-SHUTDOWN: Final = 2.0
+BODY_MAX_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of a request; an upload of 20 MB has to fit (docs/protocol.md section 6.4)."""
+SHUTDOWN_TIMEOUT_S: Final = 2.0
 """Seconds that running requests get at stop."""
 
 
 class Said(NamedTuple):
     """A person's message and, if it was meant for the robot, its push."""
 
-    message: Message
+    message: FakeMessage
     push: Push | None
 
     @property
@@ -85,10 +85,10 @@ class Said(NamedTuple):
 
 
 class Emulator:
-    """``client_id=None`` accepts any credentials and takes the first client's id as the robot's code.
+    """`client_id=None` accepts any credentials and takes the first client's id as the robot's code.
 
-    ``rate_limits=False`` switches off the 20/min of a session and the 20/s of an API. ``public_url`` is what endpoint
-    and webhook URLs begin with; without it, what the client itself called the emulator. ``seed`` repeats its choices.
+    `rate_limits=False` switches off the 20/min of a session and the 20/s of an API. `public_url` is what endpoint
+    and webhook URLs begin with; without it, what the client itself called the emulator. `seed` repeats its choices.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Emulator:
         client_id: str | None = DEFAULT_CLIENT_ID,
         client_secret: str | None = DEFAULT_CLIENT_SECRET,
         rate_limits: bool = True,
-        keep: int = KEEP,
+        keep: int = LOG_MAX,
         public_url: str | None = None,
         service_url: str | None = None,
         allowed_hosts: Sequence[str] = (),
@@ -113,11 +113,11 @@ class Emulator:
         self.faults = Faults()
         self.feed = Feed()
         # Whoever turns a switch, a test, the page or a spent budget: every page shows it.
-        self.faults.listen(lambda _: self.feed.tell("faults", lambda: {"faults": self.faults.to_dict()}))
+        self.faults.listen(lambda _: self.feed.publish("faults", lambda: {"faults": self.faults.to_dict()}))
         self._public_url = public_url
         self._hangs = Hangs()
         self.chats = Chats(robot_code=client_id or "", keep=keep)
-        self.gateway = Gateway(
+        self.gateway = FakeGateway(
             client_id=client_id,
             client_secret=client_secret,
             faults=self.faults,
@@ -129,7 +129,7 @@ class Emulator:
         )
         self.tokens = Tokens(gateway=self.gateway, faults=self.faults)
         self.replies = Replies(keep=keep)
-        self.webhook = Webhook(
+        self.webhook = FakeWebhook(
             chats=self.chats,
             faults=self.faults,
             hangs=self._hangs,
@@ -137,14 +137,14 @@ class Emulator:
             rate_limits=rate_limits,
             keep=keep,
         )
-        self.robot = Robot(
+        self.robot = FakeRobotApi(
             chats=self.chats, faults=self.faults, deliver=self._robot_sent, changed=self._message_changed, keep=keep
         )
-        self.cards = Cards(
+        self.cards = FakeCardApi(
             chats=self.chats, faults=self.faults, deliver=self._card_delivered, changed=self._card_changed, keep=keep
         )
         self.files = Files(tokens=self.tokens)
-        self.openapi = OpenApi(
+        self.openapi = FakeOpenApi(
             tokens=self.tokens,
             robot=self.robot,
             cards=self.cards,
@@ -154,7 +154,7 @@ class Emulator:
             base_url=lambda: self.gateway.base_url,
             rate_limits=rate_limits,
         )
-        self.model = Model(faults=self.faults, hangs=self._hangs, keep=keep)
+        self.model = FakeModel(faults=self.faults, hangs=self._hangs, keep=keep)
         self.actions = Actions(self)
         self._control = Control(self, allowed_hosts=[host, *allowed_hosts])
         self._runner: web.AppRunner | None = None
@@ -175,7 +175,7 @@ class Emulator:
     async def start(self) -> None:
         """Listen. Raises OSError if the port is taken."""
         self._hangs.open()
-        app = web.Application(client_max_size=MAX_BODY, middlewares=[self._control.guard])
+        app = web.Application(client_max_size=BODY_MAX_BYTES, middlewares=[self._control.guard])
         app.router.add_post("/v1.0/gateway/connections/open", self.gateway.open)
         app.router.add_get("/connect", self.gateway.connect)
         app.router.add_post("/robot/sendBySession", self.webhook.send)
@@ -186,11 +186,11 @@ class Emulator:
             app.router.add_route(method, path, handler)
         app.router.add_post("/media/upload", self.files.upload)
         app.router.add_get("/files/{key}", self.files.serve)
-        app.router.add_post("/v1/chat/completions", self.model.chat)
-        app.router.add_get("/v1/models", self.model.models)
+        app.router.add_post("/v1/chat/completions", self.model.complete_chat)
+        app.router.add_get("/v1/models", self.model.list_models)
         self._control.add_routes(app)
         app.router.add_route("*", "/{tail:.*}", _not_found)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN, handle_signals=False)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S, handle_signals=False)
         await runner.setup()
         site = web.TCPSite(runner, self.host, self.port)
         try:
@@ -231,7 +231,7 @@ class Emulator:
             part.forget()
         self.cards.cards.clear()
         self.said_count = 0
-        self.feed.tell("resync", dict)
+        self.feed.publish("resync", dict)
 
     # What was recorded
 
@@ -242,7 +242,7 @@ class Emulator:
 
     @property
     def registrations(self) -> collections.deque[float]:
-        """Monotonic seconds of each ``connections/open`` call."""
+        """Monotonic seconds of each `connections/open` call."""
         return self.gateway.registrations
 
     @property
@@ -277,9 +277,9 @@ class Emulator:
         content: dict[str, Any] | None = None,
         quote: str | None = None,
     ) -> Said:
-        """A person says something in ``direct`` or in a group (its id or conversationId).
+        """A person says something in `direct` or in a group (its id or conversationId).
 
-        In a group the robot gets it only when it is mentioned. ``content`` is the body of a message that is not text;
+        In a group the robot gets it only when it is mentioned. `content` is the body of a message that is not text;
         without it a suitable one is made up. Raises UnknownError for an unknown person, chat or quoted message.
         """
         who = self.chats.person(person)
@@ -299,14 +299,14 @@ class Emulator:
             at=[self.chats.person(one) for one in at],
             over_quota=over_quota,
         )
-        message = Message(
+        message = FakeMessage(
             id=data["msgId"],
             chat=where.id,
             sender=who.id,
             nick=who.nick,
             created_at=data["createAt"],
             msgtype=msgtype,
-            text=text or body_text(msgtype, body),
+            text=text or describe_body(msgtype, body),
             content={} if msgtype == "text" else body,
             quote=quote,
             to_robot=to_robot,
@@ -318,7 +318,7 @@ class Emulator:
         self._message_changed(message)
         return Said(message, push)
 
-    def push(self, data: dict[str, Any], *, kind: Kind = Kind.CALLBACK, topic: str = ROBOT_TOPIC) -> Push:
+    def push(self, data: dict[str, Any], *, kind: PushKind = PushKind.CALLBACK, topic: str = ROBOT_TOPIC) -> Push:
         """Push any data to one live connection at random, with the usual bookkeeping."""
         return self.gateway.push(data, kind=kind, topic=topic)
 
@@ -329,7 +329,7 @@ class Emulator:
         return self.gateway.push_raw(payload, connection)
 
     def robot_data(self, text: str, *, person: str = "u-1001", chat: str = "direct", **more: Any) -> dict[str, Any]:
-        """A robot message's data with a fresh msgId and session, to change and ``push``."""
+        """A robot message's data with a fresh msgId and session, to change and `push`."""
         who = self.chats.person(person)
         where = self.chats.chat(chat, who)
         number = self.chats.next_number()
@@ -337,7 +337,7 @@ class Emulator:
         return data | more
 
     def act(self, name: str, **params: Any) -> dict[str, Any]:
-        """A one-shot action by its name, as ``POST /_/actions/{name}``. Raises ActionError."""
+        """A one-shot action by its name, as `POST /_/actions/{name}`. Raises ActionError."""
         return self.actions.act(name, params)
 
     # Waiting
@@ -368,11 +368,11 @@ class Emulator:
         return bool(limit) and self.webhook.month + self.said_count >= limit
 
     def _default_body(self, msgtype: str, text: str) -> dict[str, Any]:
-        """A body for a message of that type (PROTOCOL 5.2, vector V7)."""
+        """A body for a message of that type (docs/protocol.md section 5.2, vector V7)."""
         if msgtype == "text":
             return {"content": text}
         if msgtype in {"picture", "richText", "audio", "video", "file"}:
-            code = self.files.sample()
+            code = self.files.add_sample()
             picture = {"downloadCode": code, "pictureDownloadCode": code}
             bodies: dict[str, dict[str, Any]] = {
                 "picture": picture,
@@ -384,8 +384,10 @@ class Emulator:
             return bodies[msgtype]
         return {msgtype: text or "[不支持的消息]"}
 
-    def _said_by_robot(self, chat: Chat, msgtype: str, text: str, *, title: str, via: str, at: list[str]) -> Message:
-        message = Message(
+    def _said_by_robot(
+        self, chat: FakeChat, msgtype: str, text: str, *, title: str, via: str, at: list[str]
+    ) -> FakeMessage:
+        message = FakeMessage(
             id=self.chats.msg_id(self.chats.next_number()),
             chat=chat.id,
             sender=ROBOT,
@@ -419,13 +421,13 @@ class Emulator:
             )
         )
 
-    def _robot_sent(self, chat: Chat, msgtype: str, text: str, title: str, body: dict[str, Any]) -> Message:
+    def _robot_sent(self, chat: FakeChat, msgtype: str, text: str, title: str, body: dict[str, Any]) -> FakeMessage:
         message = self._said_by_robot(chat, msgtype, text, title=title, via="openapi", at=[])
         self._message_changed(message)
         self.replies.add(Reply(self.replies.count, chat.id, "openapi", msgtype, text, [], body, message))
         return message
 
-    def _card_delivered(self, card: Card, chat: Chat, body: dict[str, Any]) -> Reply:
+    def _card_delivered(self, card: FakeCard, chat: FakeChat, body: dict[str, Any]) -> Reply:
         message = self._said_by_robot(chat, "card", card.text, title="", via="card", at=[])
         message.card, message.card_state = card.out_track_id, card.state
         self._message_changed(message)
@@ -435,16 +437,16 @@ class Emulator:
         self.replies.add(reply)
         return reply
 
-    def _card_changed(self, card: Card) -> None:
+    def _card_changed(self, card: FakeCard) -> None:
         for reply in card.replies:
             reply.message.text, reply.message.card_state = card.text, card.state
             self._message_changed(reply.message)
             if card.state != "typing" and not reply.finished:
                 self.replies.finish(reply)
 
-    def _message_changed(self, message: Message) -> None:
-        self.feed.tell("message", lambda: {"message": message.to_dict()})
+    def _message_changed(self, message: FakeMessage) -> None:
+        self.feed.publish("message", lambda: {"message": message.to_dict()})
 
 
 async def _not_found(_request: web.Request) -> web.Response:
-    return api_error(404)
+    return reply_error(404)

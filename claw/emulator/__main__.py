@@ -1,4 +1,4 @@
-"""``python -m claw.emulator``: the local DingTalk by itself.
+"""`python -m claw.emulator`: the local DingTalk by itself.
 
 Order of events: it listens, prints one line with its URL, and ends at SIGINT or SIGTERM with exit code 0.
 """

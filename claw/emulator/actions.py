@@ -1,7 +1,7 @@
 """One-shot faults: what happens now, once, to one connection or to all.
 
-``reset``, ``close``, ``disconnect``, ``freeze`` and ``thaw`` act on connections; ``bad_frames`` and ``event`` send
-something; ``card_click`` is a person's; ``expire_sessions`` and ``expire_tokens`` age what was handed out. Every action
+`reset`, `close`, `disconnect`, `freeze` and `thaw` act on connections; `bad_frames` and `event` send
+something; `card_click` is a person's; `expire_sessions` and `expire_tokens` age what was handed out. Every action
 takes its parameters by name and answers with what it did; a wrong parameter raises ActionError.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from claw.emulator.chats import UnknownError
 from claw.emulator.connection import CloseFrame, Connection
-from claw.emulator.gateway import CARD_DEADLINE, CARD_TOPIC, ROBOT_TOPIC, Kind
+from claw.emulator.gateway import CARD_ANSWER_DEADLINE_S, CARD_TOPIC, ROBOT_TOPIC, PushKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,20 +33,20 @@ ACTIONS: Final[dict[str, tuple[str, str]]] = {
     "expire_tokens": ("让令牌失效", "expire the token"),
 }
 """Name: what it does, in Chinese and English."""
-MEBIBYTE: Final = 1024 * 1024
+MEBIBYTE_CHARS: Final = 1024 * 1024
 
 
 class ActionError(ValueError):
     """No such action, or a parameter that it cannot take."""
 
 
-def bad_frames() -> dict[str, list[str | bytes | dict[str, Any]]]:
+def make_bad_frames() -> dict[str, list[str | bytes | dict[str, Any]]]:
     """Frames by kind of badness; a dict gets a messageId when it is sent."""
     robot = {"specVersion": "1.0", "type": "CALLBACK", "headers": {"topic": ROBOT_TOPIC}}
     return {
         "not_json": ["{not json", "", "\ufeff{}"],
         "binary": [b"\x00\x01\x02 binary", b'{"type":"SYSTEM"}'],
-        "large": [{"type": "SYSTEM", "headers": {"topic": "padding"}, "data": "x" * MEBIBYTE}],
+        "large": [{"type": "SYSTEM", "headers": {"topic": "padding"}, "data": "x" * MEBIBYTE_CHARS}],
         "unknown_type": [{"type": "WHATEVER", "headers": {"topic": "x"}, "data": "{}"}],
         "unknown_topic": [
             {"type": "CALLBACK", "headers": {"topic": "/v1.0/no/such/topic"}, "data": "{}"},
@@ -109,7 +109,7 @@ class Actions:
         chosen = self._chosen(connection)
         for one in chosen:
             do(one)
-            self._emulator.feed.tell("connection", one.to_dict)
+            self._emulator.feed.publish("connection", one.to_dict)
         return {"connections": [one.id for one in chosen]}
 
     def _reset(self, *, connection: str | None = None) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class Actions:
     ) -> dict[str, Any]:
         """Half-open: neither read nor written, pongs included.
 
-        ``routed``: it goes on getting its share of the pushes, as the real server's dead sockets do. ``notice_after``:
+        `routed`: it goes on getting its share of the pushes, as the real server's dead sockets do. `notice_after`:
         seconds after which the server notices and drops it; None: never.
         """
 
@@ -149,7 +149,7 @@ class Actions:
         return self._each(connection, do)
 
     def _bad_frames(self, *, connection: str | None = None, which: str | None = None) -> dict[str, Any]:
-        frames = bad_frames()
+        frames = make_bad_frames()
         if which is not None and which not in frames:
             raise ActionError(f"bad_frames: which is one of {', '.join(frames)}")
         kinds = list(frames) if which is None else [which]
@@ -163,7 +163,7 @@ class Actions:
 
     def _event(self, *, data: dict[str, Any] | None = None) -> dict[str, Any]:
         event = data or {"timeStamp": "1771234579000", "userId": ["u-2002"]}
-        push = self._emulator.gateway.push(event, kind=Kind.EVENT, topic="*")
+        push = self._emulator.gateway.push(event, kind=PushKind.EVENT, topic="*")
         return push.to_dict()
 
     def _card_click(
@@ -181,12 +181,14 @@ class Actions:
         if not chosen.stream:
             return {"delivered": False, "reason": "the card was created without callbackType STREAM"}
         chat = self._emulator.chats.chat(chosen.replies[-1].chat)
-        data = self._emulator.cards.click(chosen, self._emulator.chats.person(person).id, chat, action, params or {})
+        data = self._emulator.cards.build_click(
+            chosen, self._emulator.chats.person(person).id, chat, action, params or {}
+        )
         push = self._emulator.gateway.push(data, topic=CARD_TOPIC)
 
         async def use_answer() -> None:
             try:
-                await asyncio.wait_for(push.acked.wait(), CARD_DEADLINE)
+                await asyncio.wait_for(push.acked.wait(), CARD_ANSWER_DEADLINE_S)
             except TimeoutError:
                 return  # Too late: the real one does not use it either.
             self._emulator.cards.answer_click(chosen, push.ack_data)

@@ -1,4 +1,4 @@
-"""AI cards: create, deliver, update, stream, and the click of a person on one (PROTOCOL 7).
+"""AI cards: create, deliver, update, stream, and the click of a person on one (docs/protocol.md section 7).
 
 Order of events: a card is created with its template's values; delivering puts it into a chat; streaming updates replace
 one value again and again until one is final; a click is pushed to the robot, whose answer, if it comes within 2 s,
@@ -14,40 +14,40 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from claw.emulator.answers import api_error, reply, words
 from claw.emulator.chats import UnknownError
+from claw.emulator.responses import as_text, reply_error, reply_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp import web
 
-    from claw.emulator.chats import Chat, Chats
+    from claw.emulator.chats import Chats, FakeChat
     from claw.emulator.faults import Faults
     from claw.emulator.replies import Reply
 
 FINISHED: Final = {"3": "finished", "5": "failed"}
-"""flowStatus values that end a card (PROTOCOL 7.4)."""
-GUIDS: Final = 200
+"""flowStatus values that end a card (docs/protocol.md section 7.4)."""
+GUIDS_MAX: Final = 200
 """guids that a card remembers to recognise a repeated update."""
-UPDATES: Final = 500
+UPDATES_MAX: Final = 500
 
 
 @dataclasses.dataclass(eq=False)
-class Card:
+class FakeCard:
     out_track_id: str
     template: str
     stream: bool
-    """Created with ``callbackType: STREAM``: its clicks come over the socket."""
+    """Created with `callbackType: STREAM`: its clicks come over the socket."""
     params: dict[str, str]
     private: dict[str, str] = dataclasses.field(default_factory=dict)
     state: str = "typing"
-    """``typing``, ``finished`` or ``failed``; a card that is never finalized stays ``typing``."""
+    """`typing`, `finished` or `failed`; a card that is never finalized stays `typing`."""
     stream_key: str = ""
     replies: list[Reply] = dataclasses.field(default_factory=list)
     """Where it was delivered."""
     updates: collections.deque[tuple[float, int]] = dataclasses.field(
-        default_factory=lambda: collections.deque(maxlen=UPDATES)
+        default_factory=lambda: collections.deque(maxlen=UPDATES_MAX)
     )
     """Monotonic time and length of every streaming update."""
     update_count: int = 0
@@ -82,19 +82,19 @@ class Card:
         }
 
 
-class Cards:
-    """``deliver(card, chat, body)`` puts a card into a chat; ``changed(card)`` tells that it looks different."""
+class FakeCardApi:
+    """`deliver(card, chat, body)` puts a card into a chat; `changed(card)` tells that it looks different."""
 
     def __init__(
         self,
         *,
         chats: Chats,
         faults: Faults,
-        deliver: Callable[[Card, Chat, dict[str, Any]], Reply],
-        changed: Callable[[Card], None],
+        deliver: Callable[[FakeCard, FakeChat, dict[str, Any]], Reply],
+        changed: Callable[[FakeCard], None],
         keep: int,
     ) -> None:
-        self.cards: dict[str, Card] = {}
+        self.cards: dict[str, FakeCard] = {}
         self._chats = chats
         self._faults = faults
         self._deliver = deliver
@@ -102,54 +102,54 @@ class Cards:
         self._keep = keep
 
     async def create(self, body: dict[str, Any]) -> web.Response:
-        """``POST /v1.0/card/instances``."""
+        """`POST /v1.0/card/instances`."""
         made = self._create(body)
-        return made if not isinstance(made, Card) else reply({"success": True, "result": made.out_track_id})
+        return made if not isinstance(made, FakeCard) else reply_json({"success": True, "result": made.out_track_id})
 
     async def deliver(self, body: dict[str, Any]) -> web.Response:
-        """``POST /v1.0/card/instances/deliver``."""
-        card = self.cards.get(words(body.get("outTrackId")))
+        """`POST /v1.0/card/instances/deliver`."""
+        card = self.cards.get(as_text(body.get("outTrackId")))
         if card is None:
-            return api_error(400, "param.cardNotExist", "card not exist")
+            return reply_error(400, "param.cardNotExist", "card not exist")
         problem = self._bad_space(body)
-        return problem or reply({"success": True, "result": self._deliver_to(card, body)})
+        return problem or reply_json({"success": True, "result": self._deliver_to(card, body)})
 
     async def create_and_deliver(self, body: dict[str, Any]) -> web.Response:
-        """``POST /v1.0/card/instances/createAndDeliver``: an outTrackId that is known keeps its card (PROTOCOL 7.2)."""
+        """`POST /v1.0/card/instances/createAndDeliver`: an outTrackId that is known keeps its card (docs/protocol.md section 7.2)."""
         problem = self._bad_space(body)
         if problem is not None:
             return problem
         made = self._create(body)
-        if not isinstance(made, Card):
+        if not isinstance(made, FakeCard):
             return made
         results = self._deliver_to(made, body)
-        return reply({"success": True, "result": {"outTrackId": made.out_track_id, "deliverResults": results}})
+        return reply_json({"success": True, "result": {"outTrackId": made.out_track_id, "deliverResults": results}})
 
     async def update(self, body: dict[str, Any]) -> web.Response:
-        """``PUT /v1.0/card/instances``."""
-        card = self.cards.get(words(body.get("outTrackId")))
+        """`PUT /v1.0/card/instances`."""
+        card = self.cards.get(as_text(body.get("outTrackId")))
         if card is None:
-            return api_error(400, "param.cardNotExist", "card not exist")
-        params = _params(body)
+            return reply_error(400, "param.cardNotExist", "card not exist")
+        params = _read_params(body)
         if params is None:
-            return api_error(400, "param.cardDataInvalid", "cardParamMap values must be strings")
+            return reply_error(400, "param.cardDataInvalid", "cardParamMap values must be strings")
         options = body.get("cardUpdateOptions")
         by_key = isinstance(options, dict) and options.get("updateCardDataByKey") is True
         self._apply(card, params if not by_key else card.params | params)
-        return reply({"success": True, "result": True})
+        return reply_json({"success": True, "result": True})
 
-    async def streaming(self, body: dict[str, Any]) -> web.Response:
-        """``PUT /v1.0/card/streaming`` (PROTOCOL 7.3)."""
-        card = self.cards.get(words(body.get("outTrackId")))
+    async def stream_update(self, body: dict[str, Any]) -> web.Response:
+        """`PUT /v1.0/card/streaming` (docs/protocol.md section 7.3)."""
+        card = self.cards.get(as_text(body.get("outTrackId")))
         problem = self._bad_update(card, body)
         if problem is not None or card is None:
-            return problem or api_error(400)
+            return problem or reply_error(400)
         guid = body["guid"]
         if guid in card.guids:
             card.repeated_guids += 1
-            return reply({"success": True, "result": True})
+            return reply_json({"success": True, "result": True})
         card.guids[guid] = None
-        if len(card.guids) > GUIDS:
+        if len(card.guids) > GUIDS_MAX:
             del card.guids[next(iter(card.guids))]
         card.update_count += 1
         card.updates.append((time.monotonic(), len(body["content"])))
@@ -157,36 +157,36 @@ class Cards:
         card.stream_key = body["key"]
         state = "failed" if body.get("isError") is True else "finished" if body.get("isFinalize") is True else ""
         self._apply(card, card.params | {body["key"]: body["content"]}, state)
-        return reply({"success": True, "result": True})
+        return reply_json({"success": True, "result": True})
 
-    def _bad_update(self, card: Card | None, body: dict[str, Any]) -> web.Response | None:
+    def _bad_update(self, card: FakeCard | None, body: dict[str, Any]) -> web.Response | None:
         checks = (
             (card is None, "param.stream.outTrackId", "outTrackId is invalid"),
-            (not words(body.get("key")), "param.stream.keyEmpty", "key is empty"),
-            (not words(body.get("guid")), "param.stream.guidEmpty", "guid is empty"),
+            (not as_text(body.get("key")), "param.stream.keyEmpty", "key is empty"),
+            (not as_text(body.get("guid")), "param.stream.guidEmpty", "guid is empty"),
             (not isinstance(body.get("content"), str), "param.stream.contentEmpty", "content is empty"),
             # Every known template streams a markdown variable, which takes the full text each time.
             (body.get("isFull") is not True, "param.stream.isFull", "isFull must be true for markdown"),
         )
         for wrong, code, message in checks:
             if wrong:
-                return api_error(400, code, message)
+                return reply_error(400, code, message)
         if len(body["content"].encode()) > self._faults.card_content_limit:
-            return api_error(400, "param.stream.content", "content is too large")
+            return reply_error(400, "param.stream.content", "content is too large")
         return None
 
-    def _create(self, body: dict[str, Any]) -> Card | web.Response:
-        template, track = words(body.get("cardTemplateId")), words(body.get("outTrackId"))
+    def _create(self, body: dict[str, Any]) -> FakeCard | web.Response:
+        template, track = as_text(body.get("cardTemplateId")), as_text(body.get("outTrackId"))
         if not template.endswith(".schema"):
-            return api_error(400, "param.templateNotExist", "template not exist")
+            return reply_error(400, "param.templateNotExist", "template not exist")
         if not track:
-            return api_error(400, "param.outTrackIdEmpty", "outTrackId is empty")
-        params = _params(body)
+            return reply_error(400, "param.outTrackIdEmpty", "outTrackId is empty")
+        params = _read_params(body)
         if params is None:
-            return api_error(400, "param.cardDataInvalid", "cardParamMap values must be strings")
+            return reply_error(400, "param.cardDataInvalid", "cardParamMap values must be strings")
         if track in self.cards:
             return self.cards[track]
-        card = Card(track, template, body.get("callbackType") == "STREAM", params)
+        card = FakeCard(track, template, body.get("callbackType") == "STREAM", params)
         card.state = FINISHED.get(params.get("flowStatus", ""), "typing")
         self.cards[track] = card
         if len(self.cards) > self._keep:
@@ -194,17 +194,17 @@ class Cards:
         return card
 
     def _bad_space(self, body: dict[str, Any]) -> web.Response | None:
-        space, _, target = words(body.get("openSpaceId")).removeprefix("dtv1.card//").partition(".")
+        space, _, target = as_text(body.get("openSpaceId")).removeprefix("dtv1.card//").partition(".")
         if space not in {"IM_GROUP", "IM_ROBOT"} or not target:
-            return api_error(400, "param.openSpaceIdInvalid", "openSpaceId is invalid")
+            return reply_error(400, "param.openSpaceIdInvalid", "openSpaceId is invalid")
         model = body.get("imGroupOpenDeliverModel" if space == "IM_GROUP" else "imRobotOpenDeliverModel")
         if not isinstance(model, dict) or not model:
-            return api_error(400, "param.openDeliverModelEmpty", "the open deliver model is empty")
+            return reply_error(400, "param.openDeliverModelEmpty", "the open deliver model is empty")
         if space == "IM_GROUP" and model.get("robotCode") != self._chats.robot_code:
-            return api_error(400, "param.robotCodeInvalid", "robotCode is invalid")
+            return reply_error(400, "param.robotCodeInvalid", "robotCode is invalid")
         return None
 
-    def _deliver_to(self, card: Card, body: dict[str, Any]) -> list[dict[str, Any]]:
+    def _deliver_to(self, card: FakeCard, body: dict[str, Any]) -> list[dict[str, Any]]:
         space, _, target = body["openSpaceId"].removeprefix("dtv1.card//").partition(".")
         result = {"spaceType": space, "spaceId": target, "success": False, "carrierId": "", "errorMsg": ""}
         if self._faults.take("card_inner_failure"):
@@ -219,7 +219,7 @@ class Cards:
             result | {"success": True, "carrierId": f"carrier{uuid.uuid5(uuid.NAMESPACE_OID, card.out_track_id).hex}"}
         ]
 
-    def _apply(self, card: Card, params: dict[str, str], state: str = "") -> None:
+    def _apply(self, card: FakeCard, params: dict[str, str], state: str = "") -> None:
         card.params = params
         state = state or FINISHED.get(params.get("flowStatus", ""), "")
         card.state = state or card.state
@@ -227,8 +227,10 @@ class Cards:
             one.text = card.text
         self._changed(card)
 
-    def click(self, card: Card, person_id: str, chat: Chat, action: str, params: dict[str, Any]) -> dict[str, Any]:
-        """The callback's data of a person's click (PROTOCOL 7.6, vector V9)."""
+    def build_click(
+        self, card: FakeCard, person_id: str, chat: FakeChat, action: str, params: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The callback's data of a person's click (docs/protocol.md section 7.6, vector V9)."""
         content = {"cardPrivateData": {"actionIds": [action], "params": params}}
         return {
             "type": "actionCallback",
@@ -242,13 +244,13 @@ class Cards:
             "content": json.dumps(content, ensure_ascii=False),
         }
 
-    def answer_click(self, card: Card, data: Any) -> bool:
+    def answer_click(self, card: FakeCard, data: Any) -> bool:
         """Use the answer to a callback; False if there is nothing in it to use."""
         response = data.get("response") if isinstance(data, dict) else None
         if not isinstance(response, dict):
             return False
-        params = _params(response)
-        private = _params(response, "userPrivateData")
+        params = _read_params(response)
+        private = _read_params(response, "userPrivateData")
         if params is None or private is None or not (params or private):
             return False
         card.private |= private
@@ -256,8 +258,8 @@ class Cards:
         return True
 
 
-def _params(body: dict[str, Any], name: str = "cardData") -> dict[str, str] | None:
-    """``cardParamMap``; None if one of its values is not a string."""
+def _read_params(body: dict[str, Any], name: str = "cardData") -> dict[str, str] | None:
+    """`cardParamMap`; None if one of its values is not a string."""
     data = body.get(name)
     if data is None:
         return {}

@@ -1,7 +1,7 @@
 """The people, the groups and what was said: everything that a DingTalk client would show.
 
 Order of events: a person says something in a chat; it becomes a message with an id and, if the robot is meant, the
-robot's copy of it (``robot_data``) with a session webhook. What the robot says back is a message of the same chat.
+robot's copy of it (`robot_data`) with a session webhook. What the robot says back is a message of the same chat.
 
 A session is not stored: its hex carries the chat, the message that it answers and its expiry under a keyed hash, so
 that a bench with millions of messages needs no memory for their sessions.
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SESSION_LIFE: Final = 90 * 60
-"""Seconds that a session webhook lives (PROTOCOL 5.1, sessionWebhookExpiredTime)."""
+SESSION_LIFETIME_S: Final = 90 * 60
+"""Seconds that a session webhook lives (docs/protocol.md section 5.1, sessionWebhookExpiredTime)."""
 CORP: Final = "dingfakecorp"
 ROBOT: Final = "robot"
 """Sender of the robot's messages."""
@@ -44,7 +44,7 @@ class Person:
 
     @property
     def dingtalk_id(self) -> str:
-        """The encrypted id, of no use in the OpenAPI (PROTOCOL 5.1)."""
+        """The encrypted id, of no use in the OpenAPI (docs/protocol.md section 5.1)."""
         return "$:LWCP_v1:$" + base64.b64encode(hashlib.blake2s(self.id.encode(), digest_size=12).digest()).decode()
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Person:
 
 
 @dataclasses.dataclass(eq=False)
-class Message:
+class FakeMessage:
     id: str
     chat: str
     sender: str
@@ -67,7 +67,7 @@ class Message:
     quote: str | None = None
     reactions: list[str] = dataclasses.field(default_factory=list)
     card: str | None = None
-    """``outTrackId`` of a card."""
+    """`outTrackId` of a card."""
     card_state: str = ""
     recalled: bool = False
     to_robot: bool = False
@@ -79,15 +79,15 @@ class Message:
 
 
 @dataclasses.dataclass(eq=False)
-class Chat:
+class FakeChat:
     id: str
-    """``direct:<person>`` or a group's short name."""
+    """`direct:<person>` or a group's short name."""
     number: int
     conversation_id: str
     title: str
     person: str | None
     """Who a direct chat is with; None for a group."""
-    messages: collections.deque[Message]
+    messages: collections.deque[FakeMessage]
 
     @property
     def is_group(self) -> bool:
@@ -104,8 +104,8 @@ class Chat:
 
 
 @dataclasses.dataclass(frozen=True)
-class Session:
-    chat: Chat
+class FakeSession:
+    chat: FakeChat
     number: int
     expires: int
     """Milliseconds since the epoch."""
@@ -114,21 +114,21 @@ class Session:
 
 
 class Chats:
-    """The directory of one invented organisation. ``keep`` bounds what each log remembers."""
+    """The directory of one invented organisation. `keep` bounds what each log remembers."""
 
     def __init__(self, *, robot_code: str, keep: int) -> None:
         self.robot_code = robot_code
         self.robot_id = "$:LWCP_v1:$" + base64.b64encode(robot_code.encode()[:12].ljust(12, b"0")).decode()
         self.people: dict[str, Person] = {}
         self.sessions_valid_from = 0
-        """Sessions of messages with a lower number have expired (the ``expire_sessions`` action)."""
+        """Sessions of messages with a lower number have expired (the `expire_sessions` action)."""
         self._keep = keep
         self._key = secrets.token_bytes(16)
         self._numbers = itertools.count(1)
         self._last_number = 0
-        self._chats: dict[str, Chat] = {}
-        self._by_number: list[Chat] = []
-        self._messages: dict[str, Message] = {}
+        self._chats: dict[str, FakeChat] = {}
+        self._by_number: list[FakeChat] = []
+        self._messages: dict[str, FakeMessage] = {}
         self.clear()
 
     def clear(self) -> None:
@@ -151,22 +151,24 @@ class Chats:
         self._add_chat(f"direct:{person.id}", title=person.nick, person=person.id)
         return person
 
-    def add_group(self, group_id: str, title: str) -> Chat:
+    def add_group(self, group_id: str, title: str) -> FakeChat:
         return self._add_chat(group_id, title=title, person=None)
 
-    def _add_chat(self, chat_id: str, *, title: str, person: str | None) -> Chat:
+    def _add_chat(self, chat_id: str, *, title: str, person: str | None) -> FakeChat:
         if chat_id in self._chats:
             self._chats[chat_id].title = title
             return self._chats[chat_id]
         digest = hashlib.blake2s(f"{self.robot_code}/{chat_id}".encode(), digest_size=16).digest()
         conversation_id = "cid" + base64.b64encode(digest).decode()
-        chat = Chat(chat_id, len(self._by_number), conversation_id, title, person, collections.deque(maxlen=self._keep))
+        chat = FakeChat(
+            chat_id, len(self._by_number), conversation_id, title, person, collections.deque(maxlen=self._keep)
+        )
         # Sessions name a chat by its number: the list only grows, also over clear().
         self._by_number.append(chat)
         self._chats[chat_id] = self._chats[conversation_id] = chat
         return chat
 
-    def all(self) -> list[Chat]:
+    def all(self) -> list[FakeChat]:
         return list(dict.fromkeys(self._chats.values()))
 
     def person(self, person_id: str) -> Person:
@@ -175,8 +177,8 @@ class Chats:
         except KeyError:
             raise UnknownError(f"no person {person_id!r}") from None
 
-    def chat(self, ref: str, person: Person | None = None) -> Chat:
-        """The chat by its id, by its conversationId, or ``direct`` with a person."""
+    def chat(self, ref: str, person: Person | None = None) -> FakeChat:
+        """The chat by its id, by its conversationId, or `direct` with a person."""
         if ref == "direct" and person is not None:
             ref = f"direct:{person.id}"
         try:
@@ -184,7 +186,7 @@ class Chats:
         except KeyError:
             raise UnknownError(f"no chat {ref!r}") from None
 
-    def message(self, msg_id: str) -> Message | None:
+    def message(self, msg_id: str) -> FakeMessage | None:
         return self._messages.get(msg_id)
 
     def next_number(self) -> int:
@@ -195,24 +197,24 @@ class Chats:
         self.sessions_valid_from = self._last_number + 1
 
     def msg_id(self, number: int) -> str:
-        """The id of the n-th message, `msg…==` (PROTOCOL 5.1)."""
+        """The id of the n-th message, `msg…==` (docs/protocol.md section 5.1)."""
         digest = hashlib.blake2s(number.to_bytes(8, "big"), key=self._key, digest_size=16).digest()
         return "msg" + base64.b64encode(digest).decode()
 
-    def add(self, message: Message) -> Message:
+    def add(self, message: FakeMessage) -> FakeMessage:
         self._chats[message.chat].messages.append(message)
         self._messages[message.id] = message
         if len(self._messages) > self._keep:
             del self._messages[next(iter(self._messages))]
         return message
 
-    def issue_session(self, chat: Chat, number: int, *, life: float = SESSION_LIFE) -> tuple[str, int]:
+    def issue_session(self, chat: FakeChat, number: int, *, life: float = SESSION_LIFETIME_S) -> tuple[str, int]:
         """A session of the chat, in hex, and its expiry in milliseconds since the epoch."""
         expires = int((time.time() + life) * 1000)
         payload = chat.number.to_bytes(4, "big") + number.to_bytes(6, "big") + expires.to_bytes(6, "big")
         return (payload + self._mac(payload)).hex(), expires
 
-    def open_session(self, session: str) -> Session | None:
+    def open_session(self, session: str) -> FakeSession | None:
         """The session of that hex; None if it was never issued or has expired."""
         try:
             raw = bytes.fromhex(session)
@@ -225,7 +227,7 @@ class Chats:
         if expires < time.time() * 1000 or number < self.sessions_valid_from:
             return None
         chat = self._by_number[int.from_bytes(payload[:4], "big")]
-        return Session(chat, number, expires, self.msg_id(number))
+        return FakeSession(chat, number, expires, self.msg_id(number))
 
     def _mac(self, payload: bytes) -> bytes:
         return hashlib.blake2s(payload, key=self._key, digest_size=MAC_BYTES).digest()
@@ -233,7 +235,7 @@ class Chats:
     def robot_data(
         self,
         person: Person,
-        chat: Chat,
+        chat: FakeChat,
         *,
         number: int,
         base_url: str,
@@ -243,7 +245,7 @@ class Chats:
         at: Iterable[Person] = (),
         over_quota: bool = False,
     ) -> dict[str, Any]:
-        """What the robot is sent for one message (PROTOCOL 5.1, 5.2, vectors V5 and V7)."""
+        """What the robot is sent for one message (docs/protocol.md section 5.1, 5.2, vectors V5 and V7)."""
         session, expires = self.issue_session(chat, number)
         data: dict[str, Any] = {
             "senderPlatform": "Win",
@@ -274,10 +276,10 @@ class Chats:
         data["text" if msgtype == "text" else "content"] = dict(body or {})
         if quote is not None:
             data["originalMsgId"] = quote
-            data["text" if msgtype == "text" else "content"] |= {"isReplyMsg": True, "repliedMsg": self._quoted(quote)}
+            data["text" if msgtype == "text" else "content"] |= {"isReplyMsg": True, "repliedMsg": self._quote(quote)}
         return data
 
-    def _quoted(self, msg_id: str) -> dict[str, Any]:
+    def _quote(self, msg_id: str) -> dict[str, Any]:
         message = self._messages.get(msg_id)
         if message is None:
             raise UnknownError(f"no message {msg_id!r} to quote")
@@ -292,7 +294,7 @@ class Chats:
         }
 
 
-def body_text(msgtype: str, body: dict[str, Any]) -> str:
+def describe_body(msgtype: str, body: dict[str, Any]) -> str:
     """What the page shows for a message that is not plain text."""
     if msgtype in {"text", "markdown"}:
         return str(body.get("content", body.get("text", "")))

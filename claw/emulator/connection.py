@@ -1,6 +1,6 @@
 """One WebSocket as DingTalk's end holds it: what waits to be written, what waits for its ack, its timers.
 
-Order of events: the gateway accepts the upgrade and runs ``serve``; a writer task sends what lies in the outbox, in
+Order of events: the gateway accepts the upgrade and runs `serve`; a writer task sends what lies in the outbox, in
 order; the reader hands every frame to the gateway. Freezing stops both, pongs included, and leaves the TCP connection
 as it is: that is a half-open connection as the other side sees it. Timers belong to the connection and end with it.
 """
@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aiohttp import WSMsgType, web
 
-from claw.emulator.answers import reset_transport
+from claw.emulator.responses import reset_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-OUTBOX: Final = 20_000
+OUTBOX_MAX: Final = 20_000
 """Frames that wait for a connection at most; a frozen one loses its oldest above this."""
-MAX_FRAME: Final = 8 * 1024 * 1024
+FRAME_MAX_BYTES: Final = 8 * 1024 * 1024
 """Bytes of the largest frame that is read."""
 
 
-class State(enum.Enum):
+class ConnectionState(enum.Enum):
     OPEN = "open"
     DRAINING = "draining"
-    """A ``disconnect`` was sent: no new pushes, acks still count (PROTOCOL 4)."""
+    """A `disconnect` was sent: no new pushes, acks still count (docs/protocol.md section 4)."""
     CLOSED = "closed"
 
 
@@ -45,7 +45,7 @@ class CloseFrame:
 
 
 @dataclasses.dataclass(frozen=True)
-class Frame:
+class OutboxFrame:
     payload: str | bytes
     written: Callable[[], None] | None = None
     """Called when the frame has been handed to the socket."""
@@ -62,11 +62,11 @@ class Connection:
     ) -> None:
         self.id = f"c{number}"
         self.ticket = ticket
-        """Also the ``connectionId`` of its frames (PROTOCOL 1.2)."""
+        """Also the `connectionId` of its frames (docs/protocol.md section 1.2)."""
         self.subscriptions = subscriptions
         self.opened = time.monotonic()
         self.closed: float | None = None
-        self.state = State.OPEN
+        self.state = ConnectionState.OPEN
         self.in_flight: set[str] = set()
         """messageIds that were sent here and wait for their ack."""
         self.pushes = 0
@@ -80,13 +80,13 @@ class Connection:
         self.timers: dict[str, asyncio.TimerHandle] = {}
         self.routed = True
         """False: live, but gets no share of the pushes (a frozen one that the server has noticed)."""
-        self.held: Frame | None = None
+        self.held: OutboxFrame | None = None
         """A frame that waits to change places with the next one."""
         self._aborted = False
         self._closing = False
         self._ws = ws
         self._transport = transport
-        self._outbox: collections.deque[Frame | Pong | CloseFrame] = collections.deque(maxlen=OUTBOX)
+        self._outbox: collections.deque[OutboxFrame | Pong | CloseFrame] = collections.deque(maxlen=OUTBOX_MAX)
         self._filled = asyncio.Event()
         self._thawed = asyncio.Event()
         self._thawed.set()
@@ -100,8 +100,8 @@ class Connection:
         """Seconds that it has lived."""
         return (self.closed or time.monotonic()) - self.opened
 
-    def send(self, item: Frame | Pong | CloseFrame) -> None:
-        if self.state is not State.CLOSED:
+    def send(self, item: OutboxFrame | Pong | CloseFrame) -> None:
+        if self.state is not ConnectionState.CLOSED:
             self._outbox.append(item)
             self._filled.set()
 
@@ -159,7 +159,7 @@ class Connection:
 
     def freeze(self) -> None:
         """Neither read nor write from now on, pongs included."""
-        if self.state is not State.CLOSED:
+        if self.state is not ConnectionState.CLOSED:
             self._thawed.clear()
             self._transport.pause_reading()
 
@@ -172,7 +172,7 @@ class Connection:
     def abort(self, how: Literal["reset", "end", "now"] = "now") -> None:
         """End the TCP connection without a close frame.
 
-        ``reset``: with RST; ``end``: with FIN once all is written, as DingTalk does after ``disconnect``; ``now``: with
+        `reset`: with RST; `end`: with FIN once all is written, as DingTalk does after `disconnect`; `now`: with
         FIN although something may be unwritten.
         """
         self._aborted = True
@@ -185,7 +185,7 @@ class Connection:
             self._transport.abort()
 
     def arm(self, name: str, delay: float, action: Callable[[], None]) -> None:
-        """Run ``action`` after ``delay`` s unless the connection ends first; a second arming replaces the first."""
+        """Run `action` after `delay` s unless the connection ends first; a second arming replaces the first."""
         self.disarm(name)
         self.timers[name] = asyncio.get_running_loop().call_later(delay, action)
 
@@ -195,7 +195,7 @@ class Connection:
             handle.cancel()
 
     def end(self) -> None:
-        self.state = State.CLOSED
+        self.state = ConnectionState.CLOSED
         self.closed = time.monotonic()
         self._outbox.clear()
         for name in list(self.timers):

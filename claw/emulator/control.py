@@ -1,7 +1,7 @@
-"""The emulator's own HTTP API under ``/_/`` and its page: say something, look at everything, turn faults on.
+"""The emulator's own HTTP API under `/_/` and its page: say something, look at everything, turn faults on.
 
 Order of events: the guard refuses what another site's page could send (a foreign Origin, a Host that is not ours, as
-after DNS rebinding); then each call reads its JSON strictly and answers JSON, errors as ``{"error": "…"}``.
+after DNS rebinding); then each call reads its JSON strictly and answers JSON, errors as `{"error": "…"}`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from claw.emulator.actions import ACTIONS, ActionError
-from claw.emulator.answers import read_json, reply
 from claw.emulator.chats import Person, UnknownError
 from claw.emulator.faults import FaultError, Faults
+from claw.emulator.responses import read_json, reply_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 PAGE: Final = pathlib.Path(__file__).parent / "page"
 CONTENT_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
-SHOWN: Final = 50
+SHOWN_MAX: Final = 50
 """Pushes, acks and violations that the state shows."""
-HEARTBEAT: Final = 15.0
+HEARTBEAT_S: Final = 15.0
 """Seconds between comments on a quiet event stream, so that a page that has gone is noticed."""
 CSP: Final = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
@@ -73,13 +73,13 @@ class Control:
         if not own:
             return await handler(request)
         if not self._is_ours(request):
-            return reply({"error": "this Host or Origin may not use the control API"}, status=403)
+            return reply_json({"error": "this Host or Origin may not use the control API"}, status=403)
         try:
             return await handler(request)
         except UnknownError as error:
-            return reply({"error": str(error)}, status=404)
+            return reply_json({"error": str(error)}, status=404)
         except (BadRequestError, FaultError, ActionError) as error:
-            return reply({"error": str(error)}, status=400)
+            return reply_json({"error": str(error)}, status=400)
 
     def _is_ours(self, request: web.Request) -> bool:
         try:
@@ -105,7 +105,7 @@ class Control:
     def _page(self, name: str) -> web.Response:
         path = PAGE / name
         if path.parent != PAGE or path.suffix not in CONTENT_TYPES or not path.is_file():
-            return reply({"error": "no such file"}, status=404)
+            return reply_json({"error": "no such file"}, status=404)
         headers = {"Content-Security-Policy": CSP, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
         content_type = CONTENT_TYPES[path.suffix]
         return web.Response(body=path.read_bytes(), content_type=content_type, charset="utf-8", headers=headers)
@@ -113,7 +113,7 @@ class Control:
     # Looking
 
     async def _state(self, _request: web.Request) -> web.Response:
-        return reply(self.state())
+        return reply_json(self.state())
 
     def state(self) -> dict[str, Any]:
         """Everything at one glance; secrets in frames are masked."""
@@ -129,17 +129,19 @@ class Control:
             "registrations": {
                 "count": gateway.registration_count,
                 "in_flight_max": gateway.registrations_in_flight_max,
-                "seconds_ago": [round(now - at, 3) for at in list(gateway.registrations)[-SHOWN:]],
+                "seconds_ago": [round(now - at, 3) for at in list(gateway.registrations)[-SHOWN_MAX:]],
             },
             "pushes": {
                 "count": gateway.push_count,
                 "acks": gateway.ack_count,
                 "undeliverable": gateway.undeliverable_count,
-                "last": [push.to_dict() for push in list(gateway.pushes)[-SHOWN:]],
+                "last": [push.to_dict() for push in list(gateway.pushes)[-SHOWN_MAX:]],
             },
             "violations": {
                 "count": gateway.violation_count,
-                "last": [{"connection": one.connection, "what": one.what} for one in list(gateway.violations)[-SHOWN:]],
+                "last": [
+                    {"connection": one.connection, "what": one.what} for one in list(gateway.violations)[-SHOWN_MAX:]
+                ],
             },
             "webhook": {"calls": dict(emulator.webhook.calls), "month": emulator.webhook.month},
             "openapi": {
@@ -153,7 +155,7 @@ class Control:
                 "in_flight": emulator.model.in_flight,
                 "in_flight_max": emulator.model.in_flight_max,
             },
-            "cards": [card.to_dict() for card in list(emulator.cards.cards.values())[-SHOWN:]],
+            "cards": [card.to_dict() for card in list(emulator.cards.cards.values())[-SHOWN_MAX:]],
             "replies": emulator.replies.count,
             "faults": emulator.faults.to_dict(),
             "active_faults": emulator.faults.active(),
@@ -162,11 +164,11 @@ class Control:
         }
 
     async def _chats(self, _request: web.Request) -> web.Response:
-        return reply([chat.to_dict() for chat in self._emulator.chats.all()])
+        return reply_json([chat.to_dict() for chat in self._emulator.chats.all()])
 
     async def _messages(self, request: web.Request) -> web.Response:
         chat = self._emulator.chats.chat(request.match_info["chat"])
-        return reply([message.to_dict() for message in chat.messages])
+        return reply_json([message.to_dict() for message in chat.messages])
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: message, connection, registration, push, frame, violation, faults, resync."""
@@ -180,7 +182,7 @@ class Control:
                 await response.write(b"retry: 1000\n: connected\n\n")
                 while True:
                     try:
-                        event = await asyncio.wait_for(queue.get(), HEARTBEAT)
+                        event = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
                     except TimeoutError:
                         await response.write(b": still here\n\n")
                         continue
@@ -210,7 +212,7 @@ class Control:
             content=_field(body, "content", dict, None),
             quote=_field(body, "quote", str, None),
         )
-        return reply({"msgId": said.msg_id, "delivered": said.delivered, "chat": said.message.chat})
+        return reply_json({"msgId": said.msg_id, "delivered": said.delivered, "chat": said.message.chat})
 
     async def _add_person(self, request: web.Request) -> web.Response:
         body = await _object(request)
@@ -222,8 +224,8 @@ class Control:
             person_id, _field(body, "nick", str, person_id), staff, _field(body, "isAdmin", bool, default=False)
         )
         self._emulator.chats.add_person(person)
-        self._emulator.feed.tell("resync", dict)
-        return reply(person.to_dict(), status=201)
+        self._emulator.feed.publish("resync", dict)
+        return reply_json(person.to_dict(), status=201)
 
     async def _add_group(self, request: web.Request) -> web.Response:
         body = await _object(request)
@@ -232,34 +234,34 @@ class Control:
         if ":" in group_id:
             raise BadRequestError("id: a group's id has no colon")
         chat = self._emulator.chats.add_group(group_id, _field(body, "title", str, group_id))
-        self._emulator.feed.tell("resync", dict)
-        return reply(chat.to_dict(), status=201)
+        self._emulator.feed.publish("resync", dict)
+        return reply_json(chat.to_dict(), status=201)
 
     async def _add_file(self, request: web.Request) -> web.Response:
         """The raw body becomes a file that a message can carry by its download code."""
         content = await request.read()
         code = self._emulator.files.add(content, request.query.get("name", "file"), request.content_type)
-        return reply({"downloadCode": code}, status=201)
+        return reply_json({"downloadCode": code}, status=201)
 
     async def _faults(self, _request: web.Request) -> web.Response:
-        return reply({"faults": self._emulator.faults.to_dict(), "switches": Faults.describe()})
+        return reply_json({"faults": self._emulator.faults.to_dict(), "switches": Faults.describe()})
 
     async def _set_faults(self, request: web.Request) -> web.Response:
         self._emulator.faults.update(await _object(request))
-        return reply({"faults": self._emulator.faults.to_dict()})
+        return reply_json({"faults": self._emulator.faults.to_dict()})
 
     async def _reset_faults(self, _request: web.Request) -> web.Response:
         self._emulator.faults.reset()
-        return reply({"faults": self._emulator.faults.to_dict()})
+        return reply_json({"faults": self._emulator.faults.to_dict()})
 
     async def _act(self, request: web.Request) -> web.Response:
         raw = await request.read()
         params = await _object(request) if raw else {}
-        return reply(self._emulator.actions.act(request.match_info["name"], params))
+        return reply_json(self._emulator.actions.act(request.match_info["name"], params))
 
     async def _reset(self, _request: web.Request) -> web.Response:
         self._emulator.reset()
-        return reply({})
+        return reply_json({})
 
 
 async def _object(request: web.Request) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Every fault of the emulator as a switch, so that a test, a bench or a person on the page can turn it on.
 
-Order of events: a handler reaches the place where DingTalk could fail and asks ``take(name)``; it gets the value that
+Order of events: a handler reaches the place where DingTalk could fail and asks `take(name)`; it gets the value that
 the switch has now. A switch with a budget counts that use, and goes back to its default after the last one. Every
 change is told to the listeners (the gateway arms its timers anew, the page shows the new position).
 """
@@ -45,7 +45,7 @@ def _flag(group: str, zh: str, en: str) -> Any:
 
 @dataclasses.dataclass
 class Faults:
-    """The switches. A default is what the real DingTalk does (PROTOCOL section 10); times are in seconds."""
+    """The switches. A default is what the real DingTalk does (docs/protocol.md section 10); times are in seconds."""
 
     # The gateway: POST /v1.0/gateway/connections/open
     gateway_status: int = _switch(
@@ -178,7 +178,7 @@ class Faults:
                 listener(name)
 
     def listen(self, listener: Callable[[str], None]) -> None:
-        """Call ``listener(name)`` after every change of a switch."""
+        """Call `listener(name)` after every change of a switch."""
         self._listeners.append(listener)
 
     def take(self, name: str) -> Any:
@@ -188,21 +188,21 @@ class Faults:
         if left is None or value == DEFAULTS[name]:
             return value
         if left <= 0:  # A budget of nothing: the switch was never meant to act.
-            self._spent(name)
+            self._switch_off(name)
             return DEFAULTS[name]
         if left == 1:
-            self._spent(name)
+            self._switch_off(name)
         else:
             self.fault_budget[name] = left - 1
         return value
 
-    def _spent(self, name: str) -> None:
+    def _switch_off(self, name: str) -> None:
         self.fault_budget.pop(name, None)
         setattr(self, name, DEFAULTS[name])
 
     def update(self, values: Mapping[str, Value]) -> None:
         """Set the given switches, all or none. Raises FaultError naming the first that is wrong."""
-        checked = {name: _checked(name, value) for name, value in values.items()}
+        checked = {name: _check_value(name, value) for name, value in values.items()}
         for name, value in checked.items():
             setattr(self, name, value)
 
@@ -243,15 +243,15 @@ _KINDS: Final = {name: str(field.type) for name, field in _FIELDS.items()}
 DEFAULTS: Final[dict[str, Any]] = {name: field.default for name, field in _FIELDS.items() if field.metadata}
 
 
-def _checked(name: str, value: Value) -> Value:
+def _check_value(name: str, value: Value) -> Value:
     if name == "fault_budget":
-        return _budget(value)
+        return _check_budget(value)
     if name not in DEFAULTS:
         raise FaultError(f"unknown fault {name!r}; known: {', '.join(DEFAULTS)}")
     kind = _KINDS[name]
     if value is None and kind.endswith("| None"):
         return None
-    value = _typed(name, kind.removesuffix(" | None"), value)
+    value = _check_type(name, kind.removesuffix(" | None"), value)
     limits = _FIELDS[name].metadata
     if limits["choices"] and value not in limits["choices"]:
         raise FaultError(f"{name}: {value!r} is not one of {list(limits['choices'])}")
@@ -262,7 +262,7 @@ def _checked(name: str, value: Value) -> Value:
     return value
 
 
-def _typed(name: str, kind: str, value: Value) -> bool | int | float | str:
+def _check_type(name: str, kind: str, value: Value) -> bool | int | float | str:
     if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
@@ -274,7 +274,7 @@ def _typed(name: str, kind: str, value: Value) -> bool | int | float | str:
     raise FaultError(f"{name}: expected {kind}, got {type(value).__name__}")
 
 
-def _budget(value: Value) -> dict[str, int]:
+def _check_budget(value: Value) -> dict[str, int]:
     if not isinstance(value, dict):
         raise FaultError("fault_budget: expected an object of fault name to number of uses")
     for name, uses in value.items():

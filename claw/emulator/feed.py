@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BACKLOG: Final = 500
+BACKLOG_MAX: Final = 500
 """Events that wait for one page at most."""
 
 
@@ -23,13 +23,13 @@ class Feed:
     def __bool__(self) -> bool:
         return bool(self._queues)
 
-    def tell(self, kind: str, make: Callable[[], dict[str, Any]]) -> None:
-        """Tell every page; ``make`` is called only when one listens."""
+    def publish(self, kind: str, make: Callable[[], dict[str, Any]]) -> None:
+        """Tell every page; `make` is called only when one listens."""
         if not self._queues:
             return
         event = {"type": kind, **make()}
         for queue in self._queues:
-            if queue.qsize() >= BACKLOG:
+            if queue.qsize() >= BACKLOG_MAX:
                 while not queue.empty():
                     queue.get_nowait()
                 queue.put_nowait({"type": "resync"})

@@ -1,7 +1,7 @@
 """Files: what people send (download codes) and what the robot uploads (media ids), held in memory and bounded.
 
 Order of events: a file that somebody sends gets a download code; the robot trades it for a URL without
-authentication; an upload gets a media id that a message may show (PROTOCOL 6.4).
+authentication; an upload gets a media id that a message may show (docs/protocol.md section 6.4).
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import BodyPartReader, web
 
-from claw.emulator.answers import api_error, reply, words
+from claw.emulator.responses import as_text, reply_error, reply_json
 
 if TYPE_CHECKING:
     from typing import Any
 
     from claw.emulator.tokens import Tokens
 
-MEGABYTE: Final = 1024 * 1024
-MAX_TOTAL: Final = 128 * MEGABYTE
+MEGABYTE_BYTES: Final = 1024 * 1024
+TOTAL_MAX_BYTES: Final = 128 * MEGABYTE_BYTES
 """Bytes that all files together may take; the oldest go first."""
 LIMITS: Final = {
-    "image": (20 * MEGABYTE, {"jpg", "jpeg", "gif", "png", "bmp"}),
-    "voice": (2 * MEGABYTE, {"amr", "mp3", "wav"}),
-    "video": (20 * MEGABYTE, {"mp4"}),
-    "file": (20 * MEGABYTE, {"doc", "docx", "xls", "xlsx", "ppt", "pptx", "zip", "pdf", "rar"}),
+    "image": (20 * MEGABYTE_BYTES, {"jpg", "jpeg", "gif", "png", "bmp"}),
+    "voice": (2 * MEGABYTE_BYTES, {"amr", "mp3", "wav"}),
+    "video": (20 * MEGABYTE_BYTES, {"mp4"}),
+    "file": (20 * MEGABYTE_BYTES, {"doc", "docx", "xls", "xlsx", "ppt", "pptx", "zip", "pdf", "rar"}),
 }
-"""Size and kinds by upload type (PROTOCOL 6.4)."""
+"""Size and kinds by upload type (docs/protocol.md section 6.4)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Files:
         """Hold a file; its download code."""
         return self._hold("dc" + secrets.token_urlsafe(24), File(name, content, content_type))
 
-    def sample(self) -> str:
+    def add_sample(self) -> str:
         """The download code of a small picture, for whoever sends one without giving any."""
-        return self.add(sample_png())
+        return self.add(make_png())
 
     def get(self, key: str) -> File | None:
         return self._files.get(key)
@@ -63,21 +63,21 @@ class Files:
     def _hold(self, key: str, file: File) -> str:
         self._files[key] = file
         self._size += len(file.content)
-        while self._size > MAX_TOTAL:
+        while self._size > TOTAL_MAX_BYTES:
             oldest = next(iter(self._files))
             self._size -= len(self._files.pop(oldest).content)
         return key
 
     async def download(self, body: dict[str, Any], base_url: str) -> web.Response:
-        """``POST /v1.0/robot/messageFiles/download``."""
-        code = words(body.get("downloadCode"))
+        """`POST /v1.0/robot/messageFiles/download`."""
+        code = as_text(body.get("downloadCode"))
         if not code or code not in self._files or not code.startswith("dc"):
-            return api_error(400, "invalidParameter.robotCode.downloadCode", "downloadCode 错误或已过期")
+            return reply_error(400, "invalidParameter.robotCode.downloadCode", "downloadCode 错误或已过期")
         self.downloads += 1
-        return reply({"downloadUrl": f"{base_url}/files/{code}"})
+        return reply_json({"downloadUrl": f"{base_url}/files/{code}"})
 
     async def serve(self, request: web.Request) -> web.Response:
-        """``GET /files/{key}``: no authentication, as the real storage wants none."""
+        """`GET /files/{key}`: no authentication, as the real storage wants none."""
         file = self._files.get(request.match_info["key"])
         if file is None:
             return web.Response(status=404, text="no such file")
@@ -88,9 +88,9 @@ class Files:
         )
 
     async def upload(self, request: web.Request) -> web.Response:
-        """``POST /media/upload?access_token=&type=``, multipart field ``media``."""
-        if not self._tokens.valid(request.query.get("access_token", "")):
-            return reply({"errcode": 40014, "errmsg": "不合法的access_token"})
+        """`POST /media/upload?access_token=&type=`, multipart field `media`."""
+        if not self._tokens.is_valid(request.query.get("access_token", "")):
+            return reply_json({"errcode": 40014, "errmsg": "不合法的access_token"})
         kind = request.query.get("type", "")
         file: File | None = None
         if request.content_type == "multipart/form-data":
@@ -103,21 +103,21 @@ class Files:
                     content_type = part.headers.get("Content-Type", "application/octet-stream").partition(";")[0]
                     file = File(part.filename or "", bytes(await part.read()), content_type)
         if file is None:
-            return reply({"errcode": 40035, "errmsg": "缺少参数 media"})
+            return reply_json({"errcode": 40035, "errmsg": "缺少参数 media"})
         if kind not in LIMITS:
-            return reply({"errcode": 40004, "errmsg": "无效的媒体文件类型"})
+            return reply_json({"errcode": 40004, "errmsg": "无效的媒体文件类型"})
         size, kinds = LIMITS[kind]
         if file.name.rpartition(".")[2].lower() not in kinds:
-            return reply({"errcode": 40005, "errmsg": "无效的文件类型"})
+            return reply_json({"errcode": 40005, "errmsg": "无效的文件类型"})
         if not file.content or len(file.content) > size:
-            return reply({"errcode": 40006, "errmsg": "无效的文件大小"})
+            return reply_json({"errcode": 40006, "errmsg": "无效的文件大小"})
         self.uploads += 1
         media_id = self._hold("@lAD" + secrets.token_urlsafe(12), file)
         created = int(time.time() * 1000)
-        return reply({"errcode": 0, "errmsg": "ok", "type": kind, "media_id": media_id, "created_at": created})
+        return reply_json({"errcode": 0, "errmsg": "ok", "type": kind, "media_id": media_id, "created_at": created})
 
 
-def sample_png(size: int = 48) -> bytes:
+def make_png(size: int = 48) -> bytes:
     """A small blue picture, made here so that no binary file has to be shipped."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:

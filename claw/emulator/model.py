@@ -2,7 +2,7 @@
 
 Order of events: the request is recorded; fault switches act; the answer to the last user message is made at once and
 streamed in about twenty chunks, or given whole. It answers in the language of the person and shows that it was given
-the history. ``long``, ``slow 5``, ``code`` and ``error`` (or 长文, 慢 5, 代码, 出错) are commands.
+the history. `long`, `slow 5`, `code` and `error` (or 长文, 慢 5, 代码, 出错) are commands.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from claw.emulator.answers import Hangs, has_gone, html, read_json, reply, reset_transport
+from claw.emulator.responses import Hangs, is_gone, read_json, reply_html, reply_json, reset_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from claw.emulator.faults import Faults
 
-NAME: Final = "claw-mini"
-CHUNKS: Final = 20
+MODEL_NAME: Final = "claw-mini"
+CHUNK_COUNT: Final = 20
 """Chunks that an answer is streamed in."""
 SLOW: Final = re.compile(r"(?:slow|慢)\s*(\d{1,3}(?:\.\d+)?)\b", re.IGNORECASE)
 COMMAND: Final = re.compile(r"(?:^|[:：]\s*)(long|长文|code|代码|error|出错|table|表格)\s*[!！.。]?$", re.IGNORECASE)
 HAN: Final = re.compile(r"[\u3400-\u9fff]")
 QUOTED_CHARS: Final = 300
-KINDS: Final = {
+ERROR_TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
     429: "rate_limit_error",
@@ -41,7 +41,7 @@ KINDS: Final = {
 
 
 @dataclasses.dataclass(eq=False)
-class Request:
+class ModelRequest:
     body: dict[str, Any]
     authorization: bool
     """A bearer key came with it; the key itself is not kept."""
@@ -61,52 +61,56 @@ class Request:
 
     @property
     def last_user_text(self) -> str:
-        return next((_text(one) for one in reversed(self.messages) if one.get("role") == "user"), "")
+        return next((_read_text(one) for one in reversed(self.messages) if one.get("role") == "user"), "")
 
 
-class Model:
-    """``requests`` remembers the last ``keep``; ``count`` and ``in_flight_max`` all of them."""
+class FakeModel:
+    """`requests` remembers the last `keep`; `count` and `in_flight_max` all of them."""
 
     def __init__(self, *, faults: Faults, hangs: Hangs, keep: int) -> None:
-        self.requests: collections.deque[Request] = collections.deque(maxlen=keep)
+        self.requests: collections.deque[ModelRequest] = collections.deque(maxlen=keep)
         self.count = 0
         self.in_flight = 0
         self.in_flight_max = 0
         self._faults = faults
         self._hangs = hangs
 
-    async def models(self, _request: web.Request) -> web.Response:
-        """``GET /v1/models``."""
-        return reply({"object": "list", "data": [{"id": NAME, "object": "model", "created": 0, "owned_by": "claw"}]})
+    async def list_models(self, _request: web.Request) -> web.Response:
+        """`GET /v1/models`."""
+        return reply_json(
+            {"object": "list", "data": [{"id": MODEL_NAME, "object": "model", "created": 0, "owned_by": "claw"}]}
+        )
 
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        """``POST /v1/chat/completions``."""
+    async def complete_chat(self, request: web.Request) -> web.StreamResponse:
+        """`POST /v1/chat/completions`."""
         body = await read_json(request)
         headers = {name.lower(): value for name, value in request.headers.items()}
         key = headers.pop("authorization", "")
-        record = Request(body or {}, key.startswith("Bearer "), headers)
+        record = ModelRequest(body or {}, key.startswith("Bearer "), headers)
         self.count += 1
         self.requests.append(record)
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
         try:
-            answer = await self._chat(request, record, body)
+            answer = await self._complete(request, record, body)
             record.status = answer.status
             return answer
         finally:
             self.in_flight -= 1
 
-    async def _chat(self, request: web.Request, record: Request, body: dict[str, Any] | None) -> web.StreamResponse:
+    async def _complete(
+        self, request: web.Request, record: ModelRequest, body: dict[str, Any] | None
+    ) -> web.StreamResponse:
         take = self._faults.take
         if take("model_hang"):
-            return await self._hangs.forever(request)
-        failure = self._failure(record, body)
+            return await self._hangs.hang(request)
+        failure = self._find_failure(record, body)
         if failure is not None or body is None:
-            return failure or _error(400, "the body is not a JSON object")
+            return failure or _reply_error(400, "the body is not a JSON object")
         slow = SLOW.search(record.last_user_text)
         answer = "" if take("model_empty") else take("model_fixed_reply") or compose(record.messages)
         await self._hangs.sleep(take("model_delay") + (float(slow[1]) if slow else 0.0), request)
-        if has_gone(request):
+        if is_gone(request):
             record.aborted = True
             return web.Response(status=499)
         if body.get("stream") is True:
@@ -115,24 +119,24 @@ class Model:
             reset_transport(request.transport)
             return web.Response(status=500)
         record.finished = True
-        return reply(_completion(body, record.messages, answer))
+        return reply_json(_build_completion(body, record.messages, answer))
 
-    def _failure(self, record: Request, body: dict[str, Any] | None) -> web.Response | None:
+    def _find_failure(self, record: ModelRequest, body: dict[str, Any] | None) -> web.Response | None:
         retry_after = self._faults.model_retry_after
         status = self._faults.take("model_status")
         if status == 502:
-            return html()
+            return reply_html()
         if status:
             headers = {"Retry-After": f"{retry_after:g}"} if retry_after else None
-            return _error(status, f"the emulator was asked to answer {status}", headers)
+            return _reply_error(status, f"the emulator was asked to answer {status}", headers)
         if body is None or not record.messages:
-            return _error(400, "'messages' is a required property")
+            return _reply_error(400, "'messages' is a required property")
         command = COMMAND.search(record.last_user_text.strip())
         if command is not None and command[1].lower() in {"error", "出错"}:
-            return _error(500, "You asked for an error, and here it is. 按您的要求，出错了。")
+            return _reply_error(500, "You asked for an error, and here it is. 按您的要求，出错了。")
         return None
 
-    async def _stream(self, request: web.Request, record: Request, answer: str) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, record: ModelRequest, answer: str) -> web.StreamResponse:
         take = self._faults.take
         cut, error = take("model_cut"), take("model_error_in_stream")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
@@ -140,14 +144,14 @@ class Model:
             await response.prepare(request)
             record.status = 200
             async for number, event in self._events(request, record, answer):
-                if number == CHUNKS // 2 and cut:
+                if number == CHUNK_COUNT // 2 and cut:
                     reset_transport(request.transport)
                     return response
-                if number == CHUNKS // 2 and error:
+                if number == CHUNK_COUNT // 2 and error:
                     failure = {
                         "error": {"message": "the model fell over", "type": "server_error", "code": "internal_error"}
                     }
-                    await response.write(_event(failure))
+                    await response.write(_encode_event(failure))
                     return response
                 await response.write(event)
             await response.write(b"data: [DONE]\n\n")
@@ -156,10 +160,12 @@ class Model:
             record.aborted = True
         return response
 
-    async def _events(self, request: web.Request, record: Request, answer: str) -> AsyncIterator[tuple[int, bytes]]:
+    async def _events(
+        self, request: web.Request, record: ModelRequest, answer: str
+    ) -> AsyncIterator[tuple[int, bytes]]:
         """The chunks with their numbers; an answer that is too short has empty ones, so that faults hit it as well."""
         ident, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
-        model = record.body.get("model") or NAME
+        model = record.body.get("model") or MODEL_NAME
         options = record.body.get("stream_options")
         with_usage = isinstance(options, dict) and options.get("include_usage") is True
 
@@ -171,24 +177,24 @@ class Model:
                 "model": model,
                 "choices": choices,
             }
-            return _event(body | ({"usage": usage} if with_usage else {}))
+            return _encode_event(body | ({"usage": usage} if with_usage else {}))
 
         def choice(delta: dict[str, Any], finish: str | None = None) -> list[dict[str, Any]]:
             return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
 
         yield 0, chunk(choice({"role": "assistant", "content": ""}))
-        size = max(1, math.ceil(len(answer) / CHUNKS))
-        for number in range(CHUNKS):
+        size = max(1, math.ceil(len(answer) / CHUNK_COUNT))
+        for number in range(CHUNK_COUNT):
             part = answer[number * size : (number + 1) * size]
-            if not part and number > CHUNKS // 2:
+            if not part and number > CHUNK_COUNT // 2:
                 break
             yield number, chunk(choice({"content": part}))
             await self._hangs.sleep(self._faults.model_chunk_delay, request)
-            if has_gone(request):
+            if is_gone(request):
                 raise ConnectionResetError
-        yield CHUNKS, chunk(choice({}, "stop"))
+        yield CHUNK_COUNT, chunk(choice({}, "stop"))
         if with_usage:
-            yield CHUNKS + 1, chunk([], _usage(record.messages, answer))
+            yield CHUNK_COUNT + 1, chunk([], _count_usage(record.messages, answer))
 
     def forget(self) -> None:
         self.requests.clear()
@@ -198,18 +204,18 @@ class Model:
 
 def compose(messages: list[dict[str, Any]]) -> str:
     """The answer to the last user message."""
-    turns = [_text(one) for one in messages if one.get("role") == "user"]
+    turns = [_read_text(one) for one in messages if one.get("role") == "user"]
     said = (turns[-1] if turns else "").strip()
     chinese = bool(HAN.search(said))
     command = COMMAND.search(said)
     if command is not None:
         word = command[1].lower()
         if word in {"long", "长文"}:
-            return _long(chinese=chinese)
+            return _compose_long(chinese=chinese)
         if word in {"code", "代码"}:
-            return _code(chinese=chinese)
+            return _compose_code(chinese=chinese)
         if word in {"table", "表格"}:
-            return _table(chinese=chinese)
+            return _compose_table(chinese=chinese)
     quote = "\n".join(f"> {line}" for line in said[:QUOTED_CHARS].splitlines() or [""])
     if chinese:
         memory = f"这是我们聊的第 **{len(turns)}** 句。" if len(turns) > 1 else "很高兴认识你！"
@@ -224,7 +230,7 @@ def compose(messages: list[dict[str, Any]]) -> str:
     return f"I heard you say:\n\n{quote}\n\n{memory}{tips if len(turns) == 1 else ''}"
 
 
-def _long(*, chinese: bool) -> str:
+def _compose_long(*, chinese: bool) -> str:
     if chinese:
         part = (
             "消息先写入收件箱，再确认给钉钉：进程在任何一步退出，重启后都会从收件箱继续，既不丢失，也不重复回答。"
@@ -233,7 +239,7 @@ def _long(*, chinese: bool) -> str:
         sections = [
             f"## 第 {n} 节\n\n{part * 6}\n\n- 要点一：先落盘，后确认\n- 要点二：断线自动重连" for n in range(1, 9)
         ]
-        return "# 一篇长文\n\n" + "\n\n".join(sections) + "\n\n" + _code(chinese=True)
+        return "# 一篇长文\n\n" + "\n\n".join(sections) + "\n\n" + _compose_code(chinese=True)
     part = (
         "A message is written to the inbox before it is acknowledged, so a crash at any point neither loses it nor "
         "answers it twice. Messages of one conversation keep their order; conversations do not wait for each other. "
@@ -241,10 +247,10 @@ def _long(*, chinese: bool) -> str:
     sections = [
         f"## Part {n}\n\n{part * 5}\n\n- first durable, then acked\n- reconnects by itself" for n in range(1, 9)
     ]
-    return "# A long read\n\n" + "\n\n".join(sections) + "\n\n" + _code(chinese=False)
+    return "# A long read\n\n" + "\n\n".join(sections) + "\n\n" + _compose_code(chinese=False)
 
 
-def _code(*, chinese: bool) -> str:
+def _compose_code(*, chinese: bool) -> str:
     intro = "下面是一段示例代码：" if chinese else "Here is some code:"
     note = "逐行读即可。" if chinese else "That is all."
     lines = ("async def answer(message):", "    await inbox.put(message)  # durable first", "    await ack(message)")
@@ -252,42 +258,42 @@ def _code(*, chinese: bool) -> str:
     return f"{intro}\n\n```python\n{code}\n```\n\n{note}"
 
 
-def _table(*, chinese: bool) -> str:
+def _compose_table(*, chinese: bool) -> str:
     head = "| 名称 | 数值 |" if chinese else "| name | value |"
     return f"{head}\n| --- | --- |\n| a | 1 |\n| b | 2 |"
 
 
-def _text(message: dict[str, Any]) -> str:
+def _read_text(message: dict[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, list):
         return "\n".join(str(part["text"]) for part in content if isinstance(part, dict) and part.get("type") == "text")
     return content if isinstance(content, str) else ""
 
 
-def _usage(messages: list[dict[str, Any]], answer: str) -> dict[str, int]:
-    prompt = sum(len(_text(one)) for one in messages) // 2 + 1
+def _count_usage(messages: list[dict[str, Any]], answer: str) -> dict[str, int]:
+    prompt = sum(len(_read_text(one)) for one in messages) // 2 + 1
     completion = len(answer) // 2 + 1
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def _completion(body: dict[str, Any], messages: list[dict[str, Any]], answer: str) -> dict[str, Any]:
+def _build_completion(body: dict[str, Any], messages: list[dict[str, Any]], answer: str) -> dict[str, Any]:
     message = {"role": "assistant", "content": answer, "refusal": None}
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
         "created": int(time.time()),
-        "model": body.get("model") or NAME,
+        "model": body.get("model") or MODEL_NAME,
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
-        "usage": _usage(messages, answer),
+        "usage": _count_usage(messages, answer),
     }
 
 
-def _event(body: dict[str, Any]) -> bytes:
+def _encode_event(body: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
 
 
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    kind = KINDS.get(status, "server_error")
+def _reply_error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    kind = ERROR_TYPES.get(status, "server_error")
     code = {401: "invalid_api_key", 429: "rate_limit_exceeded"}.get(status)
     error = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    return reply(error, status=status, headers=headers)
+    return reply_json(error, status=status, headers=headers)

@@ -1,7 +1,7 @@
 """The OpenAPI's front: what every call of api.dingtalk.com passes before it is handled.
 
 Order of events: fault switches, the token, the month's quota, 20 calls a second and API, the JSON body; then the call
-itself in ``robot``, ``cards`` or ``files``. Every call is counted under its API and outcome (PROTOCOL 6.6).
+itself in `robot`, `cards` or `files`. Every call is counted under its API and outcome (docs/protocol.md section 6.6).
 """
 
 from __future__ import annotations
@@ -10,34 +10,34 @@ import collections
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from claw.emulator.answers import Hangs, api_error, read_json
+from claw.emulator.responses import Hangs, read_json, reply_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from aiohttp import web
 
-    from claw.emulator.cards import Cards
+    from claw.emulator.cards import FakeCardApi
     from claw.emulator.faults import Faults
     from claw.emulator.files import Files
-    from claw.emulator.robot import Robot
+    from claw.emulator.robot import FakeRobotApi
     from claw.emulator.tokens import Tokens
 
     Call = Callable[[dict[str, Any]], Awaitable[web.Response]]
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-QPS: Final = 20
-"""Calls a second, app and API (PROTOCOL 6.6)."""
+CALLS_PER_SECOND_MAX: Final = 20
+"""Calls a second, app and API (docs/protocol.md section 6.6)."""
 TOKEN_HEADER: Final = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
 
 
-class OpenApi:
+class FakeOpenApi:
     def __init__(
         self,
         *,
         tokens: Tokens,
-        robot: Robot,
-        cards: Cards,
+        robot: FakeRobotApi,
+        cards: FakeCardApi,
         files: Files,
         faults: Faults,
         hangs: Hangs,
@@ -45,9 +45,9 @@ class OpenApi:
         rate_limits: bool,
     ) -> None:
         self.calls: collections.Counter[str] = collections.Counter()
-        """By ``<method> <path>``."""
+        """By `<method> <path>`."""
         self.outcomes: collections.Counter[str] = collections.Counter()
-        """By ``<method> <path> <status>``."""
+        """By `<method> <path> <status>`."""
         self.month = 0
         self._tokens = tokens
         self._robot = robot
@@ -63,10 +63,10 @@ class OpenApi:
         robot, cards = self._robot, self._cards
 
         async def react(body: dict[str, Any]) -> web.Response:
-            return await robot.emotion(body, on=True)
+            return await robot.set_emotion(body, on=True)
 
         async def take_back(body: dict[str, Any]) -> web.Response:
-            return await robot.emotion(body, on=False)
+            return await robot.set_emotion(body, on=False)
 
         async def download(body: dict[str, Any]) -> web.Response:
             return await self._files.download(body, self._base_url())
@@ -74,21 +74,21 @@ class OpenApi:
         table: list[tuple[str, str, Call]] = [
             ("POST", "/v1.0/robot/oToMessages/batchSend", robot.batch_send),
             ("POST", "/v1.0/robot/groupMessages/send", robot.group_send),
-            ("POST", "/v1.0/robot/otoMessages/batchRecall", robot.recall),
-            ("POST", "/v1.0/robot/groupMessages/recall", robot.recall),
+            ("POST", "/v1.0/robot/otoMessages/batchRecall", robot.recall_messages),
+            ("POST", "/v1.0/robot/groupMessages/recall", robot.recall_messages),
             ("POST", "/v1.0/robot/messageFiles/download", download),
-            ("POST", "/v1.0/robot/groups/robots/query", robot.robots),
+            ("POST", "/v1.0/robot/groups/robots/query", robot.list_robots),
             ("POST", "/v1.0/robot/emotion/reply", react),
             ("POST", "/v1.0/robot/emotion/recall", take_back),
             ("POST", "/v1.0/card/instances", cards.create),
             ("POST", "/v1.0/card/instances/deliver", cards.deliver),
             ("POST", "/v1.0/card/instances/createAndDeliver", cards.create_and_deliver),
             ("PUT", "/v1.0/card/instances", cards.update),
-            ("PUT", "/v1.0/card/streaming", cards.streaming),
+            ("PUT", "/v1.0/card/streaming", cards.stream_update),
         ]
-        return [(method, path, self._guarded(f"{method} {path}", call)) for method, path, call in table]
+        return [(method, path, self._guard(f"{method} {path}", call)) for method, path, call in table]
 
-    def _guarded(self, api: str, call: Call) -> Handler:
+    def _guard(self, api: str, call: Call) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             self.calls[api] += 1
             answer = await self._handle(api, call, request)
@@ -101,11 +101,11 @@ class OpenApi:
         take = self._faults.take
         body = await read_json(request)
         if take("openapi_hang"):
-            return await self._hangs.forever(request)
+            return await self._hangs.hang(request)
         if "/card/" in api:
             return await self._handle_card(api, call, request, body)
         await self._hangs.sleep(take("openapi_delay"))
-        return self._refused(api, request, body) or await call(body or {})
+        return self._refuse(api, request, body) or await call(body or {})
 
     async def _handle_card(
         self, api: str, call: Call, request: web.Request, body: dict[str, Any] | None
@@ -116,36 +116,36 @@ class OpenApi:
             card.in_flight_max = max(card.in_flight_max, card.in_flight)
         try:
             await self._hangs.sleep(self._faults.take("openapi_delay") + self._faults.take("card_delay"))
-            refused = self._refused(api, request, body)
+            refused = self._refuse(api, request, body)
             if refused is None and api.endswith("/streaming"):
                 status = self._faults.take("card_streaming_status")
                 if status:
-                    refused = api_error(status, self._faults.openapi_code)
+                    refused = reply_error(status, self._faults.openapi_code)
             return refused or await call(body or {})
         finally:
             if card is not None:
                 card.in_flight -= 1
 
-    def _refused(self, api: str, request: web.Request, body: dict[str, Any] | None) -> web.Response | None:
+    def _refuse(self, api: str, request: web.Request, body: dict[str, Any] | None) -> web.Response | None:
         faults = self._faults
         status = faults.take("openapi_status")
         if status:
-            return api_error(status, faults.openapi_code)
-        if not self._tokens.valid(request.headers.get(TOKEN_HEADER, "")):
-            return api_error(401)
+            return reply_error(status, faults.openapi_code)
+        if not self._tokens.is_valid(request.headers.get(TOKEN_HEADER, "")):
+            return reply_error(401)
         if faults.openapi_month_limit and self.month >= faults.openapi_month_limit:
-            return api_error(403, "Forbidden.AccessDenied.ApiCountLimitForOrg", "api count limit")
+            return reply_error(403, "Forbidden.AccessDenied.ApiCountLimitForOrg", "api count limit")
         if self._rate_limits and self._too_fast(api):
-            return api_error(403)
+            return reply_error(403)
         self.month += 1
         if body is None:
-            return api_error(400, "invalidParameter", "the body is not a JSON object")
+            return reply_error(400, "invalidParameter", "the body is not a JSON object")
         return None
 
     def _too_fast(self, api: str) -> bool:
         now = time.monotonic()
-        recent = self._recent.setdefault(api, collections.deque(maxlen=QPS))
-        if len(recent) == QPS and recent[0] > now - 1.0:
+        recent = self._recent.setdefault(api, collections.deque(maxlen=CALLS_PER_SECOND_MAX))
+        if len(recent) == CALLS_PER_SECOND_MAX and recent[0] > now - 1.0:
             return True
         recent.append(now)
         return False

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from claw.emulator.chats import Message
+    from claw.emulator.chats import FakeMessage
 
 
 @dataclasses.dataclass(eq=False)
@@ -29,7 +29,7 @@ class Reply:
     at: list[str]
     body: dict[str, Any]
     """The request as it came."""
-    message: Message
+    message: FakeMessage
     in_reply_to: str | None = None
     """msgId of the message whose session webhook was used; None for OpenAPI sends and cards."""
     finished: bool = True
@@ -38,7 +38,7 @@ class Reply:
 
 
 class Replies:
-    """Bounded by ``keep`` in all, and per chat."""
+    """Bounded by `keep` in all, and per chat."""
 
     def __init__(self, *, keep: int) -> None:
         self.log: collections.deque[Reply] = collections.deque(maxlen=keep)
@@ -91,7 +91,7 @@ class Replies:
         self.count = 0
 
     async def wait_to(self, msg_id: str, *, timeout: float) -> Reply:
-        """The first webhook reply to that message. Raises TimeoutError after ``timeout`` s."""
+        """The first webhook reply to that message. Raises TimeoutError after `timeout` s."""
         for reply in self._by_message.get(msg_id, ()):
             if reply.finished:
                 return reply
@@ -109,7 +109,7 @@ class Replies:
                 self._waiting_for_message.pop(msg_id, None)
 
     async def wait(self, chat: str | None, *, after: float, contains: str, timeout: float) -> Reply:
-        """The first finished reply after that monotonic time. Raises TimeoutError after ``timeout`` s."""
+        """The first finished reply after that monotonic time. Raises TimeoutError after `timeout` s."""
         event = asyncio.Event()
         self._waiting.add(event)
         try:

@@ -1,4 +1,4 @@
-"""What a robot sends on its own: single and group messages, recalls, reactions (PROTOCOL 6.3 and 6.5)."""
+"""What a robot sends on its own: single and group messages, recalls, reactions (docs/protocol.md section 6.3 and 6.5)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from claw.emulator.answers import api_error, reply, words
 from claw.emulator.chats import UnknownError
+from claw.emulator.responses import as_text, reply_error, reply_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp import web
 
-    from claw.emulator.chats import Chat, Chats, Message
+    from claw.emulator.chats import Chats, FakeChat, FakeMessage
     from claw.emulator.faults import Faults
 
-MAX_GROUP_PARAM: Final = 15_000
-"""Bytes of a group message's msgParam (PROTOCOL 6.3)."""
-MAX_USERS: Final = 20
-MAX_RECALLS: Final = 20
+GROUP_PARAM_MAX_BYTES: Final = 15_000
+"""Bytes of a group message's msgParam (docs/protocol.md section 6.3)."""
+USERS_MAX: Final = 20
+RECALLS_MAX: Final = 20
 MSG_KEYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "sampleText": ("text", ("content",)),
     "sampleMarkdown": ("markdown", ("title", "text")),
@@ -34,16 +34,16 @@ MSG_KEYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 """msgKey: the msgtype that it becomes, and what its msgParam needs."""
 
 
-class Robot:
-    """``deliver(chat, msgtype, text, title, body)`` puts a message into a chat; ``changed`` tells of a changed one."""
+class FakeRobotApi:
+    """`deliver(chat, msgtype, text, title, body)` puts a message into a chat; `changed` tells of a changed one."""
 
     def __init__(
         self,
         *,
         chats: Chats,
         faults: Faults,
-        deliver: Callable[[Chat, str, str, str, dict[str, Any]], Message],
-        changed: Callable[[Message], None],
+        deliver: Callable[[FakeChat, str, str, str, dict[str, Any]], FakeMessage],
+        changed: Callable[[FakeMessage], None],
         keep: int,
     ) -> None:
         self._chats = chats
@@ -51,18 +51,18 @@ class Robot:
         self._deliver = deliver
         self._changed = changed
         self._keep = keep
-        self._sent: dict[str, list[Message]] = {}
+        self._sent: dict[str, list[FakeMessage]] = {}
 
     async def batch_send(self, body: dict[str, Any]) -> web.Response:
-        """``POST /v1.0/robot/oToMessages/batchSend``: 200 also if no user got it, so both lists matter."""
+        """`POST /v1.0/robot/oToMessages/batchSend`: 200 also if no user got it, so both lists matter."""
         problem = self._bad_robot(body)
         users = body.get("userIds")
         if problem is not None:
             return problem
         if not isinstance(users, list) or not users or not all(isinstance(user, str) and user for user in users):
-            return api_error(400, "invalidParameter.userIds.empty", "userIds 不能为空")
-        if len(users) > MAX_USERS:
-            return api_error(400, "invalidParameter.userIds.overMax", "userIds 超过上限")
+            return reply_error(400, "invalidParameter.userIds.empty", "userIds 不能为空")
+        if len(users) > USERS_MAX:
+            return reply_error(400, "invalidParameter.userIds.overMax", "userIds 超过上限")
         parsed = self._parse(body)
         if not isinstance(parsed, tuple):
             return parsed
@@ -76,32 +76,32 @@ class Robot:
             if user not in throttled
         ]
         lists = {"invalidStaffIdList": invalid, "flowControlledStaffIdList": throttled}
-        return reply({"processQueryKey": self._remember(sent)} | lists)
+        return reply_json({"processQueryKey": self._remember(sent)} | lists)
 
     async def group_send(self, body: dict[str, Any]) -> web.Response:
-        """``POST /v1.0/robot/groupMessages/send``."""
+        """`POST /v1.0/robot/groupMessages/send`."""
         problem = self._bad_robot(body)
         if problem is not None:
             return problem
         chat = self._group(body)
         if chat is None:
             code = "invalid.openConversationId" if body.get("openConversationId") else "miss.openConversationId"
-            return api_error(400, code)
+            return reply_error(400, code)
         parsed = self._parse(body)
         if not isinstance(parsed, tuple):
             return parsed
-        if len(body["msgParam"].encode()) > MAX_GROUP_PARAM:
-            return api_error(400, "invalidParameter.msgParam.tooLong", "msgParam 过长")
-        return reply({"processQueryKey": self._remember([self._deliver(chat, *parsed, body)])})
+        if len(body["msgParam"].encode()) > GROUP_PARAM_MAX_BYTES:
+            return reply_error(400, "invalidParameter.msgParam.tooLong", "msgParam 过长")
+        return reply_json({"processQueryKey": self._remember([self._deliver(chat, *parsed, body)])})
 
-    async def recall(self, body: dict[str, Any]) -> web.Response:
-        """``POST /v1.0/robot/otoMessages/batchRecall`` and ``/v1.0/robot/groupMessages/recall``."""
+    async def recall_messages(self, body: dict[str, Any]) -> web.Response:
+        """`POST /v1.0/robot/otoMessages/batchRecall` and `/v1.0/robot/groupMessages/recall`."""
         problem = self._bad_robot(body)
         keys = body.get("processQueryKeys")
         if problem is not None:
             return problem
-        if not isinstance(keys, list) or not 0 < len(keys) <= MAX_RECALLS:
-            return api_error(400, "invalidParameter.processQueryKeys", "processQueryKeys 1 到 20 个")
+        if not isinstance(keys, list) or not 0 < len(keys) <= RECALLS_MAX:
+            return reply_error(400, "invalidParameter.processQueryKeys", "processQueryKeys 1 到 20 个")
         done, failed = [], {}
         for key in map(str, keys):
             if key in self._sent:
@@ -111,69 +111,69 @@ class Robot:
                     self._changed(message)
             else:
                 failed[key] = "processQueryKey not exist"
-        return reply({"successResult": done, "failedResult": failed})
+        return reply_json({"successResult": done, "failedResult": failed})
 
-    async def robots(self, body: dict[str, Any]) -> web.Response:
-        """``POST /v1.0/robot/groups/robots/query``: the robots of a group."""
+    async def list_robots(self, body: dict[str, Any]) -> web.Response:
+        """`POST /v1.0/robot/groups/robots/query`: the robots of a group."""
         if self._group(body) is None:
-            return api_error(400, "invalid.openConversationId")
-        return reply({"chatbotInstanceVOList": [{"robotCode": self._chats.robot_code}]})
+            return reply_error(400, "invalid.openConversationId")
+        return reply_json({"chatbotInstanceVOList": [{"robotCode": self._chats.robot_code}]})
 
-    async def emotion(self, body: dict[str, Any], *, on: bool) -> web.Response:
-        """``POST /v1.0/robot/emotion/reply`` and ``/recall``: a reaction on a message (PROTOCOL 6.5)."""
+    async def set_emotion(self, body: dict[str, Any], *, on: bool) -> web.Response:
+        """`POST /v1.0/robot/emotion/reply` and `/recall`: a reaction on a message (docs/protocol.md section 6.5)."""
         problem = self._bad_robot(body)
         status = self._faults.take("emotion_status")
         if status:
-            return api_error(status, "system.err", "system error")
-        message = self._chats.message(words(body.get("openMsgId")))
-        name = words(body.get("emotionName"))
+            return reply_error(status, "system.err", "system error")
+        message = self._chats.message(as_text(body.get("openMsgId")))
+        name = as_text(body.get("emotionName"))
         if problem is not None:
             return problem
         if message is None or not name:
-            return api_error(400, "invalidParameter.openMsgId", "openMsgId is invalid")
+            return reply_error(400, "invalidParameter.openMsgId", "openMsgId is invalid")
         if self._chats.chat(message.chat).conversation_id != body.get("openConversationId"):
-            return api_error(400, "invalid.openConversationId")
+            return reply_error(400, "invalid.openConversationId")
         if on and name not in message.reactions:
             message.reactions.append(name)
         elif not on and name in message.reactions:
             message.reactions.remove(name)
         self._changed(message)
-        return reply({"success": True})
+        return reply_json({"success": True})
 
     def _bad_robot(self, body: dict[str, Any]) -> web.Response | None:
         code = body.get("robotCode")
         if not code:
-            return api_error(400, "invalidParameter.robotCode.empty", "robotCode 不能为空")
+            return reply_error(400, "invalidParameter.robotCode.empty", "robotCode 不能为空")
         if code != self._chats.robot_code:
-            return api_error(400, "robot.oto.notExist", "机器人不存在")
+            return reply_error(400, "robot.oto.notExist", "机器人不存在")
         return None
 
-    def _group(self, body: dict[str, Any]) -> Chat | None:
+    def _group(self, body: dict[str, Any]) -> FakeChat | None:
         try:
-            chat = self._chats.chat(words(body.get("openConversationId")))
+            chat = self._chats.chat(as_text(body.get("openConversationId")))
         except UnknownError:
             return None
         return chat if chat.is_group else None
 
     def _parse(self, body: dict[str, Any]) -> tuple[str, str, str] | web.Response:
         """Message type, text and title; or the error that DingTalk answers."""
-        key = words(body.get("msgKey"))
+        key = as_text(body.get("msgKey"))
         if key not in MSG_KEYS:
-            return api_error(400, "invalidParameter.msgKey.invalid", "msgKey 不合法")
+            return reply_error(400, "invalidParameter.msgKey.invalid", "msgKey 不合法")
         msgtype, needed = MSG_KEYS[key]
         try:
-            # A JSON string, not an object: the usual mistake (PROTOCOL 6.3).
-            params = json.loads(words(body.get("msgParam")))
+            # A JSON string, not an object: the usual mistake (docs/protocol.md section 6.3).
+            params = json.loads(as_text(body.get("msgParam")))
         except ValueError:
             params = None
         if not isinstance(params, dict) or any(params.get(name) in (None, "") for name in needed):
-            return api_error(400, "invalidParameter.msgParam.invalid", "msgParam 不合法")
+            return reply_error(400, "invalidParameter.msgParam.invalid", "msgParam 不合法")
         text = str(
             params.get("text") or params.get("content") or params.get("photoURL") or params.get("fileName") or ""
         )
         return msgtype, text, str(params.get("title", ""))
 
-    def _remember(self, messages: list[Message]) -> str:
+    def _remember(self, messages: list[FakeMessage]) -> str:
         key = "pqk" + uuid.uuid4().hex
         self._sent[key] = messages
         if len(self._sent) > self._keep:

@@ -1,7 +1,7 @@
-"""The session webhook: ``POST /robot/sendBySession?session=<hex>``, the usual way of a robot to answer.
+"""The session webhook: `POST /robot/sendBySession?session=<hex>`, the usual way of a robot to answer.
 
 Order of events: content type, size, JSON, session, rate, message type, then the delivery. As with the real one every
-failure is an HTTP 200 with an errcode (PROTOCOL 6.1); only a fault switch makes it an HTTP error.
+failure is an HTTP 200 with an errcode (docs/protocol.md section 6.1); only a fault switch makes it an HTTP error.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiohttp import web
 
-from claw.emulator.answers import Hangs, html, reply
+from claw.emulator.responses import Hangs, reply_html, reply_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from claw.emulator.chats import Chats, Session
+    from claw.emulator.chats import Chats, FakeSession
     from claw.emulator.faults import Faults
 
-MAX_BODY: Final = 20_000
-"""Bytes (PROTOCOL 6.1, errcode 460101)."""
-RATE: Final = 20
-"""Messages a minute and session (PROTOCOL 10)."""
-RATE_WINDOW: Final = 60.0
-PENALTY: Final = 600.0
-"""Seconds that a session stays throttled (PROTOCOL 6.1)."""
+BODY_MAX_BYTES: Final = 20_000
+"""Bytes (docs/protocol.md section 6.1, errcode 460101)."""
+RATE_MAX: Final = 20
+"""Messages a minute and session (docs/protocol.md section 10)."""
+RATE_WINDOW_S: Final = 60.0
+PENALTY_S: Final = 600.0
+"""Seconds that a session stays throttled (docs/protocol.md section 6.1)."""
 ERRORS: Final = {
     0: "ok",
     -1: "系统繁忙",
@@ -58,27 +58,27 @@ BODIES: Final[dict[str, tuple[str, ...]]] = {
     "file": ("mediaId",),
     "video": ("videoMediaId",),
 }
-"""Message types and what each needs (PROTOCOL 6.1)."""
+"""Message types and what each needs (docs/protocol.md section 6.1)."""
 
 
-def errcode(code: int) -> web.Response:
-    return reply({"errcode": code, "errmsg": ERRORS.get(code, "error")})
+def reply_errcode(code: int) -> web.Response:
+    return reply_json({"errcode": code, "errmsg": ERRORS.get(code, "error")})
 
 
 class Sent(NamedTuple):
     """What a robot sent over a session."""
 
-    session: Session
+    session: FakeSession
     msgtype: str
     text: str
     title: str
     at: list[str]
-    """Staff ids that are mentioned; ``*`` for everybody."""
+    """Staff ids that are mentioned; `*` for everybody."""
     body: dict[str, Any]
 
 
-class Webhook:
-    """``deliver`` puts what was sent into the chat."""
+class FakeWebhook:
+    """`deliver` puts what was sent into the chat."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class Webhook:
         keep: int,
     ) -> None:
         self.calls: collections.Counter[str] = collections.Counter()
-        """By outcome: ``ok``, an errcode, or ``http <status>``."""
+        """By outcome: `ok`, an errcode, or `http <status>`."""
         self.month = 0
-        """Webhook and Stream calls since the start (PROTOCOL 6.6)."""
+        """Webhook and Stream calls since the start (docs/protocol.md section 6.6)."""
         self._chats = chats
         self._faults = faults
         self._hangs = hangs
@@ -110,28 +110,28 @@ class Webhook:
         status = take("webhook_status")
         if status:
             self.calls[f"http {status}"] += 1
-            return reply({"errcode": -1, "errmsg": ERRORS[-1]}, status=status)
+            return reply_json({"errcode": -1, "errmsg": ERRORS[-1]}, status=status)
         if take("webhook_html"):
             self.calls["html"] += 1
-            return html()
+            return reply_html()
         code = take("webhook_errcode") or self._handle(request, raw)
         self.calls["ok" if code == 0 else str(code)] += 1
         if code == 0:
             self.month += 1
             if take("webhook_timeout_after_delivery"):
-                return await self._hangs.forever(request)
-        return errcode(code)
+                return await self._hangs.hang(request)
+        return reply_errcode(code)
 
     def _handle(self, request: web.Request, raw: bytes) -> int:
         """Deliver, or say with which errcode it is refused."""
-        body = _read(request.content_type, raw)
+        body = _parse_body(request.content_type, raw)
         if isinstance(body, int):
             return body
         hex_session = request.query.get("session", "")
         session = self._chats.open_session(hex_session)
         if session is None:
             return 300001
-        sent = _understand(session, body)
+        sent = _parse_message(session, body)
         if isinstance(sent, int):
             return sent
         if self._rate_limits and self._too_fast(hex_session):
@@ -143,11 +143,11 @@ class Webhook:
         now = time.monotonic()
         if self._throttled.get(session, 0.0) > now:
             return True
-        sent = self._sent.setdefault(session, collections.deque(maxlen=RATE))
+        sent = self._sent.setdefault(session, collections.deque(maxlen=RATE_MAX))
         if len(self._sent) > self._keep:
             del self._sent[next(iter(self._sent))]
-        if len(sent) == RATE and sent[0] > now - RATE_WINDOW:
-            self._throttled[session] = now + PENALTY
+        if len(sent) == RATE_MAX and sent[0] > now - RATE_WINDOW_S:
+            self._throttled[session] = now + PENALTY_S
             if len(self._throttled) > self._keep:
                 del self._throttled[next(iter(self._throttled))]
             return True
@@ -161,11 +161,11 @@ class Webhook:
         self.month = 0
 
 
-def _read(content_type: str, raw: bytes) -> dict[str, Any] | int:
+def _parse_body(content_type: str, raw: bytes) -> dict[str, Any] | int:
     """The body, or the errcode of what is wrong with it."""
     if content_type != "application/json":
         return 43004
-    if len(raw) > MAX_BODY:
+    if len(raw) > BODY_MAX_BYTES:
         return 460101
     try:
         body = json.loads(raw)
@@ -174,7 +174,7 @@ def _read(content_type: str, raw: bytes) -> dict[str, Any] | int:
     return body if isinstance(body, dict) and body else 40035
 
 
-def _understand(session: Session, body: dict[str, Any]) -> Sent | int:
+def _parse_message(session: FakeSession, body: dict[str, Any]) -> Sent | int:
     """What is to be sent, or the errcode of what is wrong with it."""
     msgtype = body.get("msgtype")
     if not isinstance(msgtype, str) or msgtype not in BODIES:

@@ -25,7 +25,7 @@ JSON = {"Accept": "application/json"}
 
 
 class FakeRobot:
-    """One connection. ``frames`` are those of CALLBACK and EVENT, in order; SYSTEM ones are in ``system``."""
+    """One connection. `frames` are those of CALLBACK and EVENT, in order; SYSTEM ones are in `system`."""
 
     def __init__(self, emulator: Emulator, session: aiohttp.ClientSession, *, acks: bool = True) -> None:
         self.emulator = emulator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import aiohttp
 import pytest
 
-from claw.emulator import Emulator, State
+from claw.emulator import ConnectionState, Emulator
 
 from .client import FakeRobot
 
@@ -37,7 +37,7 @@ async def connect(emu: Emulator, http: aiohttp.ClientSession) -> AsyncIterator[C
     robots: list[FakeRobot] = []
 
     async def connect(**options: Any) -> FakeRobot:
-        before = sum(one.state is State.OPEN and not one.frozen for one in emu.connections)
+        before = sum(one.state is ConnectionState.OPEN and not one.frozen for one in emu.connections)
         robot = await FakeRobot(emu, http, **options).connect()
         robots.append(robot)
         await emu.wait_connections(before + 1)

@@ -1,4 +1,4 @@
-"""The emulator's own API under ``/_/``: strict about what it is told, and closed to other sites."""
+"""The emulator's own API under `/_/`: strict about what it is told, and closed to other sites."""
 
 from __future__ import annotations
 
@@ -270,7 +270,7 @@ async def test_page_files_stay_inside(emu: Emulator, http: aiohttp.ClientSession
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_standalone(number: signal.Signals) -> None:
-    """``python -m claw.emulator`` prints its URL, serves, and ends with 0 when it is asked to."""
+    """`python -m claw.emulator` prints its URL, serves, and ends with 0 when it is asked to."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "claw.emulator", "--port", "0", stdout=asyncio.subprocess.PIPE, env=dict(os.environ)
     )

@@ -1,4 +1,4 @@
-"""The emulator's gateway keeps to PROTOCOL.md sections 1 to 4, seen from a client's side."""
+"""The emulator's gateway keeps to docs/protocol.md section 1 to 4, seen from a client's side."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_expired_ticket_is_refused(
     emu: Emulator, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ticket that was not used within its life opens nothing."""
-    monkeypatch.setattr("claw.emulator.gateway.TICKET_LIFE", 0.0)
+    monkeypatch.setattr("claw.emulator.gateway.TICKET_LIFETIME_S", 0.0)
     ticket = await FakeRobot(emu, http).register()
     with pytest.raises(aiohttp.WSServerHandshakeError):
         await http.ws_connect(f"{ticket['endpoint']}?ticket={ticket['ticket']}")
@@ -72,7 +72,7 @@ async def test_bad_registration(
 
 
 async def test_answer_is_xml_unless_json_is_accepted(emu: Emulator, http: aiohttp.ClientSession) -> None:
-    """Without ``Accept: application/json`` the gateway answers XML."""
+    """Without `Accept: application/json` the gateway answers XML."""
     async with http.post(emu.url + OPEN, json=CREDENTIALS | {"subscriptions": SUBSCRIPTIONS}) as answer:
         assert answer.content_type == "application/xml"
 
@@ -194,7 +194,7 @@ async def test_event_is_repeated_twice(emu: Emulator, connect: Connect) -> None:
 
 
 async def test_disconnect_stops_pushes_but_takes_acks(emu: Emulator, connect: Connect) -> None:
-    """After ``disconnect`` nothing new is pushed, an ack still counts, and then the TCP ends without a close frame."""
+    """After `disconnect` nothing new is pushed, an ack still counts, and then the TCP ends without a close frame."""
     old = await connect(acks=False)
     said = await emu.say("in flight")
     frame = await old.frame()
@@ -214,7 +214,7 @@ async def test_disconnect_stops_pushes_but_takes_acks(emu: Emulator, connect: Co
 
 
 async def test_time_to_live_ends_a_connection(emu: Emulator, robot: FakeRobot) -> None:
-    """When its time to live is over a connection gets ``disconnect``."""
+    """When its time to live is over a connection gets `disconnect`."""
     emu.faults.update({"connection_ttl": 0.1, "disconnect_close_after": 0.1})
     frame = await robot.system_frame("disconnect")
     assert set(frame["headers"]) == {"contentType", "messageId", "time", "topic"}
@@ -270,7 +270,7 @@ async def test_frozen_connection_answers_nothing(emu: Emulator, robot: FakeRobot
 
 
 async def test_reset_and_close_differ(emu: Emulator, connect: Connect) -> None:
-    """``close`` ends with a close frame 1000, ``reset`` with the TCP connection gone."""
+    """`close` ends with a close frame 1000, `reset` with the TCP connection gone."""
     polite = await connect()
     emu.act("close")
     await asyncio.wait_for(polite.ended.wait(), 10)

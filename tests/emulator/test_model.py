@@ -54,7 +54,7 @@ async def test_stream_ends_with_usage_and_done(emu: Emulator, http: aiohttp.Clie
 
 
 async def test_whole_answer(emu: Emulator, http: aiohttp.ClientSession) -> None:
-    """Without ``stream`` the answer comes as one completion, and the request is recorded."""
+    """Without `stream` the answer comes as one completion, and the request is recorded."""
     body = ask("hello", messages=[{"role": "user", "content": "one"}, {"role": "user", "content": "two"}])
     async with http.post(f"{emu.url}/v1/chat/completions", json=body, headers={"Authorization": "Bearer k"}) as answer:
         completion = await answer.json()
@@ -65,7 +65,7 @@ async def test_whole_answer(emu: Emulator, http: aiohttp.ClientSession) -> None:
 
 
 async def test_long_answer(emu: Emulator, http: aiohttp.ClientSession) -> None:
-    """``long`` gives many paragraphs and a code fence, in either language."""
+    """`long` gives many paragraphs and a code fence, in either language."""
     emu.faults.model_chunk_delay = 0
     for command in ("long", "长文", "Ann: long"):
         text = content(await stream(http, emu, ask(command)))
@@ -85,7 +85,7 @@ async def test_error_bodies(emu: Emulator, http: aiohttp.ClientSession, status: 
 
 
 async def test_error_by_command(emu: Emulator, http: aiohttp.ClientSession) -> None:
-    """``error`` is a failure that a person can ask for."""
+    """`error` is a failure that a person can ask for."""
     async with http.post(f"{emu.url}/v1/chat/completions", json=ask("出错")) as answer:
         assert answer.status == 500
 

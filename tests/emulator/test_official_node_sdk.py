@@ -1,6 +1,6 @@
 """The official Node SDK, unmodified, takes the emulator for DingTalk.
 
-It is installed by npm into pytest's cache, once per content of ``node/``; without node or npm the tests are skipped.
+It is installed by npm into pytest's cache, once per content of `node/`; without node or npm the tests are skipped.
 """
 
 from __future__ import annotations

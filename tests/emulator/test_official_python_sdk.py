@@ -85,7 +85,7 @@ async def test_picture_and_event(emu: Emulator) -> None:
 
 @pytest.mark.usefixtures("sdk")
 async def test_reconnects_after_disconnect(emu: Emulator) -> None:
-    """After a ``disconnect`` the SDK comes back with a new ticket."""
+    """After a `disconnect` the SDK comes back with a new ticket."""
     (first,) = emu.connections
     emu.act("disconnect")
     await until(lambda: first.id not in emu.gateway.connections)

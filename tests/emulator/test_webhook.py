@@ -1,4 +1,4 @@
-"""The session webhook of the emulator: HTTP 200 always, and errcodes by PROTOCOL.md section 6.1."""
+"""The session webhook of the emulator: HTTP 200 always, and errcodes by docs/protocol.md section 6.1."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ async def test_over_the_monthly_quota_messages_are_empty(emu: Emulator, robot: F
 
 @pytest.mark.parametrize("msgtype", ["richText", "picture", "audio", "video", "file", "unknownMsgType"])
 async def test_other_message_types_carry_content(emu: Emulator, robot: FakeRobot, msgtype: str) -> None:
-    """Every message type but text has its body in ``content``."""
+    """Every message type but text has its body in `content`."""
     await emu.say("look", msgtype=msgtype)
     message = await robot.message()
     assert message["msgtype"] == msgtype

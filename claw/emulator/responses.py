@@ -16,8 +16,10 @@ from aiohttp import web
 if TYPE_CHECKING:
     from aiohttp.typedefs import LooseHeaders
 
-HTML: Final = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
-POLL: Final = 0.2
+BAD_GATEWAY_HTML: Final = (
+    "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+)
+POLL_INTERVAL_S: Final = 0.2
 """Seconds between two looks whether the peer of a hanging request is still there."""
 KNOWN_ERRORS: Final = {
     400: ("invalidParameter", "参数错误"),
@@ -32,10 +34,10 @@ KNOWN_ERRORS: Final = {
     503: ("ServiceUnavailable", "service is busy"),
     504: ("gateway.timeout", "gateway timeout"),
 }
-"""``code`` and ``message`` of an OpenAPI error by status, where nothing better is known (PROTOCOL 1.3, 6.6)."""
+"""`code` and `message` of an OpenAPI error by status, where nothing better is known (docs/protocol.md section 1.3, 6.6)."""
 
 
-def reply(body: Any, *, status: int = 200, headers: LooseHeaders | None = None) -> web.Response:
+def reply_json(body: Any, *, status: int = 200, headers: LooseHeaders | None = None) -> web.Response:
     return web.Response(
         body=json.dumps(body, ensure_ascii=False).encode(),
         status=status,
@@ -45,19 +47,19 @@ def reply(body: Any, *, status: int = 200, headers: LooseHeaders | None = None) 
     )
 
 
-def api_error(status: int, code: str = "", message: str = "", *, headers: LooseHeaders | None = None) -> web.Response:
-    """An error as api.dingtalk.com words it: ``requestid`` is in lower case (PROTOCOL 1.3)."""
+def reply_error(status: int, code: str = "", message: str = "", *, headers: LooseHeaders | None = None) -> web.Response:
+    """An error as api.dingtalk.com words it: `requestid` is in lower case (docs/protocol.md section 1.3)."""
     known_code, known_message = KNOWN_ERRORS.get(status, ("unknownError", "unknown error"))
     body = {
         "requestid": str(uuid.uuid4()).upper(),
         "code": code or known_code,
         "message": message or (code or known_message),
     }
-    return reply(body, status=status, headers=headers)
+    return reply_json(body, status=status, headers=headers)
 
 
-def html(status: int = 502) -> web.Response:
-    return web.Response(text=HTML, status=status, content_type="text/html")
+def reply_html(status: int = 502) -> web.Response:
+    return web.Response(text=BAD_GATEWAY_HTML, status=status, content_type="text/html")
 
 
 async def read_json(request: web.Request) -> dict[str, Any] | None:
@@ -69,12 +71,12 @@ async def read_json(request: web.Request) -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def words(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A field that has to be a string; anything else counts as missing."""
     return value if isinstance(value, str) else ""
 
 
-def has_gone(request: web.Request) -> bool:
+def is_gone(request: web.Request) -> bool:
     """The peer has closed its connection."""
     return request.transport is None or request.transport.is_closing()
 
@@ -85,11 +87,11 @@ class Hangs:
     def __init__(self) -> None:
         self._stopping = asyncio.Event()
 
-    async def forever(self, request: web.Request) -> web.Response:
+    async def hang(self, request: web.Request) -> web.Response:
         """Wait until the peer has gone or the emulator stops, then end the connection without an answer."""
-        while not self._stopping.is_set() and not has_gone(request):
+        while not self._stopping.is_set() and not is_gone(request):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), POLL)
+                await asyncio.wait_for(self._stopping.wait(), POLL_INTERVAL_S)
         if request.transport is not None:
             request.transport.abort()
         return web.Response(status=500)
@@ -98,10 +100,10 @@ class Hangs:
         """Sleep, but not longer than the emulator lives, nor than the request's peer is there."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._stopping.is_set():
-            if request is not None and has_gone(request):
+            if request is not None and is_gone(request):
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), left if request is None else min(left, POLL))
+                await asyncio.wait_for(self._stopping.wait(), left if request is None else min(left, POLL_INTERVAL_S))
 
     def open(self) -> None:
         self._stopping = asyncio.Event()  # A new one: the emulator may have been started in another loop before.
