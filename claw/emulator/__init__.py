@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiohttp import web
 
+from claw.emulator.acks import Ack, Violation
 from claw.emulator.actions import ActionError, Actions
 from claw.emulator.cards import FakeCard, FakeCardApi
 from claw.emulator.chats import ROBOT, Chats, FakeChat, FakeMessage, Person, UnknownError, describe_body
@@ -24,12 +25,14 @@ from claw.emulator.control import Control
 from claw.emulator.faults import FaultError, Faults
 from claw.emulator.feed import Feed
 from claw.emulator.files import Files
-from claw.emulator.gateway import CARD_TOPIC, ROBOT_TOPIC, Ack, FakeGateway, Push, PushKind, Violation
+from claw.emulator.gateway import FakeGateway
 from claw.emulator.model import FakeModel
 from claw.emulator.openapi import FakeOpenApi
+from claw.emulator.pushes import CARD_TOPIC, ROBOT_TOPIC, Push, PushKind
 from claw.emulator.replies import Replies, Reply
 from claw.emulator.responses import Hangs, reply_error
 from claw.emulator.robot import FakeRobotApi
+from claw.emulator.tickets import AppCredentials
 from claw.emulator.tokens import Tokens
 from claw.emulator.webhook import FakeWebhook, Sent
 
@@ -117,17 +120,16 @@ class Emulator:
         self._public_url = public_url
         self._hangs = Hangs()
         self.chats = Chats(robot_code=client_id or "", keep=keep)
+        app = AppCredentials(client_id, client_secret, on_adopt=self._adopt)
         self.gateway = FakeGateway(
-            client_id=client_id,
-            client_secret=client_secret,
+            app=app,
             faults=self.faults,
             feed=self.feed,
             hangs=self._hangs,
             keep=keep,
             rng=random.Random(seed),  # noqa: S311 - no secret; a seed makes chaos repeatable
-            adopted=self._adopt,
         )
-        self.tokens = Tokens(gateway=self.gateway, faults=self.faults)
+        self.tokens = Tokens(app=app, faults=self.faults)
         self.replies = Replies(keep=keep)
         self.webhook = FakeWebhook(
             chats=self.chats,
@@ -151,7 +153,7 @@ class Emulator:
             files=self.files,
             faults=self.faults,
             hangs=self._hangs,
-            base_url=lambda: self.gateway.base_url,
+            base_url=lambda: self.gateway.tickets.base_url,
             rate_limits=rate_limits,
         )
         self.model = FakeModel(faults=self.faults, hangs=self._hangs, keep=keep)
@@ -176,7 +178,7 @@ class Emulator:
         """Listen. Raises OSError if the port is taken."""
         self._hangs.open()
         app = web.Application(client_max_size=BODY_MAX_BYTES, middlewares=[self._control.guard])
-        app.router.add_post("/v1.0/gateway/connections/open", self.gateway.open)
+        app.router.add_post("/v1.0/gateway/connections/open", self.gateway.tickets.open)
         app.router.add_get("/connect", self.gateway.connect)
         app.router.add_post("/robot/sendBySession", self.webhook.send)
         app.router.add_post("/v1.0/oauth2/accessToken", self.tokens.app_token)
@@ -200,8 +202,8 @@ class Emulator:
             raise
         self._runner, self._site = runner, site
         self.port = runner.addresses[0][1]
-        self.gateway.base_url = self._public_url or self.url
-        self.gateway.learn_base_url = self._public_url is None
+        self.gateway.tickets.base_url = self._public_url or self.url
+        self.gateway.tickets.is_base_url_learnt = self._public_url is None
         self.gateway.resume()
 
     async def stop(self) -> None:
@@ -238,30 +240,30 @@ class Emulator:
     @property
     def connections(self) -> list[Connection]:
         """Live connections."""
-        return list(self.gateway.connections.values())
+        return list(self.gateway.connections.live.values())
 
     @property
     def registrations(self) -> collections.deque[float]:
         """Monotonic seconds of each `connections/open` call."""
-        return self.gateway.registrations
+        return self.gateway.tickets.registrations
 
     @property
     def pushes(self) -> collections.deque[Push]:
-        return self.gateway.pushes
+        return self.gateway.pushes.log
 
     @property
     def acks(self) -> collections.deque[Ack]:
-        return self.gateway.acks
+        return self.gateway.acks.log
 
     @property
     def violations(self) -> collections.deque[Violation]:
         """What clients did against the protocol."""
-        return self.gateway.violations
+        return self.gateway.acks.violations
 
     @property
     def undeliverable(self) -> collections.deque[Push]:
         """Pushes for which there was no live connection."""
-        return self.gateway.undeliverable
+        return self.gateway.pushes.undeliverable
 
     # Doing
 
@@ -292,7 +294,7 @@ class Emulator:
             who,
             where,
             number=number,
-            base_url=self.gateway.base_url,
+            base_url=self.gateway.tickets.base_url,
             msgtype=msgtype,
             body={"content": f" {text}" if where.is_group else text} if msgtype == "text" and content is None else body,
             quote=quote,
@@ -324,16 +326,16 @@ class Emulator:
 
     def push_raw(self, payload: str | bytes, connection: str | None = None) -> list[str]:
         """Write a frame as it is on one or every live connection; their ids."""
-        for one in self.gateway.find(connection):
-            one.odd_frames_sent = True
-        return self.gateway.push_raw(payload, connection)
+        return self.gateway.pushes.push_raw(payload, connection)
 
     def robot_data(self, text: str, *, person: str = "u-1001", chat: str = "direct", **more: Any) -> dict[str, Any]:
         """A robot message's data with a fresh msgId and session, to change and `push`."""
         who = self.chats.person(person)
         where = self.chats.chat(chat, who)
         number = self.chats.next_number()
-        data = self.chats.robot_data(who, where, number=number, base_url=self.gateway.base_url, body={"content": text})
+        data = self.chats.robot_data(
+            who, where, number=number, base_url=self.gateway.tickets.base_url, body={"content": text}
+        )
         return data | more
 
     def act(self, name: str, **params: Any) -> dict[str, Any]:
@@ -355,7 +357,7 @@ class Emulator:
 
     async def wait_connections(self, count: int = 1, *, timeout: float = 10.0) -> list[Connection]:
         """At least so many connections that take pushes. Raises TimeoutError."""
-        return await self.gateway.wait_open(count, timeout=timeout)
+        return await self.gateway.connections.wait_open(count, timeout=timeout)
 
     # What the parts report
 

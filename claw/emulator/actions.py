@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from claw.emulator.chats import UnknownError
 from claw.emulator.connection import CloseFrame, Connection
-from claw.emulator.gateway import CARD_ANSWER_DEADLINE_S, CARD_TOPIC, ROBOT_TOPIC, PushKind
+from claw.emulator.pushes import CARD_TOPIC, ROBOT_TOPIC, PushKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,8 @@ ACTIONS: Final[dict[str, tuple[str, str]]] = {
     "expire_tokens": ("让令牌失效", "expire the token"),
 }
 """Name: what it does, in Chinese and English."""
+CARD_ANSWER_DEADLINE_S: Final = 2.0
+"""Within which the answer to a card callback is used (docs/protocol.md section 7.6)."""
 MEBIBYTE_CHARS: Final = 1024 * 1024
 
 
@@ -100,7 +102,7 @@ class Actions:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _chosen(self, connection: str | None) -> list[Connection]:
-        chosen = self._emulator.gateway.find(connection)
+        chosen = self._emulator.gateway.connections.find(connection)
         if connection is not None and not chosen:
             raise UnknownError(f"no connection {connection!r}")
         return chosen
@@ -157,7 +159,7 @@ class Actions:
         def do(one: Connection) -> None:
             for kind in kinds:
                 for frame in frames[kind]:
-                    self._emulator.gateway.send_odd(one, frame)
+                    self._emulator.gateway.pushes.push_odd(one, frame)
 
         return self._each(connection, do) | {"kinds": kinds}
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import pathlib
-import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -118,31 +117,12 @@ class Control:
     def state(self) -> dict[str, Any]:
         """Everything at one glance; secrets in frames are masked."""
         emulator = self._emulator
-        gateway, now = emulator.gateway, time.monotonic()
         return {
             "url": emulator.url,
             "robot_code": emulator.robot_code,
             "service_url": emulator.service_url,
             "people": [person.to_dict() for person in emulator.chats.people.values()],
             "chats": [chat.to_dict() for chat in emulator.chats.all()],
-            "connections": [one.to_dict() for one in gateway.connections.values()],
-            "registrations": {
-                "count": gateway.registration_count,
-                "in_flight_max": gateway.registrations_in_flight_max,
-                "seconds_ago": [round(now - at, 3) for at in list(gateway.registrations)[-SHOWN_MAX:]],
-            },
-            "pushes": {
-                "count": gateway.push_count,
-                "acks": gateway.ack_count,
-                "undeliverable": gateway.undeliverable_count,
-                "last": [push.to_dict() for push in list(gateway.pushes)[-SHOWN_MAX:]],
-            },
-            "violations": {
-                "count": gateway.violation_count,
-                "last": [
-                    {"connection": one.connection, "what": one.what} for one in list(gateway.violations)[-SHOWN_MAX:]
-                ],
-            },
             "webhook": {"calls": dict(emulator.webhook.calls), "month": emulator.webhook.month},
             "openapi": {
                 "calls": dict(emulator.openapi.calls),
@@ -160,8 +140,7 @@ class Control:
             "faults": emulator.faults.to_dict(),
             "active_faults": emulator.faults.active(),
             "actions": {name: {"zh": zh, "en": en} for name, (zh, en) in ACTIONS.items()},
-            "frames": [frame.to_dict() for frame in gateway.frames],
-        }
+        } | emulator.gateway.to_dict()
 
     async def _chats(self, _request: web.Request) -> web.Response:
         return reply_json([chat.to_dict() for chat in self._emulator.chats.all()])

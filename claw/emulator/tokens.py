@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from claw.emulator.faults import Faults
-    from claw.emulator.gateway import FakeGateway
+    from claw.emulator.tickets import AppCredentials
 
 TOKEN_LIFETIME_S: Final = 7200
 """Seconds; fetching it again renews it under the same value."""
 
 
 class Tokens:
-    def __init__(self, *, gateway: FakeGateway, faults: Faults) -> None:
+    def __init__(self, *, app: AppCredentials, faults: Faults) -> None:
         self.fetched = 0
-        self._gateway = gateway
+        self._app = app
         self._faults = faults
         self._value = ""
         self._expires = 0.0
@@ -40,14 +40,6 @@ class Tokens:
         self._expires = now + TOKEN_LIFETIME_S
         return self._value
 
-    def _known(self, client_id: str, secret: str) -> bool:
-        gateway = self._gateway
-        if not client_id or not secret:
-            return False
-        if gateway.client_id is None:
-            gateway.adopt(client_id)
-        return client_id == gateway.client_id and gateway.client_secret in (None, secret)
-
     async def app_token(self, request: web.Request) -> web.Response:
         """`POST /v1.0/oauth2/accessToken`."""
         self.fetched += 1
@@ -55,7 +47,7 @@ class Tokens:
         if status:
             return reply_error(status)
         body = await read_json(request)
-        if body is None or not self._known(as_text(body.get("appKey")), as_text(body.get("appSecret"))):
+        if body is None or not self._app.accept(as_text(body.get("appKey")), as_text(body.get("appSecret"))):
             return reply_error(400, "invalidClientIdOrSecret", "无效的clientId或者clientSecret")
         return reply_json({"accessToken": self._issue(), "expireIn": TOKEN_LIFETIME_S})
 
@@ -66,7 +58,7 @@ class Tokens:
         if status:
             return reply_error(status)
         body = await read_json(request)
-        if body is None or not self._known(as_text(body.get("client_id")), as_text(body.get("client_secret"))):
+        if body is None or not self._app.accept(as_text(body.get("client_id")), as_text(body.get("client_secret"))):
             return reply_error(400, "invalid.client", "invalid client")
         if body.get("grant_type") != "client_credentials":
             return reply_error(400, "unsupported.grant.type", "unsupported grant type")
@@ -78,6 +70,6 @@ class Tokens:
         status = self._faults.take("token_status")
         if status:
             return reply_json({"errcode": -1, "errmsg": "系统繁忙"}, status=status)
-        if not self._known(request.query.get("appkey", ""), request.query.get("appsecret", "")):
+        if not self._app.accept(request.query.get("appkey", ""), request.query.get("appsecret", "")):
             return reply_json({"errcode": 40089, "errmsg": "不合法的corpid或corpsecret"})
         return reply_json({"errcode": 0, "errmsg": "ok", "access_token": self._issue(), "expires_in": TOKEN_LIFETIME_S})

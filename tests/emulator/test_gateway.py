@@ -41,7 +41,7 @@ async def test_expired_ticket_is_refused(
     emu: Emulator, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ticket that was not used within its life opens nothing."""
-    monkeypatch.setattr("claw.emulator.gateway.TICKET_LIFETIME_S", 0.0)
+    monkeypatch.setattr("claw.emulator.tickets.TICKET_LIFETIME_S", 0.0)
     ticket = await FakeRobot(emu, http).register()
     with pytest.raises(aiohttp.WSServerHandshakeError):
         await http.ws_connect(f"{ticket['endpoint']}?ticket={ticket['ticket']}")
@@ -351,7 +351,7 @@ async def test_stop_ends_frozen_connections(http: aiohttp.ClientSession) -> None
     await emulator.say("x" * 100_000)
     emulator.faults.gateway_hang = True
     hanging = asyncio.create_task(FakeRobot(emulator, http).register())
-    await until(lambda: emulator.gateway.registrations_in_flight)
+    await until(lambda: emulator.gateway.tickets.in_flight)
     async with asyncio.timeout(10):
         await emulator.stop()
     with pytest.raises(aiohttp.ClientError):

@@ -76,7 +76,7 @@ async def test_reconnects_after_a_reset(emu: Emulator) -> None:
     """After a TCP reset the SDK comes back and goes on answering."""
     (first,) = emu.connections
     emu.act("reset")
-    await until(lambda: first.id not in emu.gateway.connections)
+    await until(lambda: first.id not in emu.gateway.connections.live)
     await emu.wait_connections(timeout=60)
     reply = await emu.wait_reply_to(await emu.say("still there?"), timeout=30)
     assert reply.text == "you said still there?"

@@ -88,7 +88,7 @@ async def test_reconnects_after_disconnect(emu: Emulator) -> None:
     """After a `disconnect` the SDK comes back with a new ticket."""
     (first,) = emu.connections
     emu.act("disconnect")
-    await until(lambda: first.id not in emu.gateway.connections)
+    await until(lambda: first.id not in emu.gateway.connections.live)
     await emu.wait_connections(timeout=60)
     reply = await emu.wait_reply_to(await emu.say("still there?"), timeout=30)
     assert reply.text == "you said still there?"

@@ -190,5 +190,5 @@ async def test_many_messages_in_bounded_memory(connect: Connect, emu: Emulator) 
     await asyncio.wait_for(last.acked.wait(), 30)
     assert robot.frames.qsize() == 2500
     assert len(emu.pushes) == len(emu.chats.chat("direct:u-1001").messages) == 2000
-    assert emu.gateway.push_count == 2500
+    assert emu.gateway.pushes.count == 2500
     assert not emu.violations
