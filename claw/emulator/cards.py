@@ -14,17 +14,16 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
+from claw.emulator.bounds import trim
 from claw.emulator.chats import UnknownError
 from claw.emulator.responses import as_text, reply_error, reply_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aiohttp import web
 
     from claw.emulator.chats import Chats, FakeChat
     from claw.emulator.faults import Faults
-    from claw.emulator.replies import Reply
+    from claw.emulator.replies import Replies, Reply
 
 FINISHED: Final = {"3": "finished", "5": "failed"}
 """flowStatus values that end a card (docs/protocol.md section 7.4)."""
@@ -83,22 +82,12 @@ class FakeCard:
 
 
 class FakeCardApi:
-    """`deliver(card, chat, body)` puts a card into a chat; `changed(card)` tells that it looks different."""
-
-    def __init__(
-        self,
-        *,
-        chats: Chats,
-        faults: Faults,
-        deliver: Callable[[FakeCard, FakeChat, dict[str, Any]], Reply],
-        changed: Callable[[FakeCard], None],
-        keep: int,
-    ) -> None:
+    def __init__(self, *, chats: Chats, replies: Replies, faults: Faults, keep: int) -> None:
         self.cards: dict[str, FakeCard] = {}
+        """By outTrackId."""
         self._chats = chats
+        self._replies = replies
         self._faults = faults
-        self._deliver = deliver
-        self._changed = changed
         self._keep = keep
 
     async def create(self, body: dict[str, Any]) -> web.Response:
@@ -111,18 +100,18 @@ class FakeCardApi:
         card = self.cards.get(as_text(body.get("outTrackId")))
         if card is None:
             return reply_error(400, "param.cardNotExist", "card not exist")
-        problem = self._bad_space(body)
-        return problem or reply_json({"success": True, "result": self._deliver_to(card, body)})
+        problem = self._refuse_space(body)
+        return problem or reply_json({"success": True, "result": self._deliver(card, body)})
 
     async def create_and_deliver(self, body: dict[str, Any]) -> web.Response:
-        """`POST /v1.0/card/instances/createAndDeliver`: an outTrackId that is known keeps its card (docs/protocol.md section 7.2)."""
-        problem = self._bad_space(body)
+        """`POST /v1.0/card/instances/createAndDeliver` (docs/protocol.md section 7.2)."""
+        problem = self._refuse_space(body)
         if problem is not None:
             return problem
         made = self._create(body)
         if not isinstance(made, FakeCard):
             return made
-        results = self._deliver_to(made, body)
+        results = self._deliver(made, body)
         return reply_json({"success": True, "result": {"outTrackId": made.out_track_id, "deliverResults": results}})
 
     async def update(self, body: dict[str, Any]) -> web.Response:
@@ -141,16 +130,16 @@ class FakeCardApi:
     async def stream_update(self, body: dict[str, Any]) -> web.Response:
         """`PUT /v1.0/card/streaming` (docs/protocol.md section 7.3)."""
         card = self.cards.get(as_text(body.get("outTrackId")))
-        problem = self._bad_update(card, body)
+        problem = self._refuse_update(card, body)
         if problem is not None or card is None:
             return problem or reply_error(400)
         guid = body["guid"]
         if guid in card.guids:
+            # A repeated call whose first answer was lost: it succeeds, and an older text may not overwrite a newer one.
             card.repeated_guids += 1
             return reply_json({"success": True, "result": True})
         card.guids[guid] = None
-        if len(card.guids) > GUIDS_MAX:
-            del card.guids[next(iter(card.guids))]
+        trim(card.guids, GUIDS_MAX)
         card.update_count += 1
         card.updates.append((time.monotonic(), len(body["content"])))
         card.after_end += card.state != "typing"
@@ -159,7 +148,7 @@ class FakeCardApi:
         self._apply(card, card.params | {body["key"]: body["content"]}, state)
         return reply_json({"success": True, "result": True})
 
-    def _bad_update(self, card: FakeCard | None, body: dict[str, Any]) -> web.Response | None:
+    def _refuse_update(self, card: FakeCard | None, body: dict[str, Any]) -> web.Response | None:
         checks = (
             (card is None, "param.stream.outTrackId", "outTrackId is invalid"),
             (not as_text(body.get("key")), "param.stream.keyEmpty", "key is empty"),
@@ -185,15 +174,14 @@ class FakeCardApi:
         if params is None:
             return reply_error(400, "param.cardDataInvalid", "cardParamMap values must be strings")
         if track in self.cards:
-            return self.cards[track]
+            return self.cards[track]  # With its old data and template: that is what makes a repeated call harmless.
         card = FakeCard(track, template, body.get("callbackType") == "STREAM", params)
         card.state = FINISHED.get(params.get("flowStatus", ""), "typing")
         self.cards[track] = card
-        if len(self.cards) > self._keep:
-            del self.cards[next(iter(self.cards))]
+        trim(self.cards, self._keep)
         return card
 
-    def _bad_space(self, body: dict[str, Any]) -> web.Response | None:
+    def _refuse_space(self, body: dict[str, Any]) -> web.Response | None:
         space, _, target = as_text(body.get("openSpaceId")).removeprefix("dtv1.card//").partition(".")
         if space not in {"IM_GROUP", "IM_ROBOT"} or not target:
             return reply_error(400, "param.openSpaceIdInvalid", "openSpaceId is invalid")
@@ -204,7 +192,7 @@ class FakeCardApi:
             return reply_error(400, "param.robotCodeInvalid", "robotCode is invalid")
         return None
 
-    def _deliver_to(self, card: FakeCard, body: dict[str, Any]) -> list[dict[str, Any]]:
+    def _deliver(self, card: FakeCard, body: dict[str, Any]) -> list[dict[str, Any]]:
         space, _, target = body["openSpaceId"].removeprefix("dtv1.card//").partition(".")
         result = {"spaceType": space, "spaceId": target, "success": False, "carrierId": "", "errorMsg": ""}
         if self._faults.take("card_inner_failure"):
@@ -213,8 +201,12 @@ class FakeCardApi:
             chat = self._chats.chat(target if space == "IM_GROUP" else f"direct:{target}")
         except UnknownError:
             return [result | {"errorMsg": "spaceId is illegal"}]
-        if all(one.chat != chat.id for one in card.replies):
-            card.replies.append(self._deliver(card, chat, body))
+        # Delivering again shows nothing new: one outTrackId is one card, however often its call is repeated.
+        if all(reply.chat != chat.id for reply in card.replies):
+            reply = self._replies.post(
+                chat, "card", "card", card.text, body, card=card.out_track_id, card_state=card.state
+            )
+            card.replies.append(reply)
         return [
             result | {"success": True, "carrierId": f"carrier{uuid.uuid5(uuid.NAMESPACE_OID, card.out_track_id).hex}"}
         ]
@@ -223,14 +215,13 @@ class FakeCardApi:
         card.params = params
         state = state or FINISHED.get(params.get("flowStatus", ""), "")
         card.state = state or card.state
-        for one in card.replies:
-            one.text = card.text
-        self._changed(card)
+        for reply in card.replies:
+            self._replies.update_card(reply, card.text, card.state)
 
     def build_click(
         self, card: FakeCard, person_id: str, chat: FakeChat, action: str, params: dict[str, Any]
     ) -> dict[str, Any]:
-        """The callback's data of a person's click (docs/protocol.md section 7.6, vector V9)."""
+        """Build the callback's data of a person's click (docs/protocol.md section 7.6, vector V9)."""
         content = {"cardPrivateData": {"actionIds": [action], "params": params}}
         return {
             "type": "actionCallback",
@@ -259,7 +250,7 @@ class FakeCardApi:
 
 
 def _read_params(body: dict[str, Any], name: str = "cardData") -> dict[str, str] | None:
-    """`cardParamMap`; None if one of its values is not a string."""
+    """Read `cardParamMap`; None if one of its values is not a string (docs/protocol.md section 7.2)."""
     data = body.get(name)
     if data is None:
         return {}

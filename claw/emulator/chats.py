@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from claw.emulator.feed import Feed
+
 SESSION_LIFETIME_S: Final = 90 * 60
-"""Seconds that a session webhook lives (docs/protocol.md section 5.1, sessionWebhookExpiredTime)."""
+"""docs/protocol.md section 5.1, sessionWebhookExpiredTime."""
 CORP: Final = "dingfakecorp"
 ROBOT: Final = "robot"
 """Sender of the robot's messages."""
@@ -116,13 +118,15 @@ class FakeSession:
 class Chats:
     """The directory of one invented organisation. `keep` bounds what each log remembers."""
 
-    def __init__(self, *, robot_code: str, keep: int) -> None:
+    def __init__(self, *, robot_code: str, feed: Feed, keep: int) -> None:
         self.robot_code = robot_code
         self.robot_id = "$:LWCP_v1:$" + base64.b64encode(robot_code.encode()[:12].ljust(12, b"0")).decode()
         self.people: dict[str, Person] = {}
         self.sessions_valid_from = 0
         """Sessions of messages with a lower number have expired (the `expire_sessions` action)."""
+        self._feed = feed
         self._keep = keep
+        # A new one in each process: a session of an earlier emulator on the same port has to be unknown.
         self._key = secrets.token_bytes(16)
         self._numbers = itertools.count(1)
         self._last_number = 0
@@ -130,6 +134,10 @@ class Chats:
         self._by_number: list[FakeChat] = []
         self._messages: dict[str, FakeMessage] = {}
         self.clear()
+
+    def adopt_robot_code(self, robot_code: str) -> None:
+        """Take over the client id of the first client as the robot's code; ids that were given out stay."""
+        self.robot_code = robot_code
 
     def clear(self) -> None:
         """Forget everything but the people and groups that every emulator begins with."""
@@ -169,6 +177,7 @@ class Chats:
         return chat
 
     def all(self) -> list[FakeChat]:
+        # Every chat stands in the dict twice, under its id and under its conversationId.
         return list(dict.fromkeys(self._chats.values()))
 
     def person(self, person_id: str) -> Person:
@@ -178,7 +187,7 @@ class Chats:
             raise UnknownError(f"no person {person_id!r}") from None
 
     def chat(self, ref: str, person: Person | None = None) -> FakeChat:
-        """The chat by its id, by its conversationId, or `direct` with a person."""
+        """Find a chat by its id, by its conversationId, or `direct` with a person. Raises UnknownError."""
         if ref == "direct" and person is not None:
             ref = f"direct:{person.id}"
         try:
@@ -197,7 +206,8 @@ class Chats:
         self.sessions_valid_from = self._last_number + 1
 
     def msg_id(self, number: int) -> str:
-        """The id of the n-th message, `msg…==` (docs/protocol.md section 5.1)."""
+        """Make the id of the n-th message, `msg…==` (docs/protocol.md section 5.1)."""
+        # Computed and not drawn: a session carries the number, and the id of the message follows from it.
         digest = hashlib.blake2s(number.to_bytes(8, "big"), key=self._key, digest_size=16).digest()
         return "msg" + base64.b64encode(digest).decode()
 
@@ -208,14 +218,18 @@ class Chats:
             del self._messages[next(iter(self._messages))]
         return message
 
+    def publish(self, message: FakeMessage) -> None:
+        """Show a new or changed message on the pages."""
+        self._feed.publish("message", lambda: {"message": message.to_dict()})
+
     def issue_session(self, chat: FakeChat, number: int, *, life: float = SESSION_LIFETIME_S) -> tuple[str, int]:
-        """A session of the chat, in hex, and its expiry in milliseconds since the epoch."""
+        """Issue a session of the chat: its hex, and its expiry in milliseconds since the epoch."""
         expires = int((time.time() + life) * 1000)
         payload = chat.number.to_bytes(4, "big") + number.to_bytes(6, "big") + expires.to_bytes(6, "big")
         return (payload + self._mac(payload)).hex(), expires
 
     def open_session(self, session: str) -> FakeSession | None:
-        """The session of that hex; None if it was never issued or has expired."""
+        """Read a session's hex; None if it was never issued or has expired."""
         try:
             raw = bytes.fromhex(session)
         except ValueError:
@@ -223,6 +237,7 @@ class Chats:
         payload, mac = raw[:16], raw[16:]
         if len(payload) != 16 or not secrets.compare_digest(mac, self._mac(payload)):
             return None
+        # Nothing of the payload is believed before this line: the caller may send any hex.
         number, expires = int.from_bytes(payload[4:10], "big"), int.from_bytes(payload[10:], "big")
         if expires < time.time() * 1000 or number < self.sessions_valid_from:
             return None
@@ -245,7 +260,7 @@ class Chats:
         at: Iterable[Person] = (),
         over_quota: bool = False,
     ) -> dict[str, Any]:
-        """What the robot is sent for one message (docs/protocol.md section 5.1, 5.2, vectors V5 and V7)."""
+        """Build what the robot is sent for one message (docs/protocol.md section 5.1, 5.2, vectors V5 and V7)."""
         session, expires = self.issue_session(chat, number)
         data: dict[str, Any] = {
             "senderPlatform": "Win",
@@ -264,20 +279,22 @@ class Chats:
             "robotCode": self.robot_code,
             "msgtype": msgtype,
         }
+        # Somebody outside of the organisation has no staff id: the OpenAPI cannot write to them, only the session can.
         if person.staff_id is not None:
             data |= {"senderStaffId": person.staff_id, "senderCorpId": CORP}
         if chat.is_group:
             data |= {"conversationTitle": chat.title, "isInAtList": True, "atUsers": [{"dingtalkId": self.robot_id}]}
             data["atUsers"] += [
-                {"dingtalkId": one.dingtalk_id} | ({"staffId": one.staff_id} if one.staff_id else {}) for one in at
+                {"dingtalkId": each.dingtalk_id} | ({"staffId": each.staff_id} if each.staff_id else {}) for each in at
             ]
         if over_quota:
+            # The message arrives and is to be acked, but what was said is not in it (docs/protocol.md section 5.2).
             return data | {"msgtype": "text", "errCode": "20001", "errMsg": QUOTA_TEXT}
-        data["text" if msgtype == "text" else "content"] = dict(body or {})
+        content = dict(body or {})
         if quote is not None:
             data["originalMsgId"] = quote
-            data["text" if msgtype == "text" else "content"] |= {"isReplyMsg": True, "repliedMsg": self._quote(quote)}
-        return data
+            content |= {"isReplyMsg": True, "repliedMsg": self._quote(quote)}
+        return data | {"text" if msgtype == "text" else "content": content}
 
     def _quote(self, msg_id: str) -> dict[str, Any]:
         message = self._messages.get(msg_id)
@@ -295,7 +312,7 @@ class Chats:
 
 
 def describe_body(msgtype: str, body: dict[str, Any]) -> str:
-    """What the page shows for a message that is not plain text."""
+    """Describe a message that is not plain text in a line for the page."""
     if msgtype in {"text", "markdown"}:
         return str(body.get("content", body.get("text", "")))
     if msgtype == "richText":

@@ -109,7 +109,7 @@ class Connection:
         self, on_text: Callable[[str], None], on_odd: Callable[[str], None], *, pongs: Callable[[], bool]
     ) -> None:
         """Read until the connection ends, whoever ends it; the writer lives exactly as long."""
-        writer = asyncio.create_task(self._write(), name=f"emulator-writer-{self.id}")
+        writer = asyncio.create_task(self._write(), name=f"claw.emulator.writer.{self.id}")
         try:
             while True:
                 message = await self._ws.receive()

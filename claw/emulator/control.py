@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from claw.emulator.actions import ACTIONS, ActionError
+from claw.emulator.actions import ActionError
 from claw.emulator.chats import Person, UnknownError
 from claw.emulator.faults import FaultError, Faults
 from claw.emulator.responses import read_json, reply_json
@@ -23,17 +23,19 @@ from claw.emulator.responses import read_json, reply_json
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from claw.emulator import Emulator
+    from claw.emulator.actions import Actions
+    from claw.emulator.chats import Chats
+    from claw.emulator.feed import Feed
+    from claw.emulator.files import Files
+    from claw.emulator.people import People
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PAGE: Final = pathlib.Path(__file__).parent / "page"
 CONTENT_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
-SHOWN_MAX: Final = 50
-"""Pushes, acks and violations that the state shows."""
 HEARTBEAT_S: Final = 15.0
-"""Seconds between comments on a quiet event stream, so that a page that has gone is noticed."""
+"""Between comments on a quiet event stream, so that a page that has gone is noticed."""
 CSP: Final = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 
@@ -42,24 +44,44 @@ class BadRequestError(Exception):
 
 
 class Control:
-    def __init__(self, emulator: Emulator, *, allowed_hosts: Sequence[str]) -> None:
-        self._emulator = emulator
+    def __init__(
+        self,
+        *,
+        chats: Chats,
+        people: People,
+        files: Files,
+        faults: Faults,
+        feed: Feed,
+        actions: Actions,
+        read_state: Callable[[], dict[str, Any]],
+        reset: Callable[[], None],
+        allowed_hosts: Sequence[str],
+    ) -> None:
+        self._chats = chats
+        self._people = people
+        self._files = files
+        self._faults = faults
+        self._feed = feed
+        self._actions = actions
+        self._read_state = read_state
+        self._reset_all = reset
+        # An address that stands for all addresses is no name that a browser sends.
         self._names = {*LOCAL_NAMES, *allowed_hosts} - {"0.0.0.0", "::", ""}  # noqa: S104 - names, nothing is bound
 
     def add_routes(self, app: web.Application) -> None:
         router = app.router
-        router.add_get("/", self._index)
-        router.add_get("/page/{name}", self._file)
-        router.add_get("/favicon.ico", self._favicon)
-        router.add_get("/_/state", self._state)
-        router.add_get("/_/events", self._events)
-        router.add_get("/_/chats", self._chats)
-        router.add_get("/_/chats/{chat:.+}/messages", self._messages)
+        router.add_get("/", self._get_index)
+        router.add_get("/page/{name}", self._get_file)
+        router.add_get("/favicon.ico", self._get_favicon)
+        router.add_get("/_/state", self._get_state)
+        router.add_get("/_/events", self._stream_events)
+        router.add_get("/_/chats", self._list_chats)
+        router.add_get("/_/chats/{chat:.+}/messages", self._list_messages)
         router.add_post("/_/say", self._say)
         router.add_post("/_/people", self._add_person)
         router.add_post("/_/groups", self._add_group)
         router.add_post("/_/files", self._add_file)
-        router.add_get("/_/faults", self._faults)
+        router.add_get("/_/faults", self._get_faults)
         router.add_post("/_/faults", self._set_faults)
         router.add_delete("/_/faults", self._reset_faults)
         router.add_post("/_/actions/{name}", self._act)
@@ -90,18 +112,18 @@ class Control:
         origin = request.headers.get("Origin")
         return origin is None or urlsplit(origin).netloc == request.host
 
-    # The page
+    # --- the page ---
 
-    async def _index(self, _request: web.Request) -> web.Response:
-        return self._page("index.html")
+    async def _get_index(self, _request: web.Request) -> web.Response:
+        return self._serve_page("index.html")
 
-    async def _file(self, request: web.Request) -> web.Response:
-        return self._page(request.match_info["name"])
+    async def _get_file(self, request: web.Request) -> web.Response:
+        return self._serve_page(request.match_info["name"])
 
-    async def _favicon(self, _request: web.Request) -> web.Response:
+    async def _get_favicon(self, _request: web.Request) -> web.Response:
         return web.Response(status=204)
 
-    def _page(self, name: str) -> web.Response:
+    def _serve_page(self, name: str) -> web.Response:
         path = PAGE / name
         if path.parent != PAGE or path.suffix not in CONTENT_TYPES or not path.is_file():
             return reply_json({"error": "no such file"}, status=404)
@@ -109,53 +131,25 @@ class Control:
         content_type = CONTENT_TYPES[path.suffix]
         return web.Response(body=path.read_bytes(), content_type=content_type, charset="utf-8", headers=headers)
 
-    # Looking
+    # --- looking ---
 
-    async def _state(self, _request: web.Request) -> web.Response:
-        return reply_json(self.state())
+    async def _get_state(self, _request: web.Request) -> web.Response:
+        return reply_json(self._read_state())
 
-    def state(self) -> dict[str, Any]:
-        """Everything at one glance; secrets in frames are masked."""
-        emulator = self._emulator
-        return {
-            "url": emulator.url,
-            "robot_code": emulator.robot_code,
-            "service_url": emulator.service_url,
-            "people": [person.to_dict() for person in emulator.chats.people.values()],
-            "chats": [chat.to_dict() for chat in emulator.chats.all()],
-            "webhook": {"calls": dict(emulator.webhook.calls), "month": emulator.webhook.month},
-            "openapi": {
-                "calls": dict(emulator.openapi.calls),
-                "outcomes": dict(emulator.openapi.outcomes),
-                "month": emulator.openapi.month,
-                "tokens_fetched": emulator.tokens.fetched,
-            },
-            "model": {
-                "requests": emulator.model.count,
-                "in_flight": emulator.model.in_flight,
-                "in_flight_max": emulator.model.in_flight_max,
-            },
-            "cards": [card.to_dict() for card in list(emulator.cards.cards.values())[-SHOWN_MAX:]],
-            "replies": emulator.replies.count,
-            "faults": emulator.faults.to_dict(),
-            "active_faults": emulator.faults.active(),
-            "actions": {name: {"zh": zh, "en": en} for name, (zh, en) in ACTIONS.items()},
-        } | emulator.gateway.to_dict()
+    async def _list_chats(self, _request: web.Request) -> web.Response:
+        return reply_json([chat.to_dict() for chat in self._chats.all()])
 
-    async def _chats(self, _request: web.Request) -> web.Response:
-        return reply_json([chat.to_dict() for chat in self._emulator.chats.all()])
-
-    async def _messages(self, request: web.Request) -> web.Response:
-        chat = self._emulator.chats.chat(request.match_info["chat"])
+    async def _list_messages(self, request: web.Request) -> web.Response:
+        chat = self._chats.chat(request.match_info["chat"])
         return reply_json([message.to_dict() for message in chat.messages])
 
-    async def _events(self, request: web.Request) -> web.StreamResponse:
+    async def _stream_events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: message, connection, registration, push, frame, violation, faults, resync."""
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         )
         await response.prepare(request)
-        queue = self._emulator.feed.subscribe()
+        queue = self._feed.subscribe()
         with contextlib.suppress(ConnectionError):
             try:
                 await response.write(b"retry: 1000\n: connected\n\n")
@@ -169,94 +163,97 @@ class Control:
                         break
                     await response.write(b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n")
             finally:
-                self._emulator.feed.unsubscribe(queue)
+                self._feed.unsubscribe(queue)
         return response
 
-    # Doing
+    # --- doing ---
 
     async def _say(self, request: web.Request) -> web.Response:
-        body = await _object(request)
+        body = await _read_object(request)
         known = {"from", "chat", "text", "at_robot", "at", "msgtype", "content", "quote"}
-        _only(body, known)
+        _refuse_unknown(body, known)
         at = body.get("at", [])
-        if not isinstance(at, list) or not all(isinstance(one, str) for one in at):
+        if not isinstance(at, list) or not all(isinstance(each, str) for each in at):
             raise BadRequestError("at: expected a list of person ids")
-        said = await self._emulator.say(
-            _field(body, "text", str, ""),
-            person=_field(body, "from", str, "u-1001"),
-            chat=_field(body, "chat", str, "direct"),
-            at_robot=_field(body, "at_robot", bool, default=True),
+        said = await self._people.say(
+            _read_field(body, "text", str, ""),
+            person=_read_field(body, "from", str, "u-1001"),
+            chat=_read_field(body, "chat", str, "direct"),
+            at_robot=_read_field(body, "at_robot", bool, default=True),
             at=at,
-            msgtype=_field(body, "msgtype", str, "text"),
-            content=_field(body, "content", dict, None),
-            quote=_field(body, "quote", str, None),
+            msgtype=_read_field(body, "msgtype", str, "text"),
+            content=_read_field(body, "content", dict, None),
+            quote=_read_field(body, "quote", str, None),
         )
         return reply_json({"msgId": said.msg_id, "delivered": said.delivered, "chat": said.message.chat})
 
     async def _add_person(self, request: web.Request) -> web.Response:
-        body = await _object(request)
-        _only(body, {"id", "nick", "staffId", "isAdmin", "external"})
-        person_id = _name(body, "id")
-        external = _field(body, "external", bool, default=False)
-        staff = None if external else _field(body, "staffId", str, person_id)
+        body = await _read_object(request)
+        _refuse_unknown(body, {"id", "nick", "staffId", "isAdmin", "external"})
+        person_id = _read_name(body, "id")
+        external = _read_field(body, "external", bool, default=False)
+        staff = None if external else _read_field(body, "staffId", str, person_id)
         person = Person(
-            person_id, _field(body, "nick", str, person_id), staff, _field(body, "isAdmin", bool, default=False)
+            person_id,
+            _read_field(body, "nick", str, person_id),
+            staff,
+            _read_field(body, "isAdmin", bool, default=False),
         )
-        self._emulator.chats.add_person(person)
-        self._emulator.feed.publish("resync", dict)
+        self._chats.add_person(person)
+        self._feed.publish("resync", dict)
         return reply_json(person.to_dict(), status=201)
 
     async def _add_group(self, request: web.Request) -> web.Response:
-        body = await _object(request)
-        _only(body, {"id", "title"})
-        group_id = _name(body, "id")
+        body = await _read_object(request)
+        _refuse_unknown(body, {"id", "title"})
+        group_id = _read_name(body, "id")
         if ":" in group_id:
             raise BadRequestError("id: a group's id has no colon")
-        chat = self._emulator.chats.add_group(group_id, _field(body, "title", str, group_id))
-        self._emulator.feed.publish("resync", dict)
+        chat = self._chats.add_group(group_id, _read_field(body, "title", str, group_id))
+        self._feed.publish("resync", dict)
         return reply_json(chat.to_dict(), status=201)
 
     async def _add_file(self, request: web.Request) -> web.Response:
-        """The raw body becomes a file that a message can carry by its download code."""
+        """Hold the raw body as a file that a message can carry by its download code."""
         content = await request.read()
-        code = self._emulator.files.add(content, request.query.get("name", "file"), request.content_type)
+        code = self._files.add(content, request.query.get("name", "file"), request.content_type)
         return reply_json({"downloadCode": code}, status=201)
 
-    async def _faults(self, _request: web.Request) -> web.Response:
-        return reply_json({"faults": self._emulator.faults.to_dict(), "switches": Faults.describe()})
+    async def _get_faults(self, _request: web.Request) -> web.Response:
+        return reply_json({"faults": self._faults.to_dict(), "switches": Faults.describe()})
 
     async def _set_faults(self, request: web.Request) -> web.Response:
-        self._emulator.faults.update(await _object(request))
-        return reply_json({"faults": self._emulator.faults.to_dict()})
+        self._faults.update(await _read_object(request))
+        return reply_json({"faults": self._faults.to_dict()})
 
     async def _reset_faults(self, _request: web.Request) -> web.Response:
-        self._emulator.faults.reset()
-        return reply_json({"faults": self._emulator.faults.to_dict()})
+        self._faults.reset()
+        return reply_json({"faults": self._faults.to_dict()})
 
     async def _act(self, request: web.Request) -> web.Response:
         raw = await request.read()
-        params = await _object(request) if raw else {}
-        return reply_json(self._emulator.actions.act(request.match_info["name"], params))
+        params = await _read_object(request) if raw else {}
+        return reply_json(self._actions.act(request.match_info["name"], **params))
 
     async def _reset(self, _request: web.Request) -> web.Response:
-        self._emulator.reset()
+        self._reset_all()
         return reply_json({})
 
 
-async def _object(request: web.Request) -> dict[str, Any]:
+async def _read_object(request: web.Request) -> dict[str, Any]:
     body = await read_json(request)
     if body is None:
         raise BadRequestError("the body is not a JSON object")
     return body
 
 
-def _only(body: dict[str, Any], known: set[str]) -> None:
+def _refuse_unknown(body: dict[str, Any], known: set[str]) -> None:
     unknown = sorted(set(body) - known)
     if unknown:
         raise BadRequestError(f"unknown field {unknown[0]!r}; known: {', '.join(sorted(known))}")
 
 
-def _field(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
+def _read_field(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
     value = body.get(name)
     if value is None:
         return default
@@ -265,8 +262,8 @@ def _field(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
     return value
 
 
-def _name(body: dict[str, Any], name: str) -> str:
-    value = _field(body, name, str, "")
+def _read_name(body: dict[str, Any], name: str) -> str:
+    value = _read_field(body, name, str, "")
     if not value or not value.isprintable() or "/" in value:
         raise BadRequestError(f"{name}: a name of printable characters without a slash is needed")
     return str(value)

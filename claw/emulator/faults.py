@@ -182,7 +182,7 @@ class Faults:
         self._listeners.append(listener)
 
     def take(self, name: str) -> Any:
-        """The switch's value, counting one use of its budget if it is on."""
+        """Read the switch's value, counting one use of its budget if it is on."""
         value = getattr(self, name)
         left = self.fault_budget.get(name)
         if left is None or value == DEFAULTS[name]:
@@ -217,12 +217,12 @@ class Faults:
         return {name: getattr(self, name) for name in DEFAULTS} | {"fault_budget": dict(self.fault_budget)}
 
     def active(self) -> dict[str, Any]:
-        """The switches that are not at their default."""
+        """List the switches that are not at their default."""
         return {name: value for name, value in self.to_dict().items() if name in DEFAULTS and value != DEFAULTS[name]}
 
     @staticmethod
     def describe() -> list[dict[str, Any]]:
-        """What the page needs to draw the switches."""
+        """Describe the switches as the page draws them."""
         return [
             {
                 "name": field.name,

@@ -18,6 +18,7 @@ from aiohttp import BodyPartReader, web
 from claw.emulator.responses import as_text, reply_error, reply_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from claw.emulator.tokens import Tokens
@@ -42,25 +43,27 @@ class File:
 
 
 class Files:
-    def __init__(self, *, tokens: Tokens) -> None:
+    def __init__(self, *, tokens: Tokens, base_url: Callable[[], str]) -> None:
         self.downloads = 0
         self.uploads = 0
         self._tokens = tokens
+        self._base_url = base_url
         self._files: dict[str, File] = {}
         self._size = 0
 
     def add(self, content: bytes, name: str = "picture.png", content_type: str = "image/png") -> str:
-        """Hold a file; its download code."""
+        """Hold a file; return its download code."""
         return self._hold("dc" + secrets.token_urlsafe(24), File(name, content, content_type))
 
     def add_sample(self) -> str:
-        """The download code of a small picture, for whoever sends one without giving any."""
+        """Hold a small picture, for whoever sends one without giving any; return its download code."""
         return self.add(make_png())
 
     def get(self, key: str) -> File | None:
         return self._files.get(key)
 
     def _hold(self, key: str, file: File) -> str:
+        # Bounded by bytes and not by number: pictures of 20 MB and of 2 kB come through the same call.
         self._files[key] = file
         self._size += len(file.content)
         while self._size > TOTAL_MAX_BYTES:
@@ -68,13 +71,13 @@ class Files:
             self._size -= len(self._files.pop(oldest).content)
         return key
 
-    async def download(self, body: dict[str, Any], base_url: str) -> web.Response:
+    async def download(self, body: dict[str, Any]) -> web.Response:
         """`POST /v1.0/robot/messageFiles/download`."""
         code = as_text(body.get("downloadCode"))
         if not code or code not in self._files or not code.startswith("dc"):
             return reply_error(400, "invalidParameter.robotCode.downloadCode", "downloadCode 错误或已过期")
         self.downloads += 1
-        return reply_json({"downloadUrl": f"{base_url}/files/{code}"})
+        return reply_json({"downloadUrl": f"{self._base_url()}/files/{code}"})
 
     async def serve(self, request: web.Request) -> web.Response:
         """`GET /files/{key}`: no authentication, as the real storage wants none."""
@@ -84,11 +87,13 @@ class Files:
         return web.Response(
             body=file.content,
             content_type=file.content_type,
+            # Anybody may have uploaded HTML: it must not act on the page's origin.
             headers={"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"},
         )
 
     async def upload(self, request: web.Request) -> web.Response:
         """`POST /media/upload?access_token=&type=`, multipart field `media`."""
+        # The old API: its token is in the query, and its errors are HTTP 200 with an errcode.
         if not self._tokens.is_valid(request.query.get("access_token", "")):
             return reply_json({"errcode": 40014, "errmsg": "不合法的access_token"})
         kind = request.query.get("type", "")
@@ -97,7 +102,8 @@ class Files:
             async for part in await request.multipart():
                 if not isinstance(part, BodyPartReader):
                     continue
-                if part.name == "type" and not kind:  # The official Python SDK sends the type as a form field.
+                # The official Python SDK sends the type as a form field, others in the query.
+                if part.name == "type" and not kind:
                     kind = await part.text()
                 elif part.name == "media":
                     content_type = part.headers.get("Content-Type", "application/octet-stream").partition(";")[0]
@@ -118,7 +124,7 @@ class Files:
 
 
 def make_png(size: int = 48) -> bytes:
-    """A small blue picture, made here so that no binary file has to be shipped."""
+    """Draw a small blue picture, so that no binary file has to be shipped."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -163,7 +163,7 @@ class FakeModel:
     async def _events(
         self, request: web.Request, record: ModelRequest, answer: str
     ) -> AsyncIterator[tuple[int, bytes]]:
-        """The chunks with their numbers; an answer that is too short has empty ones, so that faults hit it as well."""
+        """Yield the chunks with their numbers; a short answer has empty ones, so that faults hit it as well."""
         ident, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
         model = record.body.get("model") or MODEL_NAME
         options = record.body.get("stream_options")
@@ -196,6 +196,9 @@ class FakeModel:
         if with_usage:
             yield CHUNK_COUNT + 1, chunk([], _count_usage(record.messages, answer))
 
+    def to_dict(self) -> dict[str, Any]:
+        return {"requests": self.count, "in_flight": self.in_flight, "in_flight_max": self.in_flight_max}
+
     def forget(self) -> None:
         self.requests.clear()
         self.count = 0
@@ -203,7 +206,7 @@ class FakeModel:
 
 
 def compose(messages: list[dict[str, Any]]) -> str:
-    """The answer to the last user message."""
+    """Compose the answer to the last user message."""
     turns = [_read_text(one) for one in messages if one.get("role") == "user"]
     said = (turns[-1] if turns else "").strip()
     chinese = bool(HAN.search(said))

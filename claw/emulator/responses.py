@@ -20,7 +20,7 @@ BAD_GATEWAY_HTML: Final = (
     "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 )
 POLL_INTERVAL_S: Final = 0.2
-"""Seconds between two looks whether the peer of a hanging request is still there."""
+"""Between two looks whether the peer of a hanging request is still there."""
 KNOWN_ERRORS: Final = {
     400: ("invalidParameter", "参数错误"),
     401: ("InvalidAuthentication", "不合法的access_token"),
@@ -34,7 +34,7 @@ KNOWN_ERRORS: Final = {
     503: ("ServiceUnavailable", "service is busy"),
     504: ("gateway.timeout", "gateway timeout"),
 }
-"""`code` and `message` of an OpenAPI error by status, where nothing better is known (docs/protocol.md section 1.3, 6.6)."""
+"""By status: `code` and `message` where nothing better is known (docs/protocol.md section 1.3 and 6.6)."""
 
 
 def reply_json(body: Any, *, status: int = 200, headers: LooseHeaders | None = None) -> web.Response:
@@ -48,7 +48,7 @@ def reply_json(body: Any, *, status: int = 200, headers: LooseHeaders | None = N
 
 
 def reply_error(status: int, code: str = "", message: str = "", *, headers: LooseHeaders | None = None) -> web.Response:
-    """An error as api.dingtalk.com words it: `requestid` is in lower case (docs/protocol.md section 1.3)."""
+    """Reply an error as api.dingtalk.com words it: `requestid` is in lower case (docs/protocol.md section 1.3)."""
     known_code, known_message = KNOWN_ERRORS.get(status, ("unknownError", "unknown error"))
     body = {
         "requestid": str(uuid.uuid4()).upper(),
@@ -63,7 +63,7 @@ def reply_html(status: int = 502) -> web.Response:
 
 
 async def read_json(request: web.Request) -> dict[str, Any] | None:
-    """The body as a JSON object; None if it is anything else, or never came whole."""
+    """Read the body as a JSON object; None if it is anything else, or never came whole."""
     try:
         body = json.loads(await request.read())
     except (ValueError, RecursionError, ConnectionError):
@@ -72,12 +72,12 @@ async def read_json(request: web.Request) -> dict[str, Any] | None:
 
 
 def as_text(value: Any) -> str:
-    """A field that has to be a string; anything else counts as missing."""
+    """Read a field that has to be a string; anything else counts as missing."""
     return value if isinstance(value, str) else ""
 
 
 def is_gone(request: web.Request) -> bool:
-    """The peer has closed its connection."""
+    """Say whether the peer has closed its connection."""
     return request.transport is None or request.transport.is_closing()
 
 

@@ -138,7 +138,7 @@ class Tickets:
 
     def _issue(self, subscriptions: frozenset[tuple[str, str]]) -> str:
         ticket, now = str(uuid.uuid1()), time.monotonic()
-        # All live equally long, so the oldest are the first to expire: the dict never grows beyond 90 s of registrations.
+        # All live equally long, so the oldest expire first: the dict never holds more than 90 s of registrations.
         while self._tickets and next(iter(self._tickets.values())).expires < now:
             del self._tickets[next(iter(self._tickets))]
         self._tickets[ticket] = Ticket(now + TICKET_LIFETIME_S, subscriptions)

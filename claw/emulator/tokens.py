@@ -1,21 +1,64 @@
-"""Access tokens: the two new calls and the old one, one token for both API families (docs/protocol.md section 6.2)."""
+"""Access tokens: two new calls and the old one give the same token (docs/protocol.md section 6.2).
+
+Order of events: a call is counted, may fail by the switch, checks the credentials, and returns the app's one token. It
+is the same value as long as it is good, and fetching it renews it: a client that caches none is seen by `fetched` only.
+"""
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from claw.emulator.responses import as_text, read_json, reply_error, reply_json
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from aiohttp import web
 
     from claw.emulator.faults import Faults
     from claw.emulator.tickets import AppCredentials
 
 TOKEN_LIFETIME_S: Final = 7200
-"""Seconds; fetching it again renews it under the same value."""
+
+
+class TokenCall(NamedTuple):
+    """How one of the three calls names its fields, and what it answers to wrong credentials."""
+
+    method: str
+    path: str
+    client_id: str
+    client_secret: str
+    token: str
+    lifetime: str
+    refusal: tuple[str, str] | int
+    """`code` and `message` of the new API, or the errcode of the old one."""
+
+
+OLD_REFUSAL: Final = "不合法的corpid或corpsecret"
+CALLS: Final = (
+    TokenCall(
+        "POST",
+        "/v1.0/oauth2/accessToken",
+        "appKey",
+        "appSecret",
+        "accessToken",
+        "expireIn",  # Without an s, unlike the other two.
+        ("invalidClientIdOrSecret", "无效的clientId或者clientSecret"),
+    ),
+    TokenCall(
+        "POST",
+        "/v1.0/oauth2/{corp}/token",
+        "client_id",
+        "client_secret",
+        "access_token",
+        "expires_in",
+        ("invalid.client", "invalid client"),
+    ),
+    TokenCall("GET", "/gettoken", "appkey", "appsecret", "access_token", "expires_in", 40089),
+)
 
 
 class Tokens:
@@ -26,12 +69,26 @@ class Tokens:
         self._value = ""
         self._expires = 0.0
 
-    def is_valid(self, token: str) -> bool:
-        return bool(token) and token == self._value and time.monotonic() < self._expires
+    def routes(self) -> list[tuple[str, str, Callable[[web.Request], Awaitable[web.Response]]]]:
+        return [(call.method, call.path, functools.partial(self._grant, call)) for call in CALLS]
 
-    def expire(self) -> None:
-        """From now on the token is refused: the client has to fetch another one."""
-        self._value = ""
+    async def _grant(self, call: TokenCall, request: web.Request) -> web.Response:
+        self.fetched += 1
+        status = self._faults.take("token_status")
+        if status:
+            # The old API has its error body even under an HTTP error.
+            busy = {"errcode": -1, "errmsg": "系统繁忙"}
+            return reply_json(busy, status=status) if isinstance(call.refusal, int) else reply_error(status)
+        is_query = call.method == "GET"
+        body: dict[str, Any] = dict(request.query) if is_query else await read_json(request) or {}
+        if not self._app.accept(as_text(body.get(call.client_id)), as_text(body.get(call.client_secret))):
+            if isinstance(call.refusal, int):
+                return reply_json({"errcode": call.refusal, "errmsg": OLD_REFUSAL})
+            return reply_error(400, *call.refusal)
+        if "{corp}" in call.path and body.get("grant_type") != "client_credentials":
+            return reply_error(400, "unsupported.grant.type", "unsupported grant type")
+        success = {"errcode": 0, "errmsg": "ok"} if is_query else {}
+        return reply_json(success | {call.token: self._issue(), call.lifetime: TOKEN_LIFETIME_S})
 
     def _issue(self) -> str:
         now = time.monotonic()
@@ -40,36 +97,9 @@ class Tokens:
         self._expires = now + TOKEN_LIFETIME_S
         return self._value
 
-    async def app_token(self, request: web.Request) -> web.Response:
-        """`POST /v1.0/oauth2/accessToken`."""
-        self.fetched += 1
-        status = self._faults.take("token_status")
-        if status:
-            return reply_error(status)
-        body = await read_json(request)
-        if body is None or not self._app.accept(as_text(body.get("appKey")), as_text(body.get("appSecret"))):
-            return reply_error(400, "invalidClientIdOrSecret", "无效的clientId或者clientSecret")
-        return reply_json({"accessToken": self._issue(), "expireIn": TOKEN_LIFETIME_S})
+    def is_valid(self, token: str) -> bool:
+        return bool(token) and token == self._value and time.monotonic() < self._expires
 
-    async def corp_token(self, request: web.Request) -> web.Response:
-        """`POST /v1.0/oauth2/{corpId}/token`."""
-        self.fetched += 1
-        status = self._faults.take("token_status")
-        if status:
-            return reply_error(status)
-        body = await read_json(request)
-        if body is None or not self._app.accept(as_text(body.get("client_id")), as_text(body.get("client_secret"))):
-            return reply_error(400, "invalid.client", "invalid client")
-        if body.get("grant_type") != "client_credentials":
-            return reply_error(400, "unsupported.grant.type", "unsupported grant type")
-        return reply_json({"access_token": self._issue(), "expires_in": TOKEN_LIFETIME_S})
-
-    async def old_token(self, request: web.Request) -> web.Response:
-        """`GET /gettoken`."""
-        self.fetched += 1
-        status = self._faults.take("token_status")
-        if status:
-            return reply_json({"errcode": -1, "errmsg": "系统繁忙"}, status=status)
-        if not self._app.accept(request.query.get("appkey", ""), request.query.get("appsecret", "")):
-            return reply_json({"errcode": 40089, "errmsg": "不合法的corpid或corpsecret"})
-        return reply_json({"errcode": 0, "errmsg": "ok", "access_token": self._issue(), "expires_in": TOKEN_LIFETIME_S})
+    def expire(self) -> None:
+        """Refuse the token from now on: the client has to fetch another one, long before it expected to."""
+        self._value = ""

@@ -20,6 +20,10 @@ class Watchers:
         # resumed, would lose its wake-up. They are made while waiting, so that they belong to the loop of that moment.
         self._events: set[asyncio.Event] = set()
 
+    def __bool__(self) -> bool:
+        """Somebody waits."""
+        return bool(self._events)
+
     def wake(self) -> None:
         for event in self._events:
             event.set()

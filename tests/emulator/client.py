@@ -81,11 +81,11 @@ class FakeRobot:
         await self.ws.send_str(json.dumps(answer))
 
     async def frame(self, timeout: float = 10) -> dict[str, Any]:
-        """The next CALLBACK or EVENT frame."""
+        """Wait for the next CALLBACK or EVENT frame."""
         return await asyncio.wait_for(self.frames.get(), timeout)
 
     async def message(self) -> dict[str, Any]:
-        """The next frame's data."""
+        """Wait for the next frame and parse its data."""
         data: dict[str, Any] = json.loads((await self.frame())["data"])
         return data
 

@@ -33,7 +33,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 async def connect(emu: Emulator, http: aiohttp.ClientSession) -> AsyncIterator[Connect]:
-    """Opens a robot's connection that is ready to get pushes."""
+    """Open a robot's connection that is ready to get pushes."""
     robots: list[FakeRobot] = []
 
     async def connect(**options: Any) -> FakeRobot:

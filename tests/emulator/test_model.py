@@ -18,7 +18,7 @@ def ask(text: str, **more: Any) -> dict[str, Any]:
 
 
 async def stream(http: aiohttp.ClientSession, emu: Emulator, body: dict[str, Any], timeout: float = 30) -> list[Any]:
-    """The data lines of a streamed answer, parsed."""
+    """Read the data lines of a streamed answer, parsed."""
     url, limit = f"{emu.url}/v1/chat/completions", aiohttp.ClientTimeout(total=timeout)
     async with http.post(url, json=body | {"stream": True}, timeout=limit) as answer:
         assert answer.content_type == "text/event-stream"

@@ -50,7 +50,7 @@ async def sdk_folder(request: pytest.FixtureRequest) -> pathlib.Path:
 
 @pytest.fixture
 async def sdk(emu: Emulator, sdk_folder: pathlib.Path) -> AsyncIterator[None]:
-    """The SDK's robot, connected."""
+    """Run the SDK's robot, connected."""
     command = ("node", str(sdk_folder / "robot.mjs"), str(emu.client_id), str(emu.client_secret), emu.url)
     async with running(*command):
         await emu.wait_connections(timeout=60)

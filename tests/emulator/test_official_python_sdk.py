@@ -29,7 +29,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def running(*command: str, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process with its output in ours, which is ended at the end."""
+    """Run a process with its output in ours, and end it at the end."""
     process = await asyncio.create_subprocess_exec(*command, env=environment(**env))
     try:
         yield process
@@ -41,7 +41,7 @@ async def running(*command: str, **env: str) -> AsyncIterator[asyncio.subprocess
 
 @pytest.fixture
 async def sdk(emu: Emulator) -> AsyncIterator[None]:
-    """The SDK's robot, connected."""
+    """Run the SDK's robot, connected."""
     command = (sys.executable, str(SCRIPT), str(emu.client_id), str(emu.client_secret))
     async with running(*command, DINGTALK_OPENAPI_ENDPOINT=emu.url):
         await emu.wait_connections(timeout=60)

@@ -20,13 +20,13 @@ pytestmark = MARKS
 
 
 def _is_complaint(message: ConsoleMessage) -> bool:
-    """An error of the page itself; that nobody listened during an outage is none."""
+    """Tell an error of the page itself from that nobody listened during an outage."""
     return message.type == "error" and "net::ERR_" not in message.text
 
 
 @pytest.fixture
 async def page(emu: Emulator) -> AsyncIterator[Page]:
-    """The emulator's page, in Chinese; anything that the browser complains about fails the test."""
+    """Open the page, in Chinese; anything that the browser complains about fails the test."""
     complaints: list[str] = []
     async with opened("about:blank") as page:
         page.on("pageerror", lambda error: complaints.append(str(error)))

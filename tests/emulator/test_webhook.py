@@ -47,7 +47,7 @@ async def test_impatient_waiter_takes_nothing_from_others(emu: Emulator, robot: 
         await emu.wait_reply_to(said, timeout=0.05)
     await robot.reply(await robot.message(), "here")
     assert (await patient).text == "here"
-    assert not emu.replies._waiting_for_message
+    assert not emu.replies._watchers_by_message
 
 
 @pytest.mark.parametrize(
