@@ -11,14 +11,12 @@ import collections
 import dataclasses
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from claw.emulator.connection import Connection
+from claw.emulator.feed import Feed
+from claw.emulator.frames import FrameLog
 from claw.emulator.pushes import Push, PushDelivery, Pushes, PushKind, parse_json
-
-if TYPE_CHECKING:
-    from claw.emulator.connection import Connection
-    from claw.emulator.feed import Feed
-    from claw.emulator.frames import FrameLog
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,20 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
-from claw.emulator.chats import UnknownError
-from claw.emulator.connection import CloseFrame
+from claw.emulator.cards import FakeCardApi
+from claw.emulator.chats import Chats, UnknownError
+from claw.emulator.connection import CloseFrame, Connection
+from claw.emulator.gateway import FakeGateway
 from claw.emulator.pushes import CARD_TOPIC, ROBOT_TOPIC, PushKind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from claw.emulator.cards import FakeCardApi
-    from claw.emulator.chats import Chats
-    from claw.emulator.connection import Connection
-    from claw.emulator.gateway import FakeGateway
-    from claw.emulator.tokens import Tokens
+from claw.emulator.tokens import Tokens
 
 ACTIONS: Final[dict[str, tuple[str, str]]] = {
     "reset": ("TCP 重置", "reset the TCP"),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import collections
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+from collections.abc import MutableMapping
+from typing import Any
 
 
 def trim(mapping: MutableMapping[Any, Any], keep: int) -> None:

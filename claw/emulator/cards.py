@@ -12,18 +12,15 @@ import dataclasses
 import json
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from aiohttp import web
 
 from claw.emulator.bounds import trim
-from claw.emulator.chats import UnknownError
+from claw.emulator.chats import Chats, FakeChat, UnknownError
+from claw.emulator.faults import Faults
+from claw.emulator.replies import Replies, Reply
 from claw.emulator.responses import as_text, reply_error, reply_json
-
-if TYPE_CHECKING:
-    from aiohttp import web
-
-    from claw.emulator.chats import Chats, FakeChat
-    from claw.emulator.faults import Faults
-    from claw.emulator.replies import Replies, Reply
 
 FINISHED: Final = {"3": "finished", "5": "failed"}
 """flowStatus values that end a card (docs/protocol.md section 7.4)."""

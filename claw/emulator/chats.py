@@ -17,12 +17,10 @@ import itertools
 import json
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from claw.emulator.feed import Feed
+from claw.emulator.feed import Feed
 
 SESSION_LIFETIME_S: Final = 90 * 60
 """docs/protocol.md section 5.1, sessionWebhookExpiredTime."""

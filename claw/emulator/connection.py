@@ -12,14 +12,12 @@ import collections
 import dataclasses
 import enum
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 from aiohttp import WSMsgType, web
 
 from claw.emulator.responses import reset_transport
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 OUTBOX_MAX: Final = 20_000
 """Frames that wait for a connection at most; a frozen one loses its oldest above this."""

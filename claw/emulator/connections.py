@@ -6,19 +6,15 @@ who waits for connections and is published to the pages.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import random
+
+from aiohttp import web
 
 from claw.emulator.connection import Connection, ConnectionState
+from claw.emulator.feed import Feed
+from claw.emulator.tickets import Ticket
 from claw.emulator.watchers import Watchers
-
-if TYPE_CHECKING:
-    import asyncio
-    import random
-
-    from aiohttp import web
-
-    from claw.emulator.feed import Feed
-    from claw.emulator.tickets import Ticket
 
 
 class Connections:

@@ -10,26 +10,22 @@ import asyncio
 import contextlib
 import json
 import pathlib
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from claw.emulator.actions import ActionError
-from claw.emulator.chats import Person, UnknownError
+from claw.emulator.actions import ActionError, Actions
+from claw.emulator.chats import Chats, Person, UnknownError
 from claw.emulator.faults import FaultError, Faults
+from claw.emulator.feed import Feed
+from claw.emulator.files import Files
+from claw.emulator.people import People
 from claw.emulator.responses import read_json, reply_json
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-    from claw.emulator.actions import Actions
-    from claw.emulator.chats import Chats
-    from claw.emulator.feed import Feed
-    from claw.emulator.files import Files
-    from claw.emulator.people import People
-
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PAGE: Final = pathlib.Path(__file__).parent / "page"
 CONTENT_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}

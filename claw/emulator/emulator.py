@@ -7,13 +7,15 @@ task, while what was recorded stays: `start` after it listens on the same port a
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from aiohttp import web
 
 from claw.emulator.actions import ACTIONS, Actions
 from claw.emulator.cards import FakeCardApi
 from claw.emulator.chats import Chats
+from claw.emulator.connection import Connection
 from claw.emulator.control import Control
 from claw.emulator.faults import Faults
 from claw.emulator.feed import Feed
@@ -28,11 +30,6 @@ from claw.emulator.robot import FakeRobotApi
 from claw.emulator.tickets import AppCredentials
 from claw.emulator.tokens import Tokens
 from claw.emulator.webhook import FakeWebhook
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from claw.emulator.connection import Connection
 
 DEFAULT_CLIENT_ID: Final = "dingfakeclient"
 DEFAULT_CLIENT_SECRET: Final = "not-a-real-secret"  # noqa: S105 - the emulator guards nothing

@@ -8,12 +8,11 @@ change is told to the listeners (the gateway arms its timers anew, the page show
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+Value = bool | int | float | str | dict[str, int] | None
 
-    Value = bool | int | float | str | dict[str, int] | None
 
 STATUSES: Final = (0, 400, 401, 403, 404, 408, 409, 413, 429, 500, 502, 503, 504)
 """HTTP statuses that a switch takes; 0 is off."""

@@ -7,10 +7,8 @@ loses its queue's content and is told to read the whole state again. With no pag
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
+from typing import Any, Final
 
 BACKLOG_MAX: Final = 500
 """Events that wait for one page at most."""

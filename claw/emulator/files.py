@@ -11,17 +11,13 @@ import secrets
 import struct
 import time
 import zlib
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from aiohttp import BodyPartReader, web
 
 from claw.emulator.responses import as_text, reply_error, reply_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from claw.emulator.tokens import Tokens
+from claw.emulator.tokens import Tokens
 
 MEGABYTE_BYTES: Final = 1024 * 1024
 TOTAL_MAX_BYTES: Final = 128 * MEGABYTE_BYTES

@@ -10,10 +10,9 @@ import collections
 import dataclasses
 import re
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from claw.emulator.feed import Feed
+from claw.emulator.feed import Feed
 
 FRAME_LOG_MAX: Final = 200
 """Frames that the state shows."""

@@ -7,26 +7,23 @@ pushes, and the end of its TCP 10 s later (docs/protocol.md section 1 to 4, and 
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from claw.emulator.acks import Acks
 from claw.emulator.connection import FRAME_MAX_BYTES, Connection, ConnectionState
 from claw.emulator.connections import Connections
+from claw.emulator.faults import Faults
+from claw.emulator.feed import Feed
 from claw.emulator.frames import FrameLog
 from claw.emulator.pushes import Pushes
 from claw.emulator.responses import Hangs, reply_error, reset_transport
 from claw.emulator.tickets import AppCredentials, Ticket, Tickets
-
-if TYPE_CHECKING:
-    import asyncio
-    import random
-
-    from claw.emulator.faults import Faults
-    from claw.emulator.feed import Feed
 
 FIRST_PING_DELAY_S: Final = 0.5
 """From the upgrade to the first SYSTEM ping (docs/protocol.md section 2.2 and 10)."""

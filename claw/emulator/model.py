@@ -14,16 +14,13 @@ import math
 import re
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 from aiohttp import web
 
+from claw.emulator.faults import Faults
 from claw.emulator.responses import Hangs, is_gone, read_json, reply_html, reply_json, reset_transport
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from claw.emulator.faults import Faults
 
 MODEL_NAME: Final = "claw-mini"
 CHUNK_COUNT: Final = 20

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import collections
 import functools
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import web
 
 from claw.emulator.bounds import RateWindow
+from claw.emulator.cards import FakeCardApi
+from claw.emulator.faults import Faults
+from claw.emulator.files import Files
 from claw.emulator.responses import Hangs, read_json, reply_error
+from claw.emulator.robot import FakeRobotApi
+from claw.emulator.tokens import Tokens
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+Call = Callable[[dict[str, Any]], Awaitable[web.Response]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-    from aiohttp import web
-
-    from claw.emulator.cards import FakeCardApi
-    from claw.emulator.faults import Faults
-    from claw.emulator.files import Files
-    from claw.emulator.robot import FakeRobotApi
-    from claw.emulator.tokens import Tokens
-
-    Call = Callable[[dict[str, Any]], Awaitable[web.Response]]
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CALLS_PER_SECOND_MAX: Final = 20
 """For each app and API (docs/protocol.md section 6.6)."""

@@ -6,19 +6,15 @@ session webhook is pushed; whether a connection took it is noted on the message,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-from claw.emulator.chats import FakeMessage, describe_body
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from claw.emulator.chats import Chats
-    from claw.emulator.faults import Faults
-    from claw.emulator.files import Files
-    from claw.emulator.gateway import FakeGateway
-    from claw.emulator.pushes import Push
-    from claw.emulator.webhook import FakeWebhook
+from claw.emulator.chats import Chats, FakeMessage, describe_body
+from claw.emulator.faults import Faults
+from claw.emulator.files import Files
+from claw.emulator.gateway import FakeGateway
+from claw.emulator.pushes import Push
+from claw.emulator.webhook import FakeWebhook
 
 
 class Said(NamedTuple):

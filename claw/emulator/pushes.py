@@ -14,21 +14,17 @@ import contextlib
 import dataclasses
 import enum
 import json
+import random
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
-from claw.emulator.connection import OutboxFrame
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable
-
-    from claw.emulator.connection import Connection
-    from claw.emulator.connections import Connections
-    from claw.emulator.faults import Faults
-    from claw.emulator.feed import Feed
-    from claw.emulator.frames import FrameLog
+from claw.emulator.connection import Connection, OutboxFrame
+from claw.emulator.connections import Connections
+from claw.emulator.faults import Faults
+from claw.emulator.feed import Feed
+from claw.emulator.frames import FrameLog
 
 ROBOT_TOPIC: Final = "/v1.0/im/bot/messages/get"
 CARD_TOPIC: Final = "/v1.0/card/instances/callback"

@@ -10,15 +10,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol
 
-from claw.emulator.chats import ROBOT, FakeMessage
+from claw.emulator.chats import ROBOT, Chats, FakeChat, FakeMessage
 from claw.emulator.watchers import Watchers
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from claw.emulator.chats import Chats, FakeChat
 
 
 class HasMsgId(Protocol):

@@ -9,12 +9,10 @@ import socket
 import struct
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from aiohttp import web
-
-if TYPE_CHECKING:
-    from aiohttp.typedefs import LooseHeaders
+from aiohttp.typedefs import LooseHeaders
 
 BAD_GATEWAY_HTML: Final = (
     "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from aiohttp import web
 
 from claw.emulator.bounds import trim
-from claw.emulator.chats import UnknownError
+from claw.emulator.chats import Chats, FakeChat, FakeMessage, UnknownError
+from claw.emulator.faults import Faults
+from claw.emulator.replies import Replies
 from claw.emulator.responses import as_text, reply_error, reply_json
-
-if TYPE_CHECKING:
-    from aiohttp import web
-
-    from claw.emulator.chats import Chats, FakeChat, FakeMessage
-    from claw.emulator.faults import Faults
-    from claw.emulator.replies import Replies
 
 GROUP_PARAM_MAX_BYTES: Final = 15_000
 """Of a group message's msgParam; nothing is said of a single one's (docs/protocol.md section 6.3)."""

@@ -10,17 +10,14 @@ import collections
 import dataclasses
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from aiohttp import web
 
+from claw.emulator.faults import Faults
+from claw.emulator.feed import Feed
 from claw.emulator.responses import KNOWN_ERRORS, Hangs, as_text, read_json, reply_error, reply_html, reply_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from claw.emulator.faults import Faults
-    from claw.emulator.feed import Feed
 
 TICKET_LIFETIME_S: Final = 90.0
 """docs/protocol.md section 1.2."""

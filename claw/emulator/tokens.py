@@ -9,17 +9,14 @@ from __future__ import annotations
 import functools
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
 
+from aiohttp import web
+
+from claw.emulator.faults import Faults
 from claw.emulator.responses import as_text, read_json, reply_error, reply_json
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from aiohttp import web
-
-    from claw.emulator.faults import Faults
-    from claw.emulator.tickets import AppCredentials
+from claw.emulator.tickets import AppCredentials
 
 TOKEN_LIFETIME_S: Final = 7200
 

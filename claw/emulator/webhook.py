@@ -9,17 +9,15 @@ from __future__ import annotations
 import collections
 import json
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from claw.emulator.bounds import RateWindow, trim
+from claw.emulator.chats import Chats
+from claw.emulator.faults import Faults
+from claw.emulator.replies import Replies
 from claw.emulator.responses import Hangs, as_text, reply_html, reply_json
-
-if TYPE_CHECKING:
-    from claw.emulator.chats import Chats
-    from claw.emulator.faults import Faults
-    from claw.emulator.replies import Replies
 
 BODY_MAX_BYTES: Final = 20_000
 """docs/protocol.md section 6.1, errcode 460101."""

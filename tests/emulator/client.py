@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 
-from claw.emulator import CARD_TOPIC, ROBOT_TOPIC
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from claw.emulator import Emulator
+from claw.emulator import CARD_TOPIC, ROBOT_TOPIC, Emulator
 
 SUBSCRIPTIONS = [
     {"type": "EVENT", "topic": "*"},

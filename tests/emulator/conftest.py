@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
 import aiohttp
 import pytest
@@ -10,9 +11,6 @@ import pytest
 from claw.emulator import ConnectionState, Emulator
 
 from .client import FakeRobot
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 
 class Connect(Protocol):

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import pytest
@@ -15,9 +15,7 @@ import pytest
 from claw.emulator import Emulator
 
 from .client import CREDENTIALS, JSON, SUBSCRIPTIONS, FakeRobot
-
-if TYPE_CHECKING:
-    from .conftest import Connect
+from .conftest import Connect
 
 
 async def post(http: aiohttp.ClientSession, emu: Emulator, path: str, body: Any) -> tuple[int, dict[str, Any]]:

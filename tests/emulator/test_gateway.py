@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import pytest
@@ -13,9 +13,7 @@ import pytest
 from claw.emulator import Emulator
 
 from .client import CREDENTIALS, JSON, SUBSCRIPTIONS, FakeRobot, until
-
-if TYPE_CHECKING:
-    from .conftest import Connect
+from .conftest import Connect
 
 OPEN = "/v1.0/gateway/connections/open"
 

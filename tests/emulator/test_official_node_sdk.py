@@ -9,17 +9,14 @@ import asyncio
 import hashlib
 import pathlib
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 import pytest
 
+from claw.emulator import Emulator
+
 from .client import until
 from .test_official_python_sdk import running
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from claw.emulator import Emulator
 
 NODE = pathlib.Path(__file__).parent / "node"
 INSTALL = ("install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")

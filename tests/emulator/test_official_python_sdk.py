@@ -7,16 +7,13 @@ import contextlib
 import os
 import pathlib
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 import pytest
 
+from claw.emulator import Emulator
+
 from .client import until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from claw.emulator import Emulator
 
 SCRIPT = pathlib.Path(__file__).with_name("python_sdk_robot.py")
 

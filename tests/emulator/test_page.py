@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import ConsoleMessage, Page, expect
 
+from claw.emulator import Emulator
 from tests.browser import MARKS, opened
 
 from .client import FakeRobot, until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from claw.emulator import Emulator
 
 pytestmark = MARKS
 

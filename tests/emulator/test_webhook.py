@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import pytest
@@ -12,9 +12,7 @@ import pytest
 from claw.emulator import Emulator
 
 from .client import FakeRobot
-
-if TYPE_CHECKING:
-    from .conftest import Connect
+from .conftest import Connect
 
 MARKDOWN = {"msgtype": "markdown", "markdown": {"title": "t", "text": "**hi**"}}
 
