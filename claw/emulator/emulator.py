@@ -25,7 +25,7 @@ from claw.emulator.model import FakeModel
 from claw.emulator.openapi import FakeOpenApi
 from claw.emulator.people import People
 from claw.emulator.replies import Replies
-from claw.emulator.responses import Hangs, reply_error
+from claw.emulator.responses import Hangs, RefusedError
 from claw.emulator.robot import FakeRobotApi
 from claw.emulator.tickets import AppCredentials
 from claw.emulator.tokens import Tokens
@@ -243,4 +243,4 @@ class Emulator:
 
 
 async def _refuse_path(_request: web.Request) -> web.Response:
-    return reply_error(404)
+    return RefusedError(404).reply()

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from aiohttp import BodyPartReader, web
 
-from claw.emulator.responses import as_text, reply_error, reply_json
+from claw.emulator.responses import RefusedError, as_text, reply_json
 from claw.emulator.tokens import Tokens
 
 MEGABYTE_BYTES: Final = 1024 * 1024
@@ -67,13 +67,13 @@ class Files:
             self._size -= len(self._files.pop(oldest).content)
         return key
 
-    async def download(self, body: dict[str, Any]) -> web.Response:
+    async def download(self, body: dict[str, Any]) -> dict[str, Any]:
         """`POST /v1.0/robot/messageFiles/download`."""
         code = as_text(body.get("downloadCode"))
         if not code or code not in self._files or not code.startswith("dc"):
-            return reply_error(400, "invalidParameter.robotCode.downloadCode", "downloadCode 错误或已过期")
+            raise RefusedError(400, "invalidParameter.robotCode.downloadCode", "downloadCode 错误或已过期")
         self.downloads += 1
-        return reply_json({"downloadUrl": f"{self._base_url()}/files/{code}"})
+        return {"downloadUrl": f"{self._base_url()}/files/{code}"}
 
     async def serve(self, request: web.Request) -> web.Response:
         """`GET /files/{key}`: no authentication, as the real storage wants none."""

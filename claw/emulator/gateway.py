@@ -22,7 +22,7 @@ from claw.emulator.faults import Faults
 from claw.emulator.feed import Feed
 from claw.emulator.frames import FrameLog
 from claw.emulator.pushes import Pushes
-from claw.emulator.responses import Hangs, reply_error, reset_transport
+from claw.emulator.responses import Hangs, RefusedError, reset_transport
 from claw.emulator.tickets import AppCredentials, Ticket, Tickets
 
 FIRST_PING_DELAY_S: Final = 0.5
@@ -73,9 +73,10 @@ class FakeGateway:
         if self._faults.take("hang_upgrade"):
             return await self._hangs.hang(request)
         ticket_id = request.query.get("ticket", "")
-        ticket = self._admit(ticket_id)
-        if not isinstance(ticket, Ticket):
-            return ticket
+        try:
+            ticket = self._admit(ticket_id)
+        except RefusedError as error:
+            return error.reply()
         # Pings and close frames are ours to answer: a frozen or zombie connection must be able not to.
         ws = web.WebSocketResponse(
             autoping=False, autoclose=False, compress=False, max_msg_size=FRAME_MAX_BYTES, timeout=CLOSE_TIMEOUT_S
@@ -93,17 +94,14 @@ class FakeGateway:
             await self._serve(ticket_id, ticket, ws, transport)
         return ws
 
-    def _admit(self, ticket_id: str) -> Ticket | web.Response:
-        """Redeem the ticket, or refuse the upgrade."""
+    def _admit(self, ticket_id: str) -> Ticket:
         status = self._faults.take("refuse_upgrade")
         if status:
-            return reply_error(status)
+            raise RefusedError(status)
         ticket = self.tickets.redeem(ticket_id)
-        if ticket is None:
-            # Which status the real one has for it is unknown, so it is a switch (docs/protocol.md section 1.4).
-            return reply_error(self._faults.take("bad_ticket_status"), "authFailed", "鉴权失败")
         if len(self.connections.live) >= self._faults.connection_limit:
-            return reply_error(403, "Forbidden.ConnectionLimit", "too many connections")
+            # What the real one does at its limit is unknown; refusing is what a client can notice.
+            raise RefusedError(403, "Forbidden.ConnectionLimit", "too many connections")
         return ticket
 
     async def _serve(

@@ -17,11 +17,11 @@ from claw.emulator.bounds import RateWindow
 from claw.emulator.cards import FakeCardApi
 from claw.emulator.faults import Faults
 from claw.emulator.files import Files
-from claw.emulator.responses import Hangs, read_json, reply_error
+from claw.emulator.responses import NO_OBJECT, Hangs, RefusedError, as_text, read_json, reply_json
 from claw.emulator.robot import FakeRobotApi
 from claw.emulator.tokens import Tokens
 
-Call = Callable[[dict[str, Any]], Awaitable[web.Response]]
+Call = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -84,59 +84,61 @@ class FakeOpenApi:
 
     async def _handle(self, api: str, call: Call, request: web.Request) -> web.StreamResponse:
         self.calls[api] += 1
-        response = await self._respond(api, call, request)
+        # Read before the faults: a request that is never answered has been received all the same.
+        body = await read_json(request)
+        if self._faults.take("openapi_hang"):
+            return await self._hangs.hang(request)
+        try:
+            respond = self._respond_card if "/card/" in api else self._respond
+            response = reply_json(await respond(api, call, request, body))
+        except RefusedError as error:
+            response = error.reply()
         self.outcomes[f"{api} {response.status}"] += 1
         return response
 
-    async def _respond(self, api: str, call: Call, request: web.Request) -> web.StreamResponse:
-        take = self._faults.take
-        # Read before the faults: a request that is never answered has been received all the same.
-        body = await read_json(request)
-        if take("openapi_hang"):
-            return await self._hangs.hang(request)
-        if "/card/" in api:
-            return await self._respond_card(api, call, request, body)
-        await self._hangs.sleep(take("openapi_delay"))
-        return self._refuse(api, request, body) or await call(body or {})
+    async def _respond(self, api: str, call: Call, request: web.Request, body: dict[str, Any] | None) -> dict[str, Any]:
+        await self._hangs.sleep(self._faults.take("openapi_delay"))
+        return await call(self._check(api, request, body))
 
     async def _respond_card(
         self, api: str, call: Call, request: web.Request, body: dict[str, Any] | None
-    ) -> web.StreamResponse:
+    ) -> dict[str, Any]:
         # Counted from the arrival, delays included: whether a client sends its next update before this one is answered
         # shows only while an answer takes its time.
-        card = self._cards.cards.get(str((body or {}).get("outTrackId")))
+        card = self._cards.cards.get(as_text((body or {}).get("outTrackId")))
         if card is not None:
             card.in_flight += 1
             card.in_flight_max = max(card.in_flight_max, card.in_flight)
         try:
             await self._hangs.sleep(self._faults.take("openapi_delay") + self._faults.take("card_delay"))
-            refusal = self._refuse(api, request, body)
-            if refusal is None and api.endswith("/streaming"):
-                status = self._faults.take("card_streaming_status")
-                if status:
-                    refusal = reply_error(status, self._faults.openapi_code)
-            return refusal or await call(body or {})
+            fields = self._check(api, request, body)
+            if api.endswith("/streaming"):
+                self._fail("card_streaming_status")
+            return await call(fields)
         finally:
             if card is not None:
                 card.in_flight -= 1
 
-    def _refuse(self, api: str, request: web.Request, body: dict[str, Any] | None) -> web.Response | None:
-        faults = self._faults
-        status = faults.take("openapi_status")
+    def _fail(self, fault: str) -> None:
+        status = self._faults.take(fault)
         if status:
-            return reply_error(status, faults.openapi_code)
+            raise RefusedError(status, self._faults.openapi_code)
+
+    def _check(self, api: str, request: web.Request, body: dict[str, Any] | None) -> dict[str, Any]:
+        self._fail("openapi_status")
         if not self._tokens.is_valid(request.headers.get(TOKEN_HEADER, "")):
-            return reply_error(401)
-        if faults.openapi_month_limit and self.month >= faults.openapi_month_limit:
-            return reply_error(403, "Forbidden.AccessDenied.ApiCountLimitForOrg", "api count limit")
+            raise RefusedError(401)
+        limit = self._faults.openapi_month_limit
+        if limit and self.month >= limit:
+            raise RefusedError(403, "Forbidden.AccessDenied.ApiCountLimitForOrg", "api count limit")
         if self._rate_limits and not self._rate.admit(api):
             # 403 as well, and no missing permission: a client has to look at the code.
-            return reply_error(403)
+            raise RefusedError(403)
         # What was refused up to here costs nothing; a wrong body does (docs/protocol.md section 6.6).
         self.month += 1
         if body is None:
-            return reply_error(400, "invalidParameter", "the body is not a JSON object")
-        return None
+            raise RefusedError(400, "invalidParameter", NO_OBJECT)
+        return body
 
     def forget(self) -> None:
         self.calls.clear()

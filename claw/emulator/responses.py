@@ -17,6 +17,7 @@ from aiohttp.typedefs import LooseHeaders
 BAD_GATEWAY_HTML: Final = (
     "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 )
+NO_OBJECT: Final = "the body is not a JSON object"
 POLL_INTERVAL_S: Final = 0.2
 """Between two looks whether the peer of a hanging request is still there."""
 KNOWN_ERRORS: Final = {
@@ -45,15 +46,21 @@ def reply_json(body: Any, *, status: int = 200, headers: LooseHeaders | None = N
     )
 
 
-def reply_error(status: int, code: str = "", message: str = "", *, headers: LooseHeaders | None = None) -> web.Response:
-    """Reply an error as api.dingtalk.com words it: `requestid` is in lower case (docs/protocol.md section 1.3)."""
-    known_code, known_message = KNOWN_ERRORS.get(status, ("unknownError", "unknown error"))
-    body = {
-        "requestid": str(uuid.uuid4()).upper(),
-        "code": code or known_code,
-        "message": message or (code or known_message),
-    }
-    return reply_json(body, status=status, headers=headers)
+class RefusedError(Exception):
+    """A call that is refused as api.dingtalk.com refuses it; what is left empty follows from the status."""
+
+    def __init__(self, status: int, code: str = "", message: str = "", *, headers: LooseHeaders | None = None) -> None:
+        super().__init__(status, code, message)
+        known_code, known_message = KNOWN_ERRORS.get(status, ("unknownError", "unknown error"))
+        self.status = status
+        self.code = code or known_code
+        self.message = message or code or known_message
+        self.headers = headers
+
+    def reply(self) -> web.Response:
+        """Reply the error; `requestid` is in lower case (docs/protocol.md section 1.3)."""
+        body = {"requestid": str(uuid.uuid4()).upper(), "code": self.code, "message": self.message}
+        return reply_json(body, status=self.status, headers=self.headers)
 
 
 def reply_html(status: int = 502) -> web.Response:

@@ -17,10 +17,11 @@ from aiohttp import web
 
 from claw.emulator.faults import Faults
 from claw.emulator.feed import Feed
-from claw.emulator.responses import KNOWN_ERRORS, Hangs, as_text, read_json, reply_error, reply_html, reply_json
+from claw.emulator.responses import NO_OBJECT, Hangs, RefusedError, as_text, read_json, reply_html, reply_json
 
 TICKET_LIFETIME_S: Final = 90.0
 """docs/protocol.md section 1.2."""
+AUTH_FAILED: Final = "鉴权失败"
 WRONG_ENDPOINT: Final = "ws://127.0.0.1:9/connect"
 """Port 9 (discard): nobody listens there."""
 
@@ -83,17 +84,21 @@ class Tickets:
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
         self._feed.publish("registration", lambda: {"count": self.count})
         try:
-            return await self._open(request)
+            # Faults come before the check: an overloaded gateway does not look at credentials either.
+            return await self._fail(request) or await self._open(request)
+        except RefusedError as error:
+            return error.reply()
         finally:
             self.in_flight -= 1
 
-    async def _open(self, request: web.Request) -> web.StreamResponse:
+    async def _open(self, request: web.Request) -> web.Response:
         body = await read_json(request)
-        # Faults come before the check: an overloaded gateway does not look at credentials either.
-        failure = await self._fail(request) or self._refuse(body)
-        if failure is not None or body is None:
-            return failure or reply_error(400)
-        ticket = self._issue(frozenset((each["type"], each["topic"]) for each in body["subscriptions"]))
+        if body is None:
+            raise RefusedError(400, "invalidParameter", NO_OBJECT)
+        # clientId and clientSecret here, appKey and appSecret in the token call: that is how the real ones are named.
+        if not self._app.accept(as_text(body.get("clientId")), as_text(body.get("clientSecret"))):
+            raise RefusedError(401, "authFailed", AUTH_FAILED)
+        ticket = self._issue(_read_subscriptions(body))
         if self.is_base_url_learnt:
             # A robot in a container knows this machine under another name: what it called must be what it is sent to.
             self.base_url = f"http://{request.host}"
@@ -107,7 +112,7 @@ class Tickets:
             return web.Response(text=text, content_type="application/xml")
         return reply_json({"endpoint": endpoint, "ticket": ticket})
 
-    async def _fail(self, request: web.Request) -> web.StreamResponse | None:
+    async def _fail(self, request: web.Request) -> web.Response | None:
         """Fail as the switches say; None if none is on."""
         take = self._faults.take
         if take("gateway_hang"):
@@ -117,21 +122,12 @@ class Tickets:
             return reply_html()
         retry_after = self._faults.gateway_retry_after
         status = take("gateway_status")
-        if not status:
-            return None
-        # The gateway has words of its own for these two; every other status is the API front's.
-        code, message = {400: ("invalidParameter", ""), 401: ("authFailed", "鉴权失败")}.get(status, ("", ""))
-        headers = {"Retry-After": f"{retry_after:g}"} if retry_after and status in {429, 503} else None
-        return reply_error(status, code, message or KNOWN_ERRORS.get(status, ("", ""))[1], headers=headers)
-
-    def _refuse(self, body: dict[str, Any] | None) -> web.Response | None:
-        if body is None:
-            return reply_error(400, "invalidParameter", "the body is not a JSON object")
-        # clientId and clientSecret here, appKey and appSecret in the token call: the real one mixes them, too.
-        if not self._app.accept(as_text(body.get("clientId")), as_text(body.get("clientSecret"))):
-            return reply_error(401, "authFailed", "鉴权失败")
-        fault = _find_subscription_fault(body.get("subscriptions"))
-        return reply_error(400, "invalidParameter", fault) if fault else None
+        if status:
+            headers = {"Retry-After": f"{retry_after:g}"} if retry_after and status in {429, 503} else None
+            # The gateway's 401 has words of its own; every other error is the API front's.
+            code, message = ("authFailed", AUTH_FAILED) if status == 401 else ("", "")
+            raise RefusedError(status, code, message, headers=headers)
+        return None
 
     def _issue(self, subscriptions: frozenset[tuple[str, str]]) -> str:
         ticket, now = str(uuid.uuid1()), time.monotonic()
@@ -141,10 +137,13 @@ class Tickets:
         self._tickets[ticket] = Ticket(now + TICKET_LIFETIME_S, subscriptions)
         return ticket
 
-    def redeem(self, ticket_id: str) -> Ticket | None:
-        """Use the ticket up; None if it is unknown, was used before or has expired."""
+    def redeem(self, ticket_id: str) -> Ticket:
+        """Use the ticket up. Raises RefusedError if it is unknown, was used before or has expired."""
         ticket = self._tickets.pop(ticket_id, None)
-        return None if ticket is None or ticket.expires < time.monotonic() else ticket
+        if ticket is None or ticket.expires < time.monotonic():
+            # Which status the real one has for it is unknown, so it is a switch (docs/protocol.md section 1.4).
+            raise RefusedError(self._faults.take("bad_ticket_status"), "authFailed", AUTH_FAILED)
+        return ticket
 
     def forget(self) -> None:
         """Empty the log; tickets that were handed out stay good."""
@@ -153,16 +152,17 @@ class Tickets:
         self.in_flight_max = self.in_flight
 
 
-def _find_subscription_fault(subscriptions: Any) -> str:
-    """Say what is wrong with them; empty if nothing is (docs/protocol.md section 1.1)."""
+def _read_subscriptions(body: dict[str, Any]) -> frozenset[tuple[str, str]]:
+    """Read the pairs of type and topic (docs/protocol.md section 1.1)."""
+    subscriptions = body.get("subscriptions")
     if not isinstance(subscriptions, list) or not subscriptions:
-        return "subscriptions is missing"
+        raise RefusedError(400, "invalidParameter", "subscriptions is missing")
     for each in subscriptions:
         if not (isinstance(each, dict) and isinstance(each.get("type"), str) and isinstance(each.get("topic"), str)):
-            return "a subscription needs type and topic"
+            raise RefusedError(400, "invalidParameter", "a subscription needs type and topic")
         if each["type"] == "EVENT" and each["topic"] != "*":
             # Which events come is chosen in the developer console, never by the client.
-            return "an EVENT subscription has the topic *"
+            raise RefusedError(400, "invalidParameter", "an EVENT subscription has the topic *")
         if each["type"] not in {"EVENT", "CALLBACK", "SYSTEM"}:
-            return f"unknown subscription type {each['type'][:20]}"
-    return ""
+            raise RefusedError(400, "invalidParameter", f"unknown subscription type {each['type'][:20]}")
+    return frozenset((each["type"], each["topic"]) for each in subscriptions)

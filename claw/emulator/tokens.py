@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from aiohttp import web
 
 from claw.emulator.faults import Faults
-from claw.emulator.responses import as_text, read_json, reply_error, reply_json
+from claw.emulator.responses import RefusedError, as_text, read_json, reply_json
 from claw.emulator.tickets import AppCredentials
 
 TOKEN_LIFETIME_S: Final = 7200
@@ -75,15 +75,15 @@ class Tokens:
         if status:
             # The old API has its error body even under an HTTP error.
             busy = {"errcode": -1, "errmsg": "系统繁忙"}
-            return reply_json(busy, status=status) if isinstance(call.refusal, int) else reply_error(status)
+            return reply_json(busy, status=status) if isinstance(call.refusal, int) else RefusedError(status).reply()
         is_query = call.method == "GET"
         body: dict[str, Any] = dict(request.query) if is_query else await read_json(request) or {}
         if not self._app.accept(as_text(body.get(call.client_id)), as_text(body.get(call.client_secret))):
             if isinstance(call.refusal, int):
                 return reply_json({"errcode": call.refusal, "errmsg": OLD_REFUSAL})
-            return reply_error(400, *call.refusal)
+            return RefusedError(400, *call.refusal).reply()
         if "{corp}" in call.path and body.get("grant_type") != "client_credentials":
-            return reply_error(400, "unsupported.grant.type", "unsupported grant type")
+            return RefusedError(400, "unsupported.grant.type", "unsupported grant type").reply()
         success = {"errcode": 0, "errmsg": "ok"} if is_query else {}
         return reply_json(success | {call.token: self._issue(), call.lifetime: TOKEN_LIFETIME_S})
 
