@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import pathlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,7 +22,7 @@ from claw.emulator.faults import FaultError, Faults
 from claw.emulator.feed import Feed
 from claw.emulator.files import Files
 from claw.emulator.people import People
-from claw.emulator.responses import read_json, reply_json
+from claw.emulator.responses import NO_OBJECT, read_json, reply_json
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -33,6 +33,16 @@ LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 HEARTBEAT_S: Final = 15.0
 """Between comments on a quiet event stream, so that a page that has gone is noticed."""
 CSP: Final = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+
+SAY: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("from", "chat", "text", "msgtype", "quote"), str),
+    "at_robot": bool,
+    "at": list,
+    "content": dict,
+}
+PERSON: Final[Mapping[str, type]] = {"id": str, "nick": str, "staffId": str, "isAdmin": bool, "external": bool}
+GROUP: Final[Mapping[str, type]] = {"id": str, "title": str}
 
 
 class BadRequestError(Exception):
@@ -165,47 +175,29 @@ class Control:
     # --- doing ---
 
     async def _say(self, request: web.Request) -> web.Response:
-        body = await _read_object(request)
-        known = {"from", "chat", "text", "at_robot", "at", "msgtype", "content", "quote"}
-        _refuse_unknown(body, known)
-        at = body.get("at", [])
-        if not isinstance(at, list) or not all(isinstance(each, str) for each in at):
+        fields = await _read_fields(request, SAY)
+        if not all(isinstance(each, str) for each in fields.get("at", [])):
             raise BadRequestError("at: expected a list of person ids")
-        said = await self._people.say(
-            _read_field(body, "text", str, ""),
-            person=_read_field(body, "from", str, "u-1001"),
-            chat=_read_field(body, "chat", str, "direct"),
-            at_robot=_read_field(body, "at_robot", bool, default=True),
-            at=at,
-            msgtype=_read_field(body, "msgtype", str, "text"),
-            content=_read_field(body, "content", dict, None),
-            quote=_read_field(body, "quote", str, None),
-        )
+        if "from" in fields:
+            fields["person"] = fields.pop("from")
+        said = await self._people.say(**fields)
         return reply_json({"msgId": said.msg_id, "delivered": said.delivered, "chat": said.message.chat})
 
     async def _add_person(self, request: web.Request) -> web.Response:
-        body = await _read_object(request)
-        _refuse_unknown(body, {"id", "nick", "staffId", "isAdmin", "external"})
-        person_id = _read_name(body, "id")
-        external = _read_field(body, "external", bool, default=False)
-        staff = None if external else _read_field(body, "staffId", str, person_id)
-        person = Person(
-            person_id,
-            _read_field(body, "nick", str, person_id),
-            staff,
-            _read_field(body, "isAdmin", bool, default=False),
-        )
+        fields = await _read_fields(request, PERSON)
+        person_id = _check_name(fields)
+        staff_id = None if fields.get("external") else fields.get("staffId", person_id)
+        person = Person(person_id, fields.get("nick", person_id), staff_id, fields.get("isAdmin", False))
         self._chats.add_person(person)
         self._feed.publish("resync", dict)
         return reply_json(person.to_dict(), status=201)
 
     async def _add_group(self, request: web.Request) -> web.Response:
-        body = await _read_object(request)
-        _refuse_unknown(body, {"id", "title"})
-        group_id = _read_name(body, "id")
-        if ":" in group_id:
+        fields = await _read_fields(request, GROUP)
+        group_id = _check_name(fields)
+        if ":" in group_id:  # As in direct:<person>, whose chats are made with their person.
             raise BadRequestError("id: a group's id has no colon")
-        chat = self._chats.add_group(group_id, _read_field(body, "title", str, group_id))
+        chat = self._chats.add_group(group_id, fields.get("title", group_id))
         self._feed.publish("resync", dict)
         return reply_json(chat.to_dict(), status=201)
 
@@ -239,27 +231,23 @@ class Control:
 async def _read_object(request: web.Request) -> dict[str, Any]:
     body = await read_json(request)
     if body is None:
-        raise BadRequestError("the body is not a JSON object")
+        raise BadRequestError(NO_OBJECT)
     return body
 
 
-def _refuse_unknown(body: dict[str, Any], known: set[str]) -> None:
-    unknown = sorted(set(body) - known)
-    if unknown:
-        raise BadRequestError(f"unknown field {unknown[0]!r}; known: {', '.join(sorted(known))}")
+async def _read_fields(request: web.Request, known: Mapping[str, type]) -> dict[str, Any]:
+    """Read the fields that are there and not null. A misspelt one is an error: it would otherwise just not work."""
+    body = await _read_object(request)
+    for name, value in body.items():
+        if name not in known:
+            raise BadRequestError(f"unknown field {name!r}; known: {', '.join(sorted(known))}")
+        if value is not None and not isinstance(value, known[name]):
+            raise BadRequestError(f"{name}: expected {known[name].__name__}, got {type(value).__name__}")
+    return {name: value for name, value in body.items() if value is not None}
 
 
-def _read_field(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
-    value = body.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, kind):
-        raise BadRequestError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
-    return value
-
-
-def _read_name(body: dict[str, Any], name: str) -> str:
-    value = _read_field(body, name, str, "")
-    if not value or not value.isprintable() or "/" in value:
-        raise BadRequestError(f"{name}: a name of printable characters without a slash is needed")
-    return str(value)
+def _check_name(fields: dict[str, Any]) -> str:
+    name = str(fields.get("id", ""))
+    if not name or not name.isprintable() or "/" in name:
+        raise BadRequestError("id: a name of printable characters without a slash is needed")
+    return name
