@@ -15,7 +15,6 @@ from typing import Any
 
 from claw.emulator.connection import Connection
 from claw.emulator.feed import Feed
-from claw.emulator.frames import FrameLog
 from claw.emulator.pushes import Push, PushDelivery, Pushes, PushKind, parse_json
 
 
@@ -44,18 +43,17 @@ class Violation:
 class Acks:
     """`log` and `violations` remember the last `keep`; the counts know all of them."""
 
-    def __init__(self, *, pushes: Pushes, feed: Feed, frames: FrameLog, keep: int) -> None:
+    def __init__(self, *, pushes: Pushes, feed: Feed, keep: int) -> None:
         self.log: collections.deque[Ack] = collections.deque(maxlen=keep)
         self.count = 0
         self.violations: collections.deque[Violation] = collections.deque(maxlen=keep)
         self.violation_count = 0
         self._pushes = pushes
         self._feed = feed
-        self._frames = frames
 
     def receive(self, connection: Connection, text: str) -> None:
         """Take one text frame of a client."""
-        self._frames.add(connection.id, "in", text)
+        self._feed.log_frame(connection.id, "in", text)
         try:
             frame = json.loads(text)
         except (ValueError, RecursionError):

@@ -15,9 +15,11 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
+from aiohttp import WSMsgType
+
 from claw.emulator.cards import FakeCardApi
 from claw.emulator.chats import Chats, UnknownError
-from claw.emulator.connection import CloseFrame, Connection
+from claw.emulator.connection import Connection, OutboxFrame
 from claw.emulator.gateway import FakeGateway
 from claw.emulator.pushes import CARD_TOPIC, ROBOT_TOPIC, PushKind
 from claw.emulator.tokens import Tokens
@@ -122,7 +124,7 @@ class Actions:
         return self._each(connection, lambda each: each.abort("reset"))
 
     def _close(self, *, connection: str | None = None, code: int = 1000) -> dict[str, Any]:
-        return self._each(connection, lambda each: each.send(CloseFrame(code)))
+        return self._each(connection, lambda each: each.send(OutboxFrame(WSMsgType.CLOSE, code)))
 
     def _disconnect(self, *, connection: str | None = None, close_after: float | None = 10.0) -> dict[str, Any]:
         if close_after is not None and (isinstance(close_after, bool) or not close_after >= 0):

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import dataclasses
 import enum
 import time
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from aiohttp import WSMsgType, web
 
@@ -22,7 +21,7 @@ from claw.emulator.responses import reset_transport
 OUTBOX_MAX: Final = 20_000
 """Frames that wait for a connection at most; a frozen one loses its oldest above this."""
 FRAME_MAX_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of the largest frame that is read."""
+"""The largest frame that is read."""
 
 
 class ConnectionState(enum.Enum):
@@ -32,20 +31,11 @@ class ConnectionState(enum.Enum):
     CLOSED = "closed"
 
 
-@dataclasses.dataclass(frozen=True)
-class Pong:
-    data: bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class CloseFrame:
-    code: int = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class OutboxFrame:
-    payload: str | bytes
-    written: Callable[[], None] | None = None
+class OutboxFrame(NamedTuple):
+    kind: WSMsgType
+    payload: Any
+    """The text, the bytes, or the code of a close frame."""
+    on_written: Callable[[], None] | None = None
     """Called when the frame has been handed to the socket."""
 
 
@@ -75,16 +65,17 @@ class Connection:
         """What the client closed with."""
         self.odd_frames_sent = False
         """It was sent frames without a proper messageId, so its acks may lack one too."""
-        self.timers: dict[str, asyncio.TimerHandle] = {}
         self.routed = True
         """False: live, but gets no share of the pushes (a frozen one that the server has noticed)."""
         self.held: OutboxFrame | None = None
         """A frame that waits to change places with the next one."""
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._aborted = False
         self._closing = False
         self._ws = ws
         self._transport = transport
-        self._outbox: collections.deque[OutboxFrame | Pong | CloseFrame] = collections.deque(maxlen=OUTBOX_MAX)
+        # Bounded at its old end: a frozen connection goes on getting its share for hours in a soak.
+        self._outbox: collections.deque[OutboxFrame] = collections.deque(maxlen=OUTBOX_MAX)
         self._filled = asyncio.Event()
         self._thawed = asyncio.Event()
         self._thawed.set()
@@ -98,9 +89,10 @@ class Connection:
         """Seconds that it has lived."""
         return (self.closed or time.monotonic()) - self.opened
 
-    def send(self, item: OutboxFrame | Pong | CloseFrame) -> None:
+    def send(self, frame: OutboxFrame) -> None:
+        # An ended connection takes nothing: a timer or a fault may still hold it, and its outbox has no reader.
         if self.state is not ConnectionState.CLOSED:
-            self._outbox.append(item)
+            self._outbox.append(frame)
             self._filled.set()
 
     async def serve(
@@ -111,13 +103,15 @@ class Connection:
         try:
             while True:
                 message = await self._ws.receive()
+                # Paused reading stops the socket, not what aiohttp has read ahead: that has to wait here.
                 await self._thawed.wait()
                 if message.type is WSMsgType.TEXT:
                     on_text(message.data)
                 elif message.type is WSMsgType.PING:
                     self.pings_seen += 1
                     if pongs():
-                        self.send(Pong(message.data))
+                        # Through the outbox as well: a pong that overtakes frames would show life where none is.
+                        self.send(OutboxFrame(WSMsgType.PONG, message.data))
                 elif message.type is WSMsgType.BINARY:
                     on_odd("binary frame from the client")
                 elif message.type is not WSMsgType.PONG:
@@ -125,7 +119,7 @@ class Connection:
                         self.close_code = message.data
                     return
         finally:
-            self.end()
+            self._end()
             if not self._closing:  # Otherwise the writer is in the middle of the close handshake, and bounded.
                 writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
@@ -134,24 +128,26 @@ class Connection:
 
     async def _write(self) -> None:
         try:
-            while True:
+            while not self._closing:
                 while not self._outbox:
                     self._filled.clear()
                     await self._filled.wait()
+                # Waited for before the frame is taken: what is frozen in the outbox may still be pushed out of it.
                 await self._thawed.wait()
-                item = self._outbox.popleft()
-                if isinstance(item, Pong):
-                    await self._ws.pong(item.data)
-                elif isinstance(item, CloseFrame):
+                kind, payload, on_written = self._outbox.popleft()
+                if kind is WSMsgType.PONG:
+                    await self._ws.pong(payload)
+                elif kind is WSMsgType.CLOSE:
+                    # Set before the handshake begins: the reader sees the client's answer first and would cancel us.
                     self._closing = True
-                    await self._ws.close(code=item.code)
-                    return
-                elif isinstance(item.payload, bytes):
-                    await self._ws.send_bytes(item.payload)
+                    await self._ws.close(code=payload)
+                elif kind is WSMsgType.BINARY:
+                    await self._ws.send_bytes(payload)
                 else:
-                    if item.written is not None:
-                        item.written()
-                    await self._ws.send_str(item.payload)
+                    if on_written is not None:
+                        # Before the write: the ack of a fast client arrives before a full socket lets us go on.
+                        on_written()
+                    await self._ws.send_str(payload)
         except (ConnectionError, RuntimeError):
             return  # The reader sees the same end and tells it.
 
@@ -170,10 +166,11 @@ class Connection:
     def abort(self, how: Literal["reset", "end", "now"] = "now") -> None:
         """End the TCP connection without a close frame.
 
-        `reset`: with RST; `end`: with FIN once all is written, as DingTalk does after `disconnect`; `now`: with
-        FIN although something may be unwritten.
+        `reset`: with RST; `end`: with FIN once all is written, as DingTalk does after `disconnect`; `now`: with FIN
+        although something may be unwritten.
         """
         self._aborted = True
+        # A frozen reader waits for the thaw and would never see the end.
         self.thaw()
         if how == "reset":
             reset_transport(self._transport)
@@ -182,21 +179,21 @@ class Connection:
         else:
             self._transport.abort()
 
-    def arm(self, name: str, delay: float, action: Callable[[], None]) -> None:
-        """Run `action` after `delay` s unless the connection ends first; a second arming replaces the first."""
+    def arm(self, name: str, delay_s: float, action: Callable[[], None]) -> None:
+        """Run `action` after a delay unless the connection ends first; a second arming replaces the first."""
         self.disarm(name)
-        self.timers[name] = asyncio.get_running_loop().call_later(delay, action)
+        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, action)
 
     def disarm(self, name: str) -> None:
-        handle = self.timers.pop(name, None)
+        handle = self._timers.pop(name, None)
         if handle is not None:
             handle.cancel()
 
-    def end(self) -> None:
+    def _end(self) -> None:
         self.state = ConnectionState.CLOSED
         self.closed = time.monotonic()
         self._outbox.clear()
-        for name in list(self.timers):
+        for name in list(self._timers):
             self.disarm(name)
 
     def to_dict(self) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from claw.emulator.connection import FRAME_MAX_BYTES, Connection, ConnectionStat
 from claw.emulator.connections import Connections
 from claw.emulator.faults import Faults
 from claw.emulator.feed import Feed
-from claw.emulator.frames import FrameLog
 from claw.emulator.pushes import Pushes
 from claw.emulator.responses import Hangs, RefusedError, reset_transport
 from claw.emulator.tickets import AppCredentials, Ticket, Tickets
@@ -41,16 +40,14 @@ class FakeGateway:
     def __init__(
         self, *, app: AppCredentials, faults: Faults, feed: Feed, hangs: Hangs, keep: int, rng: random.Random
     ) -> None:
-        self.frames = FrameLog(feed)
         self.tickets = Tickets(app=app, faults=faults, feed=feed, hangs=hangs, keep=keep)
         self.connections = Connections(feed=feed, rng=rng)
-        self.pushes = Pushes(
-            connections=self.connections, faults=faults, feed=feed, frames=self.frames, rng=rng, keep=keep
-        )
-        self.acks = Acks(pushes=self.pushes, feed=feed, frames=self.frames, keep=keep)
+        self.pushes = Pushes(connections=self.connections, faults=faults, feed=feed, rng=rng, keep=keep)
+        self.acks = Acks(pushes=self.pushes, feed=feed, keep=keep)
         self.push = self.pushes.push
         self._app = app
         self._faults = faults
+        self._feed = feed
         self._hangs = hangs
         faults.listen(self._rearm)
 
@@ -173,7 +170,7 @@ class FakeGateway:
         self.tickets.forget()
         self.pushes.forget()
         self.acks.forget()
-        self.frames.frames.clear()
+        self._feed.frames.clear()
 
     def to_dict(self) -> dict[str, Any]:
         now, tickets, violations = time.monotonic(), self.tickets, self.acks.violations
@@ -189,5 +186,5 @@ class FakeGateway:
                 "count": self.acks.violation_count,
                 "last": [{"connection": each.connection, "what": each.what} for each in list(violations)[-SHOWN_MAX:]],
             },
-            "frames": [frame.to_dict() for frame in self.frames.frames],
+            "frames": [frame.to_dict() for frame in self._feed.frames],
         }

@@ -20,11 +20,12 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
+from aiohttp import WSMsgType
+
 from claw.emulator.connection import Connection, OutboxFrame
 from claw.emulator.connections import Connections
 from claw.emulator.faults import Faults
 from claw.emulator.feed import Feed
-from claw.emulator.frames import FrameLog
 
 ROBOT_TOPIC: Final = "/v1.0/im/bot/messages/get"
 CARD_TOPIC: Final = "/v1.0/card/instances/callback"
@@ -115,7 +116,6 @@ class Pushes:
         connections: Connections,
         faults: Faults,
         feed: Feed,
-        frames: FrameLog,
         rng: random.Random,
         keep: int,
     ) -> None:
@@ -127,7 +127,6 @@ class Pushes:
         self._connections = connections
         self._faults = faults
         self._feed = feed
-        self._frames = frames
         self._rng = rng
         self._keep = keep
         self._pending: dict[str, PushDelivery] = {}
@@ -173,8 +172,9 @@ class Pushes:
         for each in chosen:
             # A client that answers nonsense with an echo of its nonsense violates nothing: see Acks.receive.
             each.odd_frames_sent = True
-            self._frames.add(each.id, "out", payload if isinstance(payload, str) else f"<{len(payload)} bytes>")
-            each.send(OutboxFrame(payload))
+            is_text = isinstance(payload, str)
+            self._feed.log_frame(each.id, "out", str(payload) if is_text else f"<{len(payload)} bytes>")
+            each.send(OutboxFrame(WSMsgType.TEXT if is_text else WSMsgType.BINARY, payload))
         return [each.id for each in chosen]
 
     def push_odd(self, connection: Connection, payload: str | bytes | dict[str, Any]) -> None:
@@ -247,11 +247,10 @@ class Pushes:
         faults = self._faults
         delivery = self._add_delivery(push, connection)
         connection.pushes += 1
+        text = self._encode(push, delivery, connection)
         # The time to the ack is counted from the socket, not from here: in a burst the outbox alone takes longer.
-        frame = OutboxFrame(
-            self._encode(push, delivery, connection), lambda: setattr(delivery, "sent", time.monotonic())
-        )
-        self._frames.add(connection.id, "out", str(frame.payload))
+        frame = OutboxFrame(WSMsgType.TEXT, text, lambda: setattr(delivery, "sent", time.monotonic()))
+        self._feed.log_frame(connection.id, "out", text)
         # Frames are lost after all bookkeeping, as on the real way: the server believes that it has delivered them.
         is_system = push.kind is PushKind.SYSTEM
         is_dropped = not is_system and faults.drop_frames and self._rng.random() < faults.take("drop_frames")

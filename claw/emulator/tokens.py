@@ -26,36 +26,31 @@ class TokenCall(NamedTuple):
 
     method: str
     path: str
-    client_id: str
-    client_secret: str
-    token: str
-    lifetime: str
+    fields: tuple[str, str]
+    """Client id and client secret."""
+    answer: tuple[str, str]
+    """Token and lifetime."""
     refusal: tuple[str, str] | int
     """`code` and `message` of the new API, or the errcode of the old one."""
 
 
 OLD_REFUSAL: Final = "不合法的corpid或corpsecret"
-CALLS: Final = (
-    TokenCall(
-        "POST",
-        "/v1.0/oauth2/accessToken",
-        "appKey",
-        "appSecret",
-        "accessToken",
-        "expireIn",  # Without an s, unlike the other two.
-        ("invalidClientIdOrSecret", "无效的clientId或者clientSecret"),
-    ),
-    TokenCall(
-        "POST",
-        "/v1.0/oauth2/{corp}/token",
-        "client_id",
-        "client_secret",
-        "access_token",
-        "expires_in",
-        ("invalid.client", "invalid client"),
-    ),
-    TokenCall("GET", "/gettoken", "appkey", "appsecret", "access_token", "expires_in", 40089),
+# `expireIn` without an s is no slip: the three calls agree in nothing but the token.
+APP_CALL: Final = TokenCall(
+    "POST",
+    "/v1.0/oauth2/accessToken",
+    ("appKey", "appSecret"),
+    ("accessToken", "expireIn"),
+    ("invalidClientIdOrSecret", "无效的clientId或者clientSecret"),
 )
+CORP_CALL: Final = TokenCall(
+    "POST",
+    "/v1.0/oauth2/{corp}/token",
+    ("client_id", "client_secret"),
+    ("access_token", "expires_in"),
+    ("invalid.client", "invalid client"),
+)
+OLD_CALL: Final = TokenCall("GET", "/gettoken", ("appkey", "appsecret"), ("access_token", "expires_in"), 40089)
 
 
 class Tokens:
@@ -67,7 +62,9 @@ class Tokens:
         self._expires = 0.0
 
     def routes(self) -> list[tuple[str, str, Callable[[web.Request], Awaitable[web.Response]]]]:
-        return [(call.method, call.path, functools.partial(self._grant, call)) for call in CALLS]
+        return [
+            (call.method, call.path, functools.partial(self._grant, call)) for call in (APP_CALL, CORP_CALL, OLD_CALL)
+        ]
 
     async def _grant(self, call: TokenCall, request: web.Request) -> web.Response:
         self.fetched += 1
@@ -76,16 +73,15 @@ class Tokens:
             # The old API has its error body even under an HTTP error.
             busy = {"errcode": -1, "errmsg": "系统繁忙"}
             return reply_json(busy, status=status) if isinstance(call.refusal, int) else RefusedError(status).reply()
-        is_query = call.method == "GET"
-        body: dict[str, Any] = dict(request.query) if is_query else await read_json(request) or {}
-        if not self._app.accept(as_text(body.get(call.client_id)), as_text(body.get(call.client_secret))):
+        body: dict[str, Any] = dict(request.query) if call is OLD_CALL else await read_json(request) or {}
+        if not self._app.accept(*(as_text(body.get(name)) for name in call.fields)):
             if isinstance(call.refusal, int):
                 return reply_json({"errcode": call.refusal, "errmsg": OLD_REFUSAL})
             return RefusedError(400, *call.refusal).reply()
-        if "{corp}" in call.path and body.get("grant_type") != "client_credentials":
+        if call is CORP_CALL and body.get("grant_type") != "client_credentials":
             return RefusedError(400, "unsupported.grant.type", "unsupported grant type").reply()
-        success = {"errcode": 0, "errmsg": "ok"} if is_query else {}
-        return reply_json(success | {call.token: self._issue(), call.lifetime: TOKEN_LIFETIME_S})
+        success = {"errcode": 0, "errmsg": "ok"} if call is OLD_CALL else {}
+        return reply_json(success | dict(zip(call.answer, (self._issue(), TOKEN_LIFETIME_S), strict=True)))
 
     def _issue(self) -> str:
         now = time.monotonic()
