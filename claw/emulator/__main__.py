@@ -30,9 +30,11 @@ def main() -> None:
 async def _run(emulator: Emulator) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    # SIGTERM as well: that is how a container is ended, and exit code 0 tells it from a crash.
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     await emulator.start()
+    # Only when it listens, and at once: scripts wait for this line and then connect.
     sys.stdout.write(f"{emulator.url}\n")
     sys.stdout.flush()
     try:

@@ -69,6 +69,7 @@ class Acks:
             if not connection.odd_frames_sent:
                 self.add_violation(connection, "an ack without messageId")
             return
+        # Any integer will do: what the server makes of another code than 200 is unknown (docs/protocol.md section 3.1).
         if not isinstance(frame.get("code"), int):
             self.add_violation(connection, "an ack without an integer code")
             return
@@ -93,6 +94,7 @@ class Acks:
         self.count += 1
         connection.acks += 1
         self.log.append(Ack(now, connection.id, message_id, code, delivery.push, duplicate, wrong_socket))
+        # Only the first one acks the push; a second one with other data could otherwise change what was agreed.
         if not duplicate:
             self._check_data(connection, delivery, frame)
             self._pushes.confirm(delivery, code, frame.get("data"), at=now)
@@ -100,6 +102,7 @@ class Acks:
     def _check_data(self, connection: Connection, delivery: PushDelivery, frame: dict[str, Any]) -> None:
         """Check the data of the two kinds whose data the server looks at."""
         push = delivery.push
+        # The echo shows that a client works, where a pong shows only that its socket does.
         if push.topic == "ping" and frame.get("data") != push.data:
             self.add_violation(connection, "a SYSTEM ping whose data was not echoed")
         if push.kind is PushKind.EVENT:

@@ -49,14 +49,18 @@ class ActionError(ValueError):
 
 def make_bad_frames() -> dict[str, list[str | bytes | dict[str, Any]]]:
     """Make frames by kind of badness; a dict gets a messageId when it is sent."""
+    # Strings go out as they are, and nobody can ack them. Dicts are whole enough to be acked, so they are given an id
+    # and their acks are not taken for invented ones.
     robot = {"specVersion": "1.0", "type": "CALLBACK", "headers": {"topic": ROBOT_TOPIC}}
     return {
+        # The last one begins with a byte order mark, which JSON in a file may have and JSON on the wire may not.
         "not_json": ["{not json", "", "\ufeff{}"],
         "binary": [b"\x00\x01\x02 binary", b'{"type":"SYSTEM"}'],
         "large": [{"type": "SYSTEM", "headers": {"topic": "padding"}, "data": "x" * LARGE_CHARS}],
         "unknown_type": [{"type": "WHATEVER", "headers": {"topic": "x"}, "data": "{}"}],
         "unknown_topic": [
             {"type": "CALLBACK", "headers": {"topic": "/v1.0/no/such/topic"}, "data": "{}"},
+            # In the Node SDK's list of topics, and never seen on a wire (docs/protocol.md section 2.2).
             {"type": "SYSTEM", "headers": {"topic": "KEEPALIVE"}, "data": "{}"},
         ],
         "missing_fields": [
@@ -99,6 +103,7 @@ class Actions:
         """
         if name not in ACTIONS:
             raise ActionError(f"unknown action {name!r}; known: {', '.join(ACTIONS)}")
+        # Only names of the table get here: no other method can be called from outside.
         method: Callable[..., dict[str, Any]] = getattr(self, f"_{name}")
         try:
             return method(**params)
@@ -124,6 +129,7 @@ class Actions:
         return self._each(connection, lambda each: each.abort("reset"))
 
     def _close(self, *, connection: str | None = None, code: int = 1000) -> dict[str, Any]:
+        # Behind what lies in the outbox: frames that were sent before it are not lost by it.
         return self._each(connection, lambda each: each.send(OutboxFrame(WSMsgType.CLOSE, code)))
 
     def _disconnect(self, *, connection: str | None = None, close_after: float | None = 10.0) -> dict[str, Any]:
@@ -141,6 +147,7 @@ class Actions:
         """
 
         def do(each: Connection) -> None:
+            # What is written from now on waits in the outbox, and reaches the client late if it is thawed in time.
             each.freeze()
             each.routed = routed
             if notice_after is not None:
@@ -171,6 +178,7 @@ class Actions:
 
     def _event(self, *, data: dict[str, Any] | None = None) -> dict[str, Any]:
         event = data or {"timeStamp": "1771234579000", "userId": ["u-2002"]}
+        # All events have the one topic, which is also the only one that a client can subscribe to.
         push = self._gateway.push(event, kind=PushKind.EVENT, topic="*")
         return push.to_dict()
 
@@ -183,6 +191,7 @@ class Actions:
         params: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         cards = self._cards.cards
+        # Without a name the latest one: that is the card at the bottom of the chat, which a person would click.
         chosen = cards.get(card) if card is not None else next(reversed(cards.values()), None)
         if chosen is None or not chosen.replies:
             raise UnknownError("no such card" if card is not None else "no card was delivered yet")
@@ -192,6 +201,7 @@ class Actions:
         data = self._cards.build_click(chosen, self._chats.person(person).id, chat, action, params or {})
         push = self._gateway.push(data, topic=CARD_TOPIC)
 
+        # The answer is in the ack. The click returns before it: it may come from a page, whose request must not wait.
         async def use_answer() -> None:
             try:
                 await asyncio.wait_for(push.acked.wait(), CARD_ANSWER_DEADLINE_S)

@@ -26,6 +26,7 @@ class RateWindow:
     def admit(self, key: str) -> bool:
         """Count a call, or refuse it; refused calls do not count (docs/protocol.md section 6.6)."""
         now = time.monotonic()
+        # The deque holds the last `limit` calls: the first of them tells whether the window is full.
         calls = self._calls.setdefault(key, collections.deque(maxlen=self._limit))
         trim(self._calls, self._keep)
         if len(calls) == self._limit and calls[0] > now - self._window_s:

@@ -41,6 +41,7 @@ class FakeCard:
     stream_key: str = ""
     replies: list[Reply] = dataclasses.field(default_factory=list)
     """Where it was delivered."""
+    # A client that streams to one card for hours is what a soak is to find, and must not fill this memory.
     updates: collections.deque[tuple[float, int]] = dataclasses.field(
         default_factory=lambda: collections.deque(maxlen=UPDATES_MAX)
     )
@@ -59,6 +60,7 @@ class FakeCard:
         """What it shows: the streamed value, or the likeliest one."""
         if self.stream_key:
             return self.params.get(self.stream_key, "")
+        # Templates name their variable as they like; these are the known ones' (docs/protocol.md section 7.5).
         for name in ("content", "msgContent", "markdown", "text"):
             if self.params.get(name):
                 return self.params[name]
@@ -123,8 +125,10 @@ class FakeCardApi:
         trim(card.guids, GUIDS_MAX)
         card.update_count += 1
         card.updates.append((time.monotonic(), len(body["content"])))
+        # Accepted and counted: the real one takes it as well, and people see a finished card move.
         card.after_end += card.state != "typing"
         card.stream_key = body["key"]
+        # An error counts for more than an end, if a client claims both.
         state = "failed" if body.get("isError") is True else "finished" if body.get("isFinalize") is True else ""
         self._apply(card, card.params | {body["key"]: body["content"]}, state)
         return {"success": True, "result": True}
@@ -206,6 +210,7 @@ class FakeCardApi:
         self, card: FakeCard, person_id: str, chat: FakeChat, action: str, params: dict[str, Any]
     ) -> dict[str, Any]:
         """Build the callback's data of a person's click (docs/protocol.md section 7.6, vector V9)."""
+        # JSON as a string inside the data, which is a string inside the frame: a client has to parse three times.
         content = {"cardPrivateData": {"actionIds": [action], "params": params}}
         return {
             "type": "actionCallback",
@@ -224,6 +229,7 @@ class FakeCardApi:
         response = data.get("response") if isinstance(data, dict) else None
         if isinstance(response, dict):
             with contextlib.suppress(RefusedError):
+                # Merged by key, which is what the answers of all SDKs ask for; an empty answer changes nothing.
                 params, private = _read_params(response), _read_params(response, "userPrivateData")
                 card.private |= private
                 self._apply(card, card.params | params)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
+from claw.emulator.bounds import trim
 from claw.emulator.feed import Feed
 
 SESSION_LIFETIME_S: Final = 90 * 60
@@ -45,6 +46,7 @@ class Person:
     @property
     def dingtalk_id(self) -> str:
         """The encrypted id, of no use in the OpenAPI (docs/protocol.md section 5.1)."""
+        # From the id and not at random: the same person looks the same in every run, and traces can be compared.
         return "$:LWCP_v1:$" + base64.b64encode(hashlib.blake2s(self.id.encode(), digest_size=12).digest()).decode()
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,6 +120,7 @@ class Chats:
 
     def __init__(self, *, robot_code: str, feed: Feed, keep: int) -> None:
         self.robot_code = robot_code
+        # Not the robot code: mentions name the robot by an encrypted id of its own, which is good for nothing else.
         self.robot_id = "$:LWCP_v1:$" + base64.b64encode(robot_code.encode()[:12].ljust(12, b"0")).decode()
         self.people: dict[str, Person] = {}
         self.sessions_valid_from = 0
@@ -129,6 +132,7 @@ class Chats:
         self._numbers = itertools.count(1)
         self._last_number = 0
         self._chats: dict[str, FakeChat] = {}
+        # Sessions have room for a number, not for a name.
         self._by_number: list[FakeChat] = []
         self._messages: dict[str, FakeMessage] = {}
         self.clear()
@@ -142,6 +146,7 @@ class Chats:
         self.people.clear()
         self._chats.clear()
         self._messages.clear()
+        # One of each sort that a robot has to tell apart: an admin, members, and somebody from outside.
         for person in (
             Person("u-1001", "林小雨", "u-1001", is_admin=True),
             Person("u-1002", "王大伟", "u-1002"),
@@ -162,8 +167,10 @@ class Chats:
 
     def _add_chat(self, chat_id: str, *, title: str, person: str | None) -> FakeChat:
         if chat_id in self._chats:
+            # Somebody is added again under another name: what was said in the chat stays.
             self._chats[chat_id].title = title
             return self._chats[chat_id]
+        # From the names: after a restart of the emulator a service still knows its conversations by their ids.
         digest = hashlib.blake2s(f"{self.robot_code}/{chat_id}".encode(), digest_size=16).digest()
         conversation_id = "cid" + base64.b64encode(digest).decode()
         chat = FakeChat(
@@ -197,10 +204,12 @@ class Chats:
         return self._messages.get(msg_id)
 
     def next_number(self) -> int:
+        # Remembered here, since a counter cannot be asked what it gave last.
         self._last_number = next(self._numbers)
         return self._last_number
 
     def expire_sessions(self) -> None:
+        # By the number that each session carries: they are not stored, so none could be struck off a list.
         self.sessions_valid_from = self._last_number + 1
 
     def msg_id(self, number: int) -> str:
@@ -212,8 +221,7 @@ class Chats:
     def add(self, message: FakeMessage) -> FakeMessage:
         self._chats[message.chat].messages.append(message)
         self._messages[message.id] = message
-        if len(self._messages) > self._keep:
-            del self._messages[next(iter(self._messages))]
+        trim(self._messages, self._keep)
         return message
 
     def publish(self, message: FakeMessage) -> None:
@@ -223,6 +231,7 @@ class Chats:
     def issue_session(self, chat: FakeChat, number: int, *, life: float = SESSION_LIFETIME_S) -> tuple[str, int]:
         """Issue a session of the chat: its hex, and its expiry in milliseconds since the epoch."""
         expires = int((time.time() + life) * 1000)
+        # Fixed widths need no separators: 4 bytes for the chat, 6 for the message, 6 for the time.
         payload = chat.number.to_bytes(4, "big") + number.to_bytes(6, "big") + expires.to_bytes(6, "big")
         return (payload + self._mac(payload)).hex(), expires
 
@@ -271,6 +280,7 @@ class Chats:
             "isAdmin": person.is_admin,
             "sessionWebhookExpiredTime": expires,
             "createAt": int(time.time() * 1000),
+            # Numbers in strings, as on the wire.
             "conversationType": "2" if chat.is_group else "1",
             "senderId": person.dingtalk_id,
             "sessionWebhook": f"{base_url}/robot/sendBySession?session={session}",
@@ -286,12 +296,13 @@ class Chats:
                 {"dingtalkId": each.dingtalk_id} | ({"staffId": each.staff_id} if each.staff_id else {}) for each in at
             ]
         if over_quota:
-            # The message arrives and is to be acked, but what was said is not in it (docs/protocol.md section 5.2).
+            # The message arrives and is to be acked, but what was said is not in it (docs/protocol.md section 5.1).
             return data | {"msgtype": "text", "errCode": "20001", "errMsg": QUOTA_TEXT}
         content = dict(body or {})
         if quote is not None:
             data["originalMsgId"] = quote
             content |= {"isReplyMsg": True, "repliedMsg": self._quote(quote)}
+        # Only text has its body under its own name; every other type has it under `content`.
         return data | {"text" if msgtype == "text" else "content": content}
 
     def _quote(self, msg_id: str) -> dict[str, Any]:
@@ -299,6 +310,7 @@ class Chats:
         if message is None:
             raise UnknownError(f"no message {msg_id!r} to quote")
         sender = self.people.get(message.sender)
+        # A quoted card comes without its text: a client can only say that it was one.
         kind = "interactiveCard" if message.card else message.msgtype
         return {
             "msgId": message.id,

@@ -30,6 +30,7 @@ class Connections:
     def add(
         self, ticket_id: str, ticket: Ticket, ws: web.WebSocketResponse, transport: asyncio.Transport
     ) -> Connection:
+        # Never reset: a connection's id has to mean one connection in every log, over a reset as well.
         self.count += 1
         connection = Connection(self.count, ticket_id, ticket.subscriptions, ws, transport)
         self.live[connection.id] = connection
@@ -54,10 +55,12 @@ class Connections:
             for each in self.live.values()
             if each.state is ConnectionState.OPEN and each.routed and (kind, topic) in each.subscriptions
         ]
+        # At random and not in turn: the real one promises no fairness, so no client may count on it.
         return self._rng.choice(fit) if fit else None
 
     def find(self, connection_id: str | None) -> list[Connection]:
         """Find the live connection with that id; None means all of them."""
+        # A connection that has ended is not found: an action on it would act on nothing without a word.
         if connection_id is None:
             return list(self.live.values())
         return [self.live[connection_id]] if connection_id in self.live else []
@@ -66,6 +69,7 @@ class Connections:
         """Wait for at least so many connections that take pushes. Raises TimeoutError after `timeout` seconds."""
 
         def find() -> list[Connection] | None:
+            # Frozen ones do not count: who waits for connections wants to be answered on them.
             opened = [each for each in self.live.values() if each.state is ConnectionState.OPEN and not each.frozen]
             return opened if len(opened) >= count else None
 

@@ -96,6 +96,7 @@ class Control:
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Keep other sites' pages away from the control API, and turn its errors into JSON."""
+        # DingTalk's own paths are open to every Host: robots call the emulator by whatever name their network gives it.
         own = request.path.startswith(("/_/", "/page/")) or request.path == "/"
         if not own:
             return await handler(request)
@@ -113,8 +114,10 @@ class Control:
             name = urlsplit(f"//{request.host}").hostname
         except ValueError:
             return False
+        # A page of another site can let its name point to this machine (DNS rebinding); then the Host is that name.
         if name not in self._names:
             return False
+        # Browsers send it with every POST. What sends none is no browser, and could reach the port in other ways, too.
         origin = request.headers.get("Origin")
         return origin is None or urlsplit(origin).netloc == request.host
 
@@ -131,6 +134,7 @@ class Control:
 
     def _serve_page(self, name: str) -> web.Response:
         path = PAGE / name
+        # There are no folders in it: a name with `..` has another parent and is not found.
         if path.parent != PAGE or path.suffix not in CONTENT_TYPES or not path.is_file():
             return reply_json({"error": "no such file"}, status=404)
         headers = {"Content-Security-Policy": CSP, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
@@ -158,11 +162,14 @@ class Control:
         queue = self._feed.subscribe()
         with contextlib.suppress(ConnectionError):
             try:
+                # Something at once, so that the page knows that it is connected before anything happens.
                 await response.write(b"retry: 1000\n: connected\n\n")
                 while True:
                     try:
+                        # None ends the stream: the emulator stops, and its shutdown must not wait for a page.
                         event = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
                     except TimeoutError:
+                        # Only a write finds out that the page has gone.
                         await response.write(b": still here\n\n")
                         continue
                     if event is None:
@@ -189,6 +196,7 @@ class Control:
         staff_id = None if fields.get("external") else fields.get("staffId", person_id)
         person = Person(person_id, fields.get("nick", person_id), staff_id, fields.get("isAdmin", False))
         self._chats.add_person(person)
+        # The lists of people and chats are read as a whole; there is no event for a single one.
         self._feed.publish("resync", dict)
         return reply_json(person.to_dict(), status=201)
 
@@ -220,6 +228,7 @@ class Control:
 
     async def _act(self, request: web.Request) -> web.Response:
         raw = await request.read()
+        # No body is fine: then every parameter has its default.
         params = await _read_object(request) if raw else {}
         return reply_json(self._actions.act(request.match_info["name"], **params))
 

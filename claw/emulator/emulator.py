@@ -79,6 +79,7 @@ class Emulator:
         self._app = AppCredentials(client_id, client_secret, on_adopt=self.chats.adopt_robot_code)
         self._build_dingtalk(rate_limits=rate_limits, keep=keep, seed=seed)
         self.model = FakeModel(faults=self.faults, hangs=self._hangs, keep=keep)
+        # Last, since it shows and does what all others are and can.
         self._control = Control(
             chats=self.chats,
             people=self.people,
@@ -153,6 +154,7 @@ class Emulator:
 
     @property
     def url(self) -> str:
+        # An address that stands for all is one to listen on, not one to connect to.
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104 - compared, not bound
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
@@ -163,6 +165,7 @@ class Emulator:
         self._hangs.open()
         app = web.Application(client_max_size=BODY_MAX_BYTES, middlewares=[self._control.guard])
         self._add_routes(app)
+        # Signals belong to whoever runs the emulator: a test, a bench, or `__main__`.
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S, handle_signals=False)
         await runner.setup()
         site = web.TCPSite(runner, self.host, self.port)
@@ -170,11 +173,13 @@ class Emulator:
             await site.start()
         except BaseException:
             await runner.cleanup()
+            # The port is taken: the next start may try another one, and nothing of this one is left.
             raise
         self._runner, self._site = runner, site
         self.port = runner.addresses[0][1]  # Kept for the next start: clients come back to where they were.
         self.gateway.tickets.base_url = self._public_url or self.url
         self.gateway.tickets.is_base_url_learnt = self._public_url is None
+        # Only now: a re-push that is overdue needs a place to which somebody can connect.
         self.gateway.resume()
 
     def _add_routes(self, app: web.Application) -> None:
@@ -216,6 +221,7 @@ class Emulator:
         """Faults off, chats and logs empty; connections, tokens and tickets stay."""
         self.faults.reset()
         self.chats.clear()
+        # Tokens, tickets and connections stay: a client that is connected goes on as if nothing had happened.
         for part in (self.gateway, self.replies, self.webhook, self.openapi, self.model):
             part.forget()
         self.cards.cards.clear()

@@ -47,6 +47,7 @@ class Switch:
         """Return the value as the switch holds it. Raises FaultError."""
         if value is None and self.nullable:
             return None
+        # JSON and people write 5 for 5.0.
         if self.type == "float" and type(value) is int:
             value = float(value)
         # By the very type: True is an int to Python, but no number of repeats.
@@ -64,11 +65,13 @@ class Switch:
 
 
 def _read_switches() -> dict[str, Switch]:
+    # Read at import, so that a slip in the data fails at once and not with the first fault.
     text = pathlib.Path(__file__).with_name("faults.toml").read_text(encoding="utf-8")
     switches = {}
     for group, entries in tomllib.loads(text).items():
         for name, entry in entries.items():
             choices = entry.pop("choices", ())
+            # TOML has no null to say that there is no lower limit.
             low = None if entry.pop("no_low", False) else entry.pop("low", 0)
             choices = CHOICES[choices] if isinstance(choices, str) else tuple(choices)
             switches[name] = Switch(name, group, choices=choices, low=low, **entry)
@@ -104,6 +107,7 @@ class Faults:
 
     def _set(self, name: str, value: Value) -> None:
         self._values[name] = value
+        # After the change, so that a listener that looks at the switches sees them as they are now.
         for listener in self._listeners:
             listener(name)
 
@@ -128,6 +132,7 @@ class Faults:
 
     def update(self, values: Mapping[str, Value]) -> None:
         """Set the given switches, all or none. Raises FaultError naming the first that is wrong."""
+        # All are checked before the first is set: half an update would be a fault that nobody asked for.
         checked = {name: _check(name, value) for name, value in values.items()}
         for name, value in checked.items():
             self._set(name, value)
@@ -135,6 +140,7 @@ class Faults:
     def reset(self) -> None:
         """Put every switch back to its default."""
         self.fault_budget = {}
+        # Only those that are not at rest: listeners arm timers anew, and must not be told of what did not change.
         for name in self.active():
             self._set(name, DEFAULTS[name])
 

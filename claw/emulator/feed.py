@@ -46,6 +46,7 @@ class Feed:
 
     def publish(self, kind: str, make: Callable[[], dict[str, Any]]) -> None:
         """Tell every page; `make` is called only when one listens."""
+        # The usual case in tests and benches: not even the event is built, which a bench would feel.
         if not self._queues:
             return
         event = {"type": kind, **make()}
@@ -64,6 +65,7 @@ class Feed:
 
     def subscribe(self) -> asyncio.Queue[dict[str, Any] | None]:
         """Return a page's queue; None in it ends the stream."""
+        # Unbounded for asyncio: publishing must not wait, so the bound is kept above, where old events are dropped.
         queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._queues.add(queue)
         return queue

@@ -40,8 +40,6 @@ class File:
 
 class Files:
     def __init__(self, *, tokens: Tokens, base_url: Callable[[], str]) -> None:
-        self.downloads = 0
-        self.uploads = 0
         self._tokens = tokens
         self._base_url = base_url
         self._files: dict[str, File] = {}
@@ -49,14 +47,12 @@ class Files:
 
     def add(self, content: bytes, name: str = "picture.png", content_type: str = "image/png") -> str:
         """Hold a file; return its download code."""
+        # Not to be guessed, since `serve` asks for nothing else.
         return self._hold("dc" + secrets.token_urlsafe(24), File(name, content, content_type))
 
     def add_sample(self) -> str:
         """Hold a small picture, for whoever sends one without giving any; return its download code."""
         return self.add(make_png())
-
-    def get(self, key: str) -> File | None:
-        return self._files.get(key)
 
     def _hold(self, key: str, file: File) -> str:
         # Bounded by bytes and not by number: pictures of 20 MB and of 2 kB come through the same call.
@@ -70,9 +66,9 @@ class Files:
     async def download(self, body: dict[str, Any]) -> dict[str, Any]:
         """`POST /v1.0/robot/messageFiles/download`."""
         code = as_text(body.get("downloadCode"))
+        # Media ids lie in the same dict and are no download codes: the real one does not know them here either.
         if not code or code not in self._files or not code.startswith("dc"):
             raise RefusedError(400, "invalidParameter.robotCode.downloadCode", "downloadCode 错误或已过期")
-        self.downloads += 1
         return {"downloadUrl": f"{self._base_url()}/files/{code}"}
 
     async def serve(self, request: web.Request) -> web.Response:
@@ -109,11 +105,11 @@ class Files:
         if kind not in LIMITS:
             return reply_json({"errcode": 40004, "errmsg": "无效的媒体文件类型"})
         size, kinds = LIMITS[kind]
+        # By the name alone: whether the real one looks at the content is not known.
         if file.name.rpartition(".")[2].lower() not in kinds:
             return reply_json({"errcode": 40005, "errmsg": "无效的文件类型"})
         if not file.content or len(file.content) > size:
             return reply_json({"errcode": 40006, "errmsg": "无效的文件大小"})
-        self.uploads += 1
         media_id = self._hold("@lAD" + secrets.token_urlsafe(12), file)
         created = int(time.time() * 1000)
         return reply_json({"errcode": 0, "errmsg": "ok", "type": kind, "media_id": media_id, "created_at": created})
@@ -125,6 +121,7 @@ def make_png(size: int = 48) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+    # Each row begins with its filter byte; a gradient, so that a scaled or cut picture is seen at once.
     rows = b"".join(
         b"\0" + bytes(value for x in range(size) for value in (40 + 3 * x, 110 + 2 * y, 230)) for y in range(size)
     )

@@ -105,6 +105,7 @@ class FakeGateway:
         self, ticket_id: str, ticket: Ticket, ws: web.WebSocketResponse, transport: asyncio.Transport
     ) -> None:
         connection = self.connections.add(ticket_id, ticket, ws, transport)
+        # Armed before anything can be received: a client may end the connection at once, which disarms them again.
         connection.arm("ping", FIRST_PING_DELAY_S, lambda: self._ping(connection))
         self._arm_ttl(connection)
         self.connections.publish(connection)
@@ -129,6 +130,7 @@ class FakeGateway:
         connection.disarm("ttl")
         ttl = self._faults.connection_ttl
         if ttl and connection.state is ConnectionState.OPEN:
+            # From its opening, not from now: a shorter life that is switched on hits old connections at once.
             left = max(0.0, connection.opened + ttl - time.monotonic())
             connection.arm("ttl", left, lambda: self.disconnect(connection))
 
@@ -138,6 +140,7 @@ class FakeGateway:
             if fault == "connection_ttl":
                 self._arm_ttl(connection)
             elif fault == "ping_interval":
+                # Bound as a default: a lambda in a loop would see the last connection only.
                 connection.arm("ping", self._faults.ping_interval, lambda each=connection: self._ping(each))  # type: ignore[misc]
 
     def disconnect(self, connection: Connection, close_after: float | None = BY_SWITCH_S) -> None:
@@ -148,6 +151,7 @@ class FakeGateway:
         # From this moment no push picks it, but it goes on being read: acks of what is in flight still count.
         connection.state = ConnectionState.DRAINING
         connection.disarm("ttl")
+        # None is a value here, and means never: it cannot stand for what was not given.
         after = self._faults.disconnect_close_after if close_after == BY_SWITCH_S else close_after
         if after is not None:
             connection.arm("close", after, lambda: connection.abort("end"))
@@ -160,6 +164,7 @@ class FakeGateway:
 
     async def close(self) -> None:
         """End every connection and timer at once; what waits for an ack is remembered."""
+        # Before the connections end: a re-push in between would find no connection, and be lost as undeliverable.
         self.pushes.pause()
         for connection in self.connections.find(None):
             connection.abort("now")

@@ -85,6 +85,7 @@ class FakeModel:
     async def complete_chat(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/chat/completions`."""
         body = await read_json(request)
+        # Without the key: records are printed when a test fails, and somebody may test with a real one.
         headers = {name.lower(): value for name, value in request.headers.items()}
         key = headers.pop("authorization", "")
         record = ModelRequest(body or {}, key.startswith("Bearer "), headers)
@@ -106,6 +107,7 @@ class FakeModel:
         failure = self._find_failure(record)
         if failure is not None:
             return failure
+        # A person's `slow 5` and the switch add up, so that a bench can be slow for everybody and slower for one.
         slow = SLOW.search(record.last_user_text)
         answer = "" if take("model_empty") else take("model_fixed_reply") or compose(record.messages)
         await self._hangs.sleep(take("model_delay") + (float(slow[1]) if slow else 0.0), request)
@@ -115,6 +117,7 @@ class FakeModel:
             return web.Response(status=499)
         if record.body.get("stream") is True:
             return await self._stream(request, record, answer)
+        # Of a whole answer nothing has been written yet: the caller sees its connection end instead of an answer.
         if take("model_cut"):
             reset_transport(request.transport)
             return web.Response(status=500)
@@ -154,6 +157,7 @@ class FakeModel:
                         await response.write(_encode_event(ERROR_IN_STREAM))
                     return response
                 await response.write(event)
+            # The end of the answer, without which a client must take it for cut off, however complete it looks.
             await response.write(b"data: [DONE]\n\n")
             record.finished = True
         except ConnectionError:
@@ -174,6 +178,7 @@ class FakeModel:
             return _encode_event(head | {"choices": choices} | ({"usage": None} if with_usage else {}))
 
         yield 0, chunk({"role": "assistant", "content": ""})
+        # Cut by characters, not by words: a client must not rely on chunks that end well.
         size = max(1, math.ceil(len(answer) / CHUNK_COUNT))
         for number in range(CHUNK_COUNT):
             part = answer[number * size : (number + 1) * size]

@@ -113,6 +113,7 @@ class FakeOpenApi:
             await self._hangs.sleep(self._faults.take("openapi_delay") + self._faults.take("card_delay"))
             fields = self._check(api, request, body)
             if api.endswith("/streaming"):
+                # Creating still works, so that a client has a card which it cannot finish.
                 self._fail("card_streaming_status")
             return await call(fields)
         finally:
@@ -128,6 +129,7 @@ class FakeOpenApi:
         self._fail("openapi_status")
         if not self._tokens.is_valid(request.headers.get(TOKEN_HEADER, "")):
             raise RefusedError(401)
+        # Before the rate, so that what is over the quota uses up nothing of the rate.
         limit = self._faults.openapi_month_limit
         if limit and self.month >= limit:
             raise RefusedError(403, "Forbidden.AccessDenied.ApiCountLimitForOrg", "api count limit")

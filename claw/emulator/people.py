@@ -70,6 +70,7 @@ class People:
         if msgtype == "text" and content is None and where.is_group:
             # DingTalk takes the mention out of the text and leaves the blank after it.
             sent_body = {"content": f" {text}"}
+        # Built also for what no robot gets: a quote of an unknown message is then an error in every case.
         data = self._chats.robot_data(
             who,
             where,
@@ -95,6 +96,7 @@ class People:
         )
         # First into the chat, then to the robot: its reply may come before this returns, and belongs below it.
         self._chats.add(message)
+        # Among themselves people say much that no robot hears; it is in the chat and costs no quota.
         push = None
         if message.to_robot:
             self.said_count += 1

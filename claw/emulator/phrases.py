@@ -80,6 +80,7 @@ def compose(messages: list[dict[str, Any]]) -> str:
     """Compose the answer to the last user message."""
     turns = [read_text(each) for each in messages if each.get("role") == "user"]
     said = (turns[-1] if turns else "").strip()
+    # One Han character is enough: people who write Chinese mix in English words, hardly the other way round.
     phrases = CHINESE if HAN.search(said) else ENGLISH
     code = f"{phrases.code[0]}\n\n```python\n{CODE}\n```\n\n{phrases.code[1]}"
     match read_command(said):
@@ -90,6 +91,7 @@ def compose(messages: list[dict[str, Any]]) -> str:
             return code
         case "table":
             return f"{phrases.table}\n| --- | --- |\n| a | 1 |\n| b | 2 |"
+    # Quoted line by line: what was said must not end the quote, nor become a heading of the answer.
     quote = "\n".join(f"> {line}" for line in said[:QUOTED_CHARS].splitlines() or [""])
     memory = phrases.later.format(len(turns)) if len(turns) > 1 else phrases.first
     return "\n\n".join((phrases.heard, quote, memory, *([phrases.tips] if len(turns) == 1 else [])))

@@ -130,6 +130,7 @@ class Pushes:
         self._rng = rng
         self._keep = keep
         self._pending: dict[str, PushDelivery] = {}
+        # Bounded; the pending ones need no bound, they leave with their ack or with their connection.
         self._settled: dict[str, PushDelivery] = {}
         self._waiting: set[Push] = set()
         """Those whose missing ack still has a consequence."""
@@ -150,6 +151,7 @@ class Pushes:
         """
         self.count += 1
         text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        # Data that is text already may be no JSON at all: whoever pushes that names the message, or nobody does.
         if not msg_id and isinstance(data, dict):
             msg_id = str(data.get("msgId", ""))
         push = Push(self.count, kind, topic, text, msg_id=msg_id)
@@ -182,6 +184,7 @@ class Pushes:
         if isinstance(payload, dict):
             delivery = self._add_delivery(Push(0, PushKind.SYSTEM, "odd", ""), connection)
             headers = {"contentType": "application/json", "messageId": delivery.message_id, "time": "0"}
+            # The frame's own headers win: a bad messageId in them is what is to be tried.
             payload = json.dumps(payload | {"headers": headers | payload.get("headers", {})}, ensure_ascii=False)
         self.push_raw(payload, connection.id)
 
@@ -209,6 +212,7 @@ class Pushes:
     def _await_ack(self, push: Push, delay_s: float, on_due: Callable[[Push], None]) -> None:
         push.stop_timer()
         self._waiting.add(push)
+        # Remembered beside the timer, which does not outlive the loop that it was made in.
         push.due, push.on_due = time.monotonic() + delay_s, on_due
         push.timer = asyncio.get_running_loop().call_later(delay_s, on_due, push)
 
@@ -261,6 +265,7 @@ class Pushes:
             return
         connection.send(frame)
         if not is_system and faults.take("duplicate_frames"):
+            # A client that acks both copies is right, and one that recognises the copy and acks once is right as well.
             delivery.expected = 2
             connection.send(frame)
 
@@ -314,6 +319,7 @@ class Pushes:
             return
         push.ack_code, push.ack_data = code, parse_json(data)
         push.ack_ms = (at - delivery.sent) * 1000
+        # LATER is an ack of the frame and none of the event: it asks for the event once more.
         status = push.ack_data.get("status") if isinstance(push.ack_data, dict) else None
         if push.kind is PushKind.EVENT and status == "LATER":
             self._repeat_event_later(push)
@@ -330,6 +336,7 @@ class Pushes:
         connection.in_flight.clear()
 
     def _settle(self, delivery: PushDelivery) -> None:
+        # Settled before: by its ack, by a re-push, or by the end of its connection, whichever came first.
         if self._pending.pop(delivery.message_id, None) is None:
             return
         connection = self._connections.live.get(delivery.connection)
@@ -348,6 +355,7 @@ class Pushes:
 
     def resume(self) -> None:
         """Arm the timers anew: DingTalk's clock goes on while nobody can reach it, and an outage forgets no message."""
+        # Over a copy, since arming a timer adds to the set.
         for push in list(self._waiting):
             if push.on_due is not None:
                 self._await_ack(push, max(0.0, push.due - time.monotonic()), push.on_due)

@@ -94,6 +94,7 @@ class Replies:
             card=card,
             card_state=card_state,
         )
+        # The chat before the log: whoever is woken by the reply finds its message there.
         self._chats.add(message)
         self._chats.publish(message)
         reply = Reply(self.count, chat.id, via, msgtype, text, message.at, body, message, in_reply_to)
@@ -102,9 +103,11 @@ class Replies:
         self.log.append(reply)
         self._by_chat.setdefault(reply.chat, collections.deque(maxlen=self._keep)).append(reply)
         if in_reply_to is not None:
+            # A list: one session serves several replies, and that there is only one is what a test wants to see.
             self._by_message.setdefault(in_reply_to, []).append(reply)
             if len(self._by_message) > self._keep:
                 del self._by_message[next(iter(self._by_message))]
+        # An unfinished card wakes nobody: its waiter would find half a sentence.
         if reply.finished:
             self._wake(reply)
         return reply

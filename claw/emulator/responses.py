@@ -23,6 +23,7 @@ POLL_INTERVAL_S: Final = 0.2
 KNOWN_ERRORS: Final = {
     400: ("invalidParameter", "参数错误"),
     401: ("InvalidAuthentication", "不合法的access_token"),
+    # Too fast, over the quota and not permitted are all 403: a client has to look at the code.
     403: (
         "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi",
         "您的企业应用调用钉钉开放平台当前接口的所有请求都被暂时禁用了",
@@ -38,6 +39,7 @@ KNOWN_ERRORS: Final = {
 
 def reply_json(body: Any, *, status: int = 200, headers: LooseHeaders | None = None) -> web.Response:
     return web.Response(
+        # The real one sends Chinese as it is: a client that guesses the charset has to fail here, too.
         body=json.dumps(body, ensure_ascii=False).encode(),
         status=status,
         content_type="application/json",
@@ -70,6 +72,7 @@ def reply_html(status: int = 502) -> web.Response:
 async def read_json(request: web.Request) -> dict[str, Any] | None:
     """Read the body as a JSON object; None if it is anything else, or never came whole."""
     try:
+        # RecursionError: thousands of brackets are no syntax error to Python. ConnectionError: the body was cut off.
         body = json.loads(await request.read())
     except (ValueError, RecursionError, ConnectionError):
         return None
@@ -94,9 +97,11 @@ class Hangs:
 
     async def hang(self, request: web.Request) -> web.Response:
         """Wait until the peer has gone or the emulator stops, then end the connection without an answer."""
+        # Polled, since a handler that neither reads nor writes is not told that its peer has gone.
         while not self._stopping.is_set() and not is_gone(request):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), POLL_INTERVAL_S)
+        # With an answer, even a late one, the client would count a failure; it has to find its own timeout.
         if request.transport is not None:
             request.transport.abort()
         return web.Response(status=500)
@@ -114,6 +119,7 @@ class Hangs:
         self._stopping = asyncio.Event()  # A new one: the emulator may have been started in another loop before.
 
     def close(self) -> None:
+        # Whoever sleeps or hangs wakes at once: stopping an emulator must not take as long as its slowest fault.
         self._stopping.set()
 
 
@@ -123,5 +129,7 @@ def reset_transport(transport: asyncio.Transport | None) -> None:
         return
     sock = transport.get_extra_info("socket")
     if sock is not None and not transport.is_closing():
+        # Lingering for no time makes the kernel send RST and drop what is unsent, as a NAT that lost its table does;
+        # abort alone ends with FIN, which a client takes for a polite end.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

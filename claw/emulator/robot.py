@@ -60,6 +60,7 @@ class FakeRobotApi:
             raise RefusedError(400, "invalidParameter.userIds.overMax", "userIds 超过上限")
         message = _parse_message(body)
         staff = {person.staff_id: person for person in self._chats.people.values() if person.staff_id}
+        # A user stands in one list at most: a client that adds them up must come to the number it sent to.
         invalid = users if self._faults.take("invalid_staff") else [user for user in users if user not in staff]
         valid = [user for user in users if user not in invalid]
         throttled = valid if self._faults.take("flow_controlled") else []
@@ -96,6 +97,7 @@ class FakeRobotApi:
 
     async def set_emotion(self, body: dict[str, Any], *, on: bool) -> dict[str, Any]:
         """`POST /v1.0/robot/emotion/reply` and `/recall`: a reaction on a message (docs/protocol.md section 6.5)."""
+        # Before any check: right after a message the real one fails at a right call (docs/protocol.md section 6.5).
         status = self._faults.take("emotion_status")
         if status:
             raise RefusedError(status, "system.err", "system error")
@@ -106,6 +108,7 @@ class FakeRobotApi:
             raise RefusedError(400, "invalidParameter.openMsgId", "openMsgId is invalid")
         if self._chats.chat(message.chat).conversation_id != body.get("openConversationId"):
             raise RefusedError(400, "invalid.openConversationId")
+        # Once for each name: a call that is repeated because its answer was lost shows no second reaction.
         if on and name not in message.reactions:
             message.reactions.append(name)
         elif not on and name in message.reactions:
@@ -154,5 +157,6 @@ def _parse_message(body: dict[str, Any]) -> ParsedMessage:
         params = None
     if not isinstance(params, dict) or any(params.get(name) in (None, "") for name in needed):
         raise RefusedError(400, "invalidParameter.msgParam.invalid", "msgParam 不合法")
+    # For the page: the first field with something to read; it does not matter to the robot.
     text = next((params[name] for name in ("text", "content", "photoURL", "fileName") if params.get(name)), "")
     return ParsedMessage(msgtype, str(text), str(params.get("title", "")))

@@ -120,6 +120,7 @@ class Tickets:
         await self._hangs.sleep(take("gateway_delay"))
         if take("gateway_html"):
             return reply_html()
+        # Read, not taken: it goes with the status, whose budget counts.
         retry_after = self._faults.gateway_retry_after
         status = take("gateway_status")
         if status:
@@ -134,11 +135,13 @@ class Tickets:
         # All live equally long, so the oldest expire first: the dict never holds more than 90 s of registrations.
         while self._tickets and next(iter(self._tickets.values())).expires < now:
             del self._tickets[next(iter(self._tickets))]
+        # A version-1 UUID, as the real one's: logs of clients mask secrets by such shapes.
         self._tickets[ticket] = Ticket(now + TICKET_LIFETIME_S, subscriptions)
         return ticket
 
     def redeem(self, ticket_id: str) -> Ticket:
         """Use the ticket up. Raises RefusedError if it is unknown, was used before or has expired."""
+        # Taken out whether it is still good or not: of two upgrades with one ticket the second has to fail.
         ticket = self._tickets.pop(ticket_id, None)
         if ticket is None or ticket.expires < time.monotonic():
             # Which status the real one has for it is unknown, so it is a switch (docs/protocol.md section 1.4).

@@ -85,6 +85,7 @@ class Tokens:
 
     def _issue(self) -> str:
         now = time.monotonic()
+        # The same value again: of two replicas neither throws away the other's token by fetching its own.
         if not self._value or now >= self._expires:
             self._value = uuid.uuid4().hex
         self._expires = now + TOKEN_LIFETIME_S

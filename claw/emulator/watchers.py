@@ -20,6 +20,7 @@ class Watchers:
 
     def __bool__(self) -> bool:
         """Somebody waits."""
+        # Asked by whoever keeps many of these, to drop one when the last of those that wait has gone.
         return bool(self._events)
 
     def wake(self) -> None:

@@ -1,6 +1,6 @@
 """The session webhook: `POST /robot/sendBySession?session=<hex>`, the usual way of a robot to answer.
 
-Order of events: content type, size, JSON, session, rate, message type, then the delivery. As with the real one every
+Order of events: content type, size, JSON, session, message type, rate, then the delivery. As with the real one every
 failure is an HTTP 200 with an errcode (docs/protocol.md section 6.1); only a fault switch makes it an HTTP error.
 """
 
@@ -26,6 +26,7 @@ RATE_MAX: Final = 20
 RATE_WINDOW_S: Final = 60.0
 PENALTY_S: Final = 600.0
 """How long a session stays throttled (docs/protocol.md section 6.1)."""
+# All that are known, also those that are never found out here: the switch `webhook_errcode` gives each its text.
 ERRORS: Final = {
     0: "ok",
     -1: "系统繁忙",
@@ -93,6 +94,7 @@ class FakeWebhook:
         if take("webhook_html"):
             self.calls["html"] += 1
             return reply_html()
+        # A refusal by switch delivers nothing; for a delivery whose answer is lost there is the switch below.
         code = take("webhook_errcode") or self._deliver(request, raw)
         self.calls["ok" if code == 0 else str(code)] += 1
         if code == 0:
@@ -154,8 +156,10 @@ class FakeWebhook:
 
 def _parse_body(content_type: str, raw: bytes) -> dict[str, Any] | int:
     """Parse the body, or return the errcode of what is wrong with it."""
+    # A charset after it is fine, a form with JSON in it is not.
     if content_type != "application/json":
         return 43004
+    # Bytes as they came, not characters: Chinese is three times as long as it looks.
     if len(raw) > BODY_MAX_BYTES:
         return 460101
     try:

@@ -35,7 +35,7 @@ async def connect(emu: Emulator, http: aiohttp.ClientSession) -> AsyncIterator[C
     robots: list[FakeRobot] = []
 
     async def connect(**options: Any) -> FakeRobot:
-        before = sum(one.state is ConnectionState.OPEN and not one.frozen for one in emu.connections)
+        before = sum(each.state is ConnectionState.OPEN and not each.frozen for each in emu.connections)
         robot = await FakeRobot(emu, http, **options).connect()
         robots.append(robot)
         await emu.wait_connections(before + 1)

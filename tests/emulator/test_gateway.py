@@ -82,6 +82,16 @@ async def test_no_credentials_configured_accepts_any(http: aiohttp.ClientSession
         assert emulator.robot_code == "dingmine"
 
 
+async def test_wrong_secret_adopts_nothing(http: aiohttp.ClientSession) -> None:
+    """An emulator that knows only the secret refuses another one, and takes no id from whoever sent it."""
+    async with Emulator(client_id=None, client_secret="right") as emulator:
+        with pytest.raises(aiohttp.ClientResponseError) as refused:
+            await FakeRobot(emulator, http).register(clientId="dingother", clientSecret="wrong")
+        assert refused.value.status == 401
+        await FakeRobot(emulator, http).register(clientId="dingmine", clientSecret="right")
+        assert (emulator.client_id, emulator.robot_code) == ("dingmine", "dingmine")
+
+
 async def test_system_ping_soon_after_the_upgrade(emu: Emulator, robot: FakeRobot) -> None:
     """The first SYSTEM ping comes right after the upgrade; its echo is no violation."""
     frame = await robot.system_frame("ping")
@@ -101,7 +111,7 @@ async def test_each_push_goes_to_one_connection_at_random(emu: Emulator, connect
     """Of several connections each push reaches exactly one, and all get their share."""
     robots = [await connect() for _ in range(3)]
     said = [await emu.say(f"{n}") for n in range(60)]
-    await asyncio.wait_for(asyncio.gather(*(one.push.acked.wait() for one in said if one.push)), 10)
+    await asyncio.wait_for(asyncio.gather(*(each.push.acked.wait() for each in said if each.push)), 10)
     assert sum(robot.frames.qsize() for robot in robots) == 60
     assert all(robot.frames.qsize() for robot in robots)
 
@@ -288,7 +298,7 @@ async def test_bad_frames_leave_the_connection_open(emu: Emulator, robot: FakeRo
     while (await robot.frame())["data"] != (said.push and said.push.data):
         pass
     assert "large" in kinds
-    assert any(isinstance(one, bytes) for one in robot.odd)
+    assert any(isinstance(each, bytes) for each in robot.odd)
 
 
 async def test_stop_and_start_on_the_same_port(http: aiohttp.ClientSession) -> None:

@@ -24,11 +24,11 @@ async def stream(http: aiohttp.ClientSession, emu: Emulator, body: dict[str, Any
         assert answer.content_type == "text/event-stream"
         lines = (await answer.text()).split("\n\n")
     data = [line.removeprefix("data: ") for line in lines if line]
-    return [one if one == "[DONE]" else json.loads(one) for one in data]
+    return [each if each == "[DONE]" else json.loads(each) for each in data]
 
 
 def content(chunks: list[Any]) -> str:
-    return "".join(one["choices"][0]["delta"].get("content", "") for one in chunks[:-1] if one["choices"])
+    return "".join(each["choices"][0]["delta"].get("content", "") for each in chunks[:-1] if each["choices"])
 
 
 async def test_answer_is_in_the_language_of_the_question(emu: Emulator, http: aiohttp.ClientSession) -> None:
@@ -50,7 +50,7 @@ async def test_stream_ends_with_usage_and_done(emu: Emulator, http: aiohttp.Clie
     assert chunks[-3]["choices"][0]["finish_reason"] == "stop"
     assert len(chunks) > 20
     plain = await stream(http, emu, ask("hello"))
-    assert all("usage" not in one for one in plain[:-1])
+    assert all("usage" not in each for each in plain[:-1])
 
 
 async def test_whole_answer(emu: Emulator, http: aiohttp.ClientSession) -> None:
