@@ -1,7 +1,7 @@
 """The people, the groups and what was said: everything that a DingTalk client would show.
 
 Order of events: a person says something in a chat; it becomes a message with an id and, if the robot is meant, the
-robot's copy of it (`robot_data`) with a session webhook. What the robot says back is a message of the same chat.
+robot's copy of it (`build_robot_data`) with a session webhook. What the robot says back is a message of the same chat.
 
 A session is not stored: its hex carries the chat, the message that it answers and its expiry under a keyed hash, so
 that a bench with millions of messages needs no memory for their sessions.
@@ -181,7 +181,7 @@ class Chats:
         self._chats[chat_id] = self._chats[conversation_id] = chat
         return chat
 
-    def all(self) -> list[FakeChat]:
+    def list_all(self) -> list[FakeChat]:
         # Every chat stands in the dict twice, under its id and under its conversationId.
         return list(dict.fromkeys(self._chats.values()))
 
@@ -212,7 +212,7 @@ class Chats:
         # By the number that each session carries: they are not stored, so none could be struck off a list.
         self.sessions_valid_from = self._last_number + 1
 
-    def msg_id(self, number: int) -> str:
+    def make_msg_id(self, number: int) -> str:
         """Make the id of the n-th message, `msg…==` (docs/protocol.md section 5.1)."""
         # Computed and not drawn: a session carries the number, and the id of the message follows from it.
         digest = hashlib.blake2s(number.to_bytes(8, "big"), key=self._key, digest_size=16).digest()
@@ -249,12 +249,12 @@ class Chats:
         if expires < time.time() * 1000 or number < self.sessions_valid_from:
             return None
         chat = self._by_number[int.from_bytes(payload[:4], "big")]
-        return FakeSession(chat, number, expires, self.msg_id(number))
+        return FakeSession(chat, number, expires, self.make_msg_id(number))
 
     def _mac(self, payload: bytes) -> bytes:
         return hashlib.blake2s(payload, key=self._key, digest_size=MAC_BYTES).digest()
 
-    def robot_data(
+    def build_robot_data(
         self,
         person: Person,
         chat: FakeChat,
@@ -275,7 +275,7 @@ class Chats:
             "openThreadId": chat.conversation_id,
             "chatbotCorpId": CORP,
             "chatbotUserId": self.robot_id,
-            "msgId": self.msg_id(number),
+            "msgId": self.make_msg_id(number),
             "senderNick": person.nick,
             "isAdmin": person.is_admin,
             "sessionWebhookExpiredTime": expires,

@@ -147,7 +147,7 @@ class Control:
         return reply_json(self._read_state())
 
     async def _list_chats(self, _request: web.Request) -> web.Response:
-        return reply_json([chat.to_dict() for chat in self._chats.all()])
+        return reply_json([chat.to_dict() for chat in self._chats.list_all()])
 
     async def _list_messages(self, request: web.Request) -> web.Response:
         chat = self._chats.chat(request.match_info["chat"])

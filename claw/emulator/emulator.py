@@ -119,7 +119,7 @@ class Emulator:
     def _share_parts(self) -> None:
         """Offer what tests and benches use most under short names; the logs are the parts' own, not copies."""
         self.say = self.people.say
-        self.robot_data = self.people.robot_data
+        self.robot_data = self.people.build_robot_data
         self.act = self.actions.act
         self.push = self.gateway.push
         self.push_raw = self.gateway.pushes.push_raw
@@ -186,7 +186,7 @@ class Emulator:
         app.router.add_post("/v1.0/gateway/connections/open", self.gateway.tickets.open)
         app.router.add_get("/connect", self.gateway.connect)
         app.router.add_post("/robot/sendBySession", self.webhook.send)
-        for method, path, handler in [*self.tokens.routes(), *self.openapi.routes()]:
+        for method, path, handler in [*self.tokens.list_routes(), *self.openapi.list_routes()]:
             app.router.add_route(method, path, handler)
         app.router.add_post("/media/upload", self.files.upload)
         app.router.add_get("/files/{key}", self.files.serve)
@@ -235,7 +235,7 @@ class Emulator:
             "robot_code": self.robot_code,
             "service_url": self.service_url,
             "people": [person.to_dict() for person in self.chats.people.values()],
-            "chats": [chat.to_dict() for chat in self.chats.all()],
+            "chats": [chat.to_dict() for chat in self.chats.list_all()],
             **self.gateway.to_dict(),
             "webhook": {"calls": dict(self.webhook.calls), "month": self.webhook.month},
             "openapi": self.openapi.to_dict() | {"tokens_fetched": self.tokens.fetched},

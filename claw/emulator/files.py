@@ -19,14 +19,14 @@ from aiohttp import BodyPartReader, web
 from claw.emulator.responses import RefusedError, as_text, reply_json
 from claw.emulator.tokens import Tokens
 
-MEGABYTE_BYTES: Final = 1024 * 1024
-TOTAL_MAX_BYTES: Final = 128 * MEGABYTE_BYTES
-"""Bytes that all files together may take; the oldest go first."""
+MEGABYTE: Final = 1024 * 1024
+TOTAL_MAX_BYTES: Final = 128 * MEGABYTE
+"""What all files together may take; the oldest go first."""
 LIMITS: Final = {
-    "image": (20 * MEGABYTE_BYTES, {"jpg", "jpeg", "gif", "png", "bmp"}),
-    "voice": (2 * MEGABYTE_BYTES, {"amr", "mp3", "wav"}),
-    "video": (20 * MEGABYTE_BYTES, {"mp4"}),
-    "file": (20 * MEGABYTE_BYTES, {"doc", "docx", "xls", "xlsx", "ppt", "pptx", "zip", "pdf", "rar"}),
+    "image": (20 * MEGABYTE, {"jpg", "jpeg", "gif", "png", "bmp"}),
+    "voice": (2 * MEGABYTE, {"amr", "mp3", "wav"}),
+    "video": (20 * MEGABYTE, {"mp4"}),
+    "file": (20 * MEGABYTE, {"doc", "docx", "xls", "xlsx", "ppt", "pptx", "zip", "pdf", "rar"}),
 }
 """Size and kinds by upload type (docs/protocol.md section 6.4)."""
 
@@ -118,7 +118,7 @@ class Files:
 def make_png(size: int = 48) -> bytes:
     """Draw a small blue picture, so that no binary file has to be shipped."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
+    def make_chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     # Each row begins with its filter byte; a gradient, so that a scaled or cut picture is seen at once.
@@ -126,4 +126,9 @@ def make_png(size: int = 48) -> bytes:
         b"\0" + bytes(value for x in range(size) for value in (40 + 3 * x, 110 + 2 * y, 230)) for y in range(size)
     )
     head = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + make_chunk(b"IHDR", head)
+        + make_chunk(b"IDAT", zlib.compress(rows))
+        + make_chunk(b"IEND", b"")
+    )

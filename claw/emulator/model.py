@@ -59,7 +59,7 @@ class ModelRequest:
     def last_user_text(self) -> str:
         return next((read_text(each) for each in reversed(self.messages) if each.get("role") == "user"), "")
 
-    def answer_head(self, kind: str) -> dict[str, Any]:
+    def make_answer_head(self, kind: str) -> dict[str, Any]:
         """Make the fields that every answer begins with; all chunks of one stream share them."""
         model = self.body.get("model") or MODEL_NAME
         return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
@@ -125,7 +125,7 @@ class FakeModel:
         message = {"role": "assistant", "content": answer, "refusal": None}
         choices = [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
         usage = _count_usage(record.messages, answer)
-        return reply_json(record.answer_head("chat.completion") | {"choices": choices, "usage": usage})
+        return reply_json(record.make_answer_head("chat.completion") | {"choices": choices, "usage": usage})
 
     def _find_failure(self, record: ModelRequest) -> web.Response | None:
         retry_after = self._faults.model_retry_after
@@ -168,28 +168,28 @@ class FakeModel:
         self, request: web.Request, record: ModelRequest, answer: str
     ) -> AsyncIterator[tuple[int, bytes]]:
         """Yield the chunks with their numbers; a short answer has empty ones, so that faults hit it as well."""
-        head = record.answer_head("chat.completion.chunk")
+        head = record.make_answer_head("chat.completion.chunk")
         options = record.body.get("stream_options")
         with_usage = isinstance(options, dict) and options.get("include_usage") is True
 
-        def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+        def make_chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
             choices = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
             # Who asks for usage gets the field in every chunk, empty in all but the last.
             return _encode_event(head | {"choices": choices} | ({"usage": None} if with_usage else {}))
 
-        yield 0, chunk({"role": "assistant", "content": ""})
+        yield 0, make_chunk({"role": "assistant", "content": ""})
         # Cut by characters, not by words: a client must not rely on chunks that end well.
         size = max(1, math.ceil(len(answer) / CHUNK_COUNT))
         for number in range(CHUNK_COUNT):
             part = answer[number * size : (number + 1) * size]
             if not part and number > CHUNK_COUNT // 2:
                 break
-            yield number, chunk({"content": part})
+            yield number, make_chunk({"content": part})
             await self._hangs.sleep(self._faults.model_chunk_delay, request)
             if is_gone(request):
                 # A caller that has gone is noticed by the next write only, and by none when the chunks are small.
                 raise ConnectionResetError
-        yield CHUNK_COUNT, chunk({}, "stop")
+        yield CHUNK_COUNT, make_chunk({}, "stop")
         if with_usage:
             usage = _count_usage(record.messages, answer)
             yield CHUNK_COUNT + 1, _encode_event(head | {"choices": [], "usage": usage})

@@ -60,7 +60,7 @@ class FakeOpenApi:
         self._rate_limits = rate_limits
         self._rate = RateWindow(CALLS_PER_SECOND_MAX, RATE_WINDOW_S, keep=APIS_MAX)
 
-    def routes(self) -> list[tuple[str, str, Handler]]:
+    def list_routes(self) -> list[tuple[str, str, Handler]]:
         robot, cards = self._robot, self._cards
         table: list[tuple[str, str, Call]] = [
             # Sends are spelled oTo, recalls oto: that is how the real paths are.

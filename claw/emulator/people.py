@@ -71,7 +71,7 @@ class People:
             # DingTalk takes the mention out of the text and leaves the blank after it.
             sent_body = {"content": f" {text}"}
         # Built also for what no robot gets: a quote of an unknown message is then an error in every case.
-        data = self._chats.robot_data(
+        data = self._chats.build_robot_data(
             who,
             where,
             number=self._chats.next_number(),
@@ -105,12 +105,14 @@ class People:
         self._chats.publish(message)
         return Said(message, push)
 
-    def robot_data(self, text: str, *, person: str = "u-1001", chat: str = "direct", **more: Any) -> dict[str, Any]:
+    def build_robot_data(
+        self, text: str, *, person: str = "u-1001", chat: str = "direct", **more: Any
+    ) -> dict[str, Any]:
         """Build a robot message's data with a fresh msgId and session, to change and `push`."""
         who = self._chats.person(person)
         number, base_url = self._chats.next_number(), self._gateway.tickets.base_url
         where = self._chats.chat(chat, who)
-        return self._chats.robot_data(who, where, number=number, base_url=base_url, body={"content": text}) | more
+        return self._chats.build_robot_data(who, where, number=number, base_url=base_url, body={"content": text}) | more
 
     def _is_over_quota(self) -> bool:
         # One quota for both directions: what the robot answers over its webhooks empties the messages that it gets.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
+from claw.emulator.bounds import trim
 from claw.emulator.chats import ROBOT, Chats, FakeChat, FakeMessage
 from claw.emulator.watchers import Watchers
 
@@ -81,7 +82,7 @@ class Replies:
     ) -> Reply:
         """Put what the robot said into the chat. A card that is still `typing` is no finished reply."""
         message = FakeMessage(
-            id=self._chats.msg_id(self._chats.next_number()),
+            id=self._chats.make_msg_id(self._chats.next_number()),
             chat=chat.id,
             sender=ROBOT,
             nick="claw",
@@ -105,8 +106,7 @@ class Replies:
         if in_reply_to is not None:
             # A list: one session serves several replies, and that there is only one is what a test wants to see.
             self._by_message.setdefault(in_reply_to, []).append(reply)
-            if len(self._by_message) > self._keep:
-                del self._by_message[next(iter(self._by_message))]
+            trim(self._by_message, self._keep)
         # An unfinished card wakes nobody: its waiter would find half a sentence.
         if reply.finished:
             self._wake(reply)

@@ -61,7 +61,7 @@ class Tokens:
         self._value = ""
         self._expires = 0.0
 
-    def routes(self) -> list[tuple[str, str, Callable[[web.Request], Awaitable[web.Response]]]]:
+    def list_routes(self) -> list[tuple[str, str, Callable[[web.Request], Awaitable[web.Response]]]]:
         return [
             (call.method, call.path, functools.partial(self._grant, call)) for call in (APP_CALL, CORP_CALL, OLD_CALL)
         ]
