@@ -27,8 +27,8 @@ from typing import Any, Final
 import aiohttp
 import psutil
 
-from claw.emulator import Emulator, Person, Push, Reply, State
-from claw.emulator import Kind as PushKind
+from claw.emulator import ConnectionState as State
+from claw.emulator import Emulator, Person, Push, PushKind, Reply
 from claw.emulator.faults import DEFAULTS
 from claw.turn.texts import FAILURES, INTERNAL
 from tests.chaos.disk import SIZE_MB, Disk, disk, forbid_writing, permit_writing
