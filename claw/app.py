@@ -38,6 +38,7 @@ from claw.http.health import Health
 from claw.http.server import Scope, Server
 from claw.http.status import Status
 from claw.inbox.accept import Acceptance
+from claw.inbox.routing import Router
 from claw.inbox.worker import Worker
 from claw.observe import logs, telemetry
 from claw.reply.sender import AnswerSender
@@ -47,6 +48,7 @@ from claw.stream.gateway import Gateway
 from claw.stream.supervisor import Supervisor
 from claw.turn.access import AccessControl
 from claw.turn.commands.handlers import AdminActions, CommandHandlers
+from claw.turn.commands.parser import is_urgent
 from claw.turn.handler import MessageHandler, remedy_of
 from claw.turn.model.client import ModelClient
 
@@ -206,9 +208,8 @@ class App:
             clock=clock,
         )
         gateway = Gateway(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock=clock)
-        supervisor = Supervisor(
-            settings.stream, gateway, http, Acceptance(store, settings.conversation.group_session), clock
-        )
+        router = Router(settings.conversation.group_session, is_urgent)
+        supervisor = Supervisor(settings.stream, gateway, http, Acceptance(store, router.route), clock)
 
         async def store_check() -> Check:
             try:
