@@ -201,10 +201,10 @@ class App:
             store,
             settings.inbox,
             owner=f"{socket.gethostname()}:{os.getpid()}",
-            think=conversations.answer,
-            apologise=conversations.apology,
+            handle=conversations.answer,
+            failure_reply=conversations.apology,
             remedy=remedy_of,
-            send=sender.send,
+            deliver=sender.send,
             clock=clock,
         )
         gateway = Gateway(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock=clock)

@@ -12,8 +12,10 @@ import pytest
 
 from claw.config.settings import InboxSettings
 from claw.errors import DingTalkError, ModelError, ModelErrorKind, StoreError
+from claw.inbox.leases import LEASE_TTL_S
 from claw.inbox.routing import Router
-from claw.inbox.worker import LEASE_TTL_S, SEND_BACKOFF_S, SEND_PATIENCE_S, Worker
+from claw.inbox.turns import BACKOFF_CEILING_S, DELIVERY_TIMEOUT_S
+from claw.inbox.worker import Worker
 from claw.messages import Answer, Exchange, Inbound, Outcome
 from claw.policy import GroupSession
 from claw.store.ports import Lease
@@ -39,10 +41,10 @@ class Office:
             self.store,
             settings or InboxSettings(),
             owner="test",
-            think=self._think,
-            apologise=lambda message, error: Answer.of(f"sorry: {message.text}", Outcome.FAILED, error=str(error)),
+            handle=self._handle,
+            failure_reply=lambda message, error: Answer.of(f"sorry: {message.text}", Outcome.FAILED, error=str(error)),
             remedy=lambda error: "none",
-            send=self._send,
+            deliver=self._deliver,
             clock=self.clock,
         )
         self.task: asyncio.Task[None] | None = None
@@ -57,11 +59,11 @@ class Office:
     async def out(self, answer: Answer) -> None:
         self.sent.append(answer.text)
 
-    async def _think(self, message: Inbound) -> Answer:
+    async def _handle(self, message: Inbound) -> Answer:
         self.thought.append(message.text)
         return await self.think(message)
 
-    async def _send(self, message: Inbound, answer: Answer, progress: Callable[[Answer], Awaitable[None]]) -> None:
+    async def _deliver(self, message: Inbound, answer: Answer, progress: Callable[[Answer], Awaitable[None]]) -> None:
         if answer.text:
             await self.send(answer)
 
@@ -210,11 +212,11 @@ async def test_another_process_stops_a_turn(office: Office) -> None:
     office.start()
     await thinking.wait()
     (lease,) = leases
-    office.worker._interrupted(lease.seq, lease.fence + 1)
-    office.worker._interrupted(lease.seq + 1, lease.fence)
+    office.worker._on_interrupt(lease.seq, lease.fence + 1)
+    office.worker._on_interrupt(lease.seq + 1, lease.fence)
     await asyncio.sleep(0.01)
     assert office.worker.running == 1
-    office.worker._interrupted(lease.seq, lease.fence)
+    office.worker._on_interrupt(lease.seq, lease.fence)
     await office.until(office.empty)
     assert office.sent == []
     assert await office.store.dead() == []
@@ -386,7 +388,7 @@ async def test_patience_of_sending(office: Office, maybe: bool) -> None:
     await office.put(inbound("one"))
     office.start()
     await office.until_empty_over_time()
-    assert tries == 3 if maybe else tries > SEND_PATIENCE_S / SEND_BACKOFF_S[1]
+    assert tries == 3 if maybe else tries > DELIVERY_TIMEOUT_S / BACKOFF_CEILING_S
 
 
 class Trouble:

@@ -28,8 +28,8 @@ TTL = 6.0
 SHORT_LEASES = (
     "-c",
     (
-        "import sys; from claw.inbox import worker; from claw.__main__ import main;"
-        f"worker.LEASE_TTL_S, worker.RENEW_EVERY_S = {TTL}, {TTL / 6}; sys.exit(main(['run']))"
+        "import sys; from claw.inbox import leases; from claw.__main__ import main;"
+        f"leases.LEASE_TTL_S, leases.RENEW_INTERVAL_S = {TTL}, {TTL / 6}; sys.exit(main(['run']))"
     ),
 )
 """A claw whose leases are short, so that a test need not wait for half a minute."""

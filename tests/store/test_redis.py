@@ -552,10 +552,10 @@ async def test_a_worker_renews_before_it_claims_after_an_outage(
         world.store,
         InboxSettings(),
         owner="claw",
-        think=think,
-        apologise=lambda inbound, error: ANSWER,
+        handle=think,
+        failure_reply=lambda inbound, error: ANSWER,
         remedy=lambda error: "",
-        send=send,
+        deliver=send,
         clock=world.clock,
     )
     await put(world.store)
