@@ -33,6 +33,7 @@ from claw.dingtalk.client import BILLABLE, Api, CallCounter, month_of
 from claw.dingtalk.media import PictureLoader
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.webhook import WebhookClient
+from claw.draft import Draft
 from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
 from claw.http.health import Health
 from claw.http.server import Scope, Server
@@ -40,7 +41,9 @@ from claw.http.status import Status
 from claw.inbox.accept import Acceptance
 from claw.inbox.routing import Router
 from claw.inbox.worker import Worker
+from claw.messages import Answer, Inbound, Route
 from claw.observe import logs, telemetry
+from claw.reply.outbound import Outbound
 from claw.reply.sender import AnswerSender
 from claw.store.ports import Depth, Store
 from claw.store.sqlite.store import SqliteStore
@@ -197,14 +200,18 @@ class App:
             language=settings.logs.language,
             pictures=PictureLoader(http, openapi, endpoints).of,
         )
+
+        async def handle(inbound: Inbound, route: Route, draft: Draft) -> Answer:
+            return await conversations.answer(inbound)
+
         worker = Worker(
             store,
             settings.inbox,
             owner=f"{socket.gethostname()}:{os.getpid()}",
-            handle=conversations.answer,
+            handle=handle,
+            begin_draft=Outbound(sender).begin,
             failure_reply=conversations.apology,
             remedy=remedy_of,
-            deliver=sender.send,
             clock=clock,
         )
         gateway = Gateway(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock=clock)

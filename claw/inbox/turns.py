@@ -1,11 +1,11 @@
 """One turn: what happens to a message between its claim and its end.
 
-Order of events: the message goes to the handler, which makes the answer (`generate`). The answer is stored, so that a
-crash from here on does not pay the model twice. It is delivered, and stored again after each part that is out. The
-message is acked, or buried when the answer tells of a failure. A handler that fails is asked again after a growing
-wait, `CLAW_MAX_ATTEMPTS` times in all; then the person is told. An answer that DingTalk does not take is kept and
-tried again until its message is DELIVERY_TIMEOUT_S old. All waits between tries are the inbox's: a message that waits
-holds no slot and survives a restart.
+Order of events: a draft is begun, and goes to the handler with the message; the handler makes the answer. The answer
+is stored, so that a crash from here on does not pay the model twice. The draft delivers it, and its progress is stored
+after each part that is out. The message is acked, or buried when the answer tells of a failure. A handler that fails
+is asked again after a growing wait, `CLAW_MAX_ATTEMPTS` times in all; then the person is told. An answer that DingTalk
+does not take is kept and tried again until its message is DELIVERY_TIMEOUT_S old. All waits between tries are the
+inbox's: a message that waits holds no slot, and survives a restart.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import Final
 from opentelemetry.trace import Span, Status, StatusCode
 
 from claw.clock import Clock
+from claw.draft import BeginDraft, Draft
 from claw.errors import ClawError, DingTalkError, LeaseLostError, ModelError, StoreError
-from claw.messages import Answer, Inbound, Outcome
+from claw.messages import Answer, Inbound, Outcome, Route
 from claw.observe import telemetry
 from claw.retry import backoff
 from claw.secret import hash_id
@@ -87,13 +88,15 @@ class ActiveTurn:
             self.task.cancel()
 
 
-Handle = Callable[[Inbound], Awaitable[Answer]]
-"""Makes the answer to a message. Raises ClawError for what it knows; StoreError is not counted as a try."""
+Handle = Callable[[Inbound, Route, Draft], Awaitable[Answer]]
+"""Makes the answer to a message, and tells the draft how it comes along.
+
+Raises ClawError for what it knows. A StoreError does not count as a try.
+"""
 FailureReply = Callable[[Inbound, Exception], Answer]
 """Makes what the person is told when a message is given up."""
 Remedy = Callable[[Exception], str]
 """Says what an operator can do about an error."""
-Deliver = Callable[[Inbound, Answer, Callable[[Answer], Awaitable[None]]], Awaitable[None]]
 
 
 class TurnRunner:
@@ -105,17 +108,17 @@ class TurnRunner:
         *,
         max_attempts: int,
         handle: Handle,
+        begin_draft: BeginDraft,
         failure_reply: FailureReply,
         remedy: Remedy,
-        deliver: Deliver,
         clock: Clock,
     ) -> None:
         self._inbox = inbox
         self._max_attempts = max_attempts
         self._handle = handle
+        self._begin_draft = begin_draft
         self._failure_reply = failure_reply
         self._remedy = remedy
-        self._deliver_answer = deliver
         self._clock = clock
 
     async def run(self, turn: ActiveTurn) -> None:
@@ -160,9 +163,10 @@ class TurnRunner:
     async def _process(self, turn: ActiveTurn, span: Span) -> None:
         """Take a message from claim to ack, release or dead letter."""
         lease = turn.lease
+        draft = self._begin_draft(lease.inbound)
         answer = lease.answer
         if answer is None:
-            answer = await self._generate(turn, span)
+            answer = await self._generate(turn, draft, span)
             if answer is None:
                 return
         # Before the answer is stored: a `/stop` that comes while the store writes is too late. The write cannot be
@@ -170,7 +174,7 @@ class TurnRunner:
         turn.transition(Stage.DELIVERING)
         if lease.answer is None and answer.text:
             await self._persist(lease, partial(self._inbox.save_answer, lease, answer))
-        if not await self._deliver(lease, answer, span):
+        if not await self._deliver(lease, draft, answer, span):
             return
         span.set_attribute(telemetry.CLAW_OUTCOME, answer.outcome.value)
         # The answer is out. If this write got lost the person would get all of it again, hence the patience.
@@ -184,7 +188,7 @@ class TurnRunner:
 
     # --- the answer ----------------------------------------------------------------------------------------------
 
-    async def _generate(self, turn: ActiveTurn, span: Span) -> Answer | None:
+    async def _generate(self, turn: ActiveTurn, draft: Draft, span: Span) -> Answer | None:
         """Return the answer, or None if the message was released for another try."""
         lease = turn.lease
         if lease.stopped:
@@ -194,7 +198,7 @@ class TurnRunner:
             error = ClawError("the process died each time that it handled this message")
             return self._failure_reply(lease.inbound, error)
         try:
-            return await self._handle(lease.inbound)
+            return await self._handle(lease.inbound, _route(lease), draft)
         except asyncio.CancelledError:
             if turn.cancel_reason is not CancelReason.STOP:
                 raise
@@ -240,14 +244,14 @@ class TurnRunner:
 
     # --- delivery ------------------------------------------------------------------------------------------------
 
-    async def _deliver(self, lease: Lease, answer: Answer, span: Span) -> bool:
+    async def _deliver(self, lease: Lease, draft: Draft, answer: Answer, span: Span) -> bool:
         """Return whether all of the answer is out; if not, the message was released or buried."""
 
         async def save_progress(so_far: Answer) -> None:
             await self._persist(lease, partial(self._inbox.save_answer, lease, so_far))
 
         try:
-            await self._deliver_answer(lease.inbound, answer, save_progress)
+            await draft.finish(answer, save_progress)
         except StoreError:
             raise
         except Exception as error:
@@ -302,6 +306,10 @@ class TurnRunner:
         release = partial(self._inbox.release, lease, STORE_RETRY_DELAY_S)
         with suppress(LeaseLostError):
             await self._persist(lease, release, "message not released yet")
+
+
+def _route(lease: Lease) -> Route:
+    return Route(lease.inbound.chat_key, lease.queue)
 
 
 def _conversation(lease: Lease) -> str:

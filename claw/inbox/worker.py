@@ -14,13 +14,13 @@ from typing import Final
 
 from claw.clock import Clock
 from claw.config.settings import InboxSettings
+from claw.draft import BeginDraft
 from claw.errors import StoreError
 from claw.inbox.leases import LeaseKeeper
 from claw.inbox.turns import (
     STORE_RETRY_DELAY_S,
     ActiveTurn,
     CancelReason,
-    Deliver,
     FailureReply,
     Handle,
     Remedy,
@@ -47,9 +47,9 @@ class Worker:
         *,
         owner: str,
         handle: Handle,
+        begin_draft: BeginDraft,
         failure_reply: FailureReply,
         remedy: Remedy,
-        deliver: Deliver,
         clock: Clock,
     ) -> None:
         self._inbox = inbox
@@ -59,9 +59,9 @@ class Worker:
             inbox,
             max_attempts=settings.max_attempts,
             handle=handle,
+            begin_draft=begin_draft,
             failure_reply=failure_reply,
             remedy=remedy,
-            deliver=deliver,
             clock=clock,
         )
         self._active: dict[str, ActiveTurn] = {}
