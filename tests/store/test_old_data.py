@@ -26,9 +26,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from claw.messages import Answer, ChatKind, Exchange, Outcome
+from claw.messages import Answer, ChatKind, Exchange, Outcome, Route
 from claw.secret import Secret
-from claw.store.ports import Chat, Lease, Store
+from claw.store.ports import Chat, Lease, Row, RowKind, Store
 from claw.store.redis.store import RedisStore
 from claw.store.sqlite.store import SqliteStore
 from tests.clock import FakeClock
@@ -122,7 +122,12 @@ async def test_messages_are_found_in_order(store: Store) -> None:
     leased, answered, urgent = [await claim(store) for _ in range(3)]
     assert await store.claim("today", TTL) is None, "the last one waits behind the answered one"
     assert [lease.inbound.msg_id for lease in (leased, answered, urgent)] == ["leased", "answered", "urgent"]
-    assert [lease.queue for lease in (leased, answered, urgent)] == ["robot:cid3", "robot:cid1", "robot:cid1!urgent"]
+    assert [lease.route for lease in (leased, answered, urgent)] == [
+        Route("robot:cid3", "robot:cid3"),
+        Route("robot:cid1", "robot:cid1"),
+        Route("robot:cid1", "robot:cid1!urgent", urgent=True),
+    ]
+    assert {lease.kind for lease in (leased, answered, urgent)} == {RowKind.MESSAGE}
     assert (leased.claims, leased.attempts, leased.answer) == (2, 0, None)
     assert (answered.claims, answered.attempts) == (1, 1)
     assert answered.answer == Answer.of(
@@ -149,4 +154,4 @@ async def test_an_urgent_message_is_still_urgent(store: Store) -> None:
 async def test_repeats_are_still_known(store: Store, msg_id: str) -> None:
     """Whatever became of it, a message that the old version has seen is not taken a second time."""
     lease = await claim(store)
-    assert not await store.put(replace(lease.inbound, msg_id=msg_id), queue="robot:cid1", trace={})
+    assert not await store.put(Row(replace(lease.inbound, msg_id=msg_id), lease.route))
