@@ -20,7 +20,7 @@ from claw.errors import StoreError
 from claw.messages import Delivery, Inbound, Route
 from claw.observe import telemetry
 from claw.secret import hash_id
-from claw.store.ports import Inbox
+from claw.store.ports import Inbox, Row
 
 log: Final = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Acceptance:
             start_time=int(delivery.read_at * 1e9),
         ) as span:
             try:
-                new = await self._inbox.put(inbound, queue=route.queue, trace=telemetry.inject(), urgent=route.urgent)
+                new = await self._inbox.put(Row(inbound, route, telemetry.inject()))
             except StoreError as error:
                 span.set_status(Status(StatusCode.ERROR, "not stored"))
                 span.set_attribute(telemetry.ERROR_TYPE, type(error).__name__)

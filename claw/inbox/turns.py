@@ -198,7 +198,7 @@ class TurnRunner:
             error = ClawError("the process died each time that it handled this message")
             return self._failure_reply(lease.inbound, error)
         try:
-            return await self._handle(lease.inbound, _route(lease), draft)
+            return await self._handle(lease.inbound, lease.route, draft)
         except asyncio.CancelledError:
             if turn.cancel_reason is not CancelReason.STOP:
                 raise
@@ -308,12 +308,8 @@ class TurnRunner:
             await self._persist(lease, release, "message not released yet")
 
 
-def _route(lease: Lease) -> Route:
-    return Route(lease.inbound.chat_key, lease.queue)
-
-
 def _conversation(lease: Lease) -> str:
-    return hash_id(lease.inbound.chat_key)
+    return hash_id(lease.route.conversation_key)
 
 
 def _mark(span: Span, error: Exception) -> None:

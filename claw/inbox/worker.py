@@ -135,16 +135,16 @@ class Worker:
 
     def _start(self, lease: Lease) -> None:
         turn = ActiveTurn(lease)
-        self._active[lease.queue] = turn
-        turn.task = asyncio.create_task(self._run_turn(turn), name=f"claw.inbox.turn.{hash_id(lease.queue)[:12]}")
+        self._active[lease.route.queue] = turn
+        turn.task = asyncio.create_task(self._run_turn(turn), name=f"claw.inbox.turn.{hash_id(lease.route.queue)[:12]}")
 
     async def _run_turn(self, turn: ActiveTurn) -> None:
         try:
             await self._turns.run(turn)
         finally:
             # A turn that lost its lease may end after the next one of its queue has begun here: that one must stay.
-            if self._active.get(turn.lease.queue) is turn:
-                del self._active[turn.lease.queue]
+            if self._active.get(turn.lease.route.queue) is turn:
+                del self._active[turn.lease.route.queue]
             self._slot_freed.set()
 
     def _tasks(self) -> list[asyncio.Task[None]]:
@@ -172,7 +172,7 @@ class Worker:
         # nobody wants stopped.
         for turn in self._active.values():
             if (turn.lease.seq, turn.lease.fence) == (seq, fence):
-                self.stop(turn.lease.queue)
+                self.stop(turn.lease.route.queue)
                 return
 
     async def drain(self, timeout: float) -> None:

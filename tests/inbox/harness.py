@@ -12,6 +12,7 @@ from claw.inbox.routing import Router
 from claw.inbox.worker import Worker
 from claw.messages import Answer, Exchange, Inbound, Outcome, Route
 from claw.policy import GroupSession
+from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
 from claw.turn.commands.parser import is_urgent
 from tests.clock import FakeClock
@@ -64,8 +65,7 @@ class WorkerHarness:
 
     async def put(self, *messages: Inbound) -> None:
         for message in messages:
-            route = ROUTE(message)
-            await self.store.put(message, queue=route.queue, trace={}, urgent=route.urgent)
+            await self.store.put(Row(message, ROUTE(message)))
 
     def start(self) -> None:
         self.task = asyncio.create_task(self.worker.run(), name="worker")

@@ -12,8 +12,9 @@ import pytest
 from claw.errors import StoreError
 from claw.inbox.accept import Acceptance
 from claw.inbox.routing import Router
-from claw.messages import Delivery, Inbound
+from claw.messages import Delivery, Inbound, Route
 from claw.policy import GroupSession
+from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
 from claw.turn.commands.parser import is_urgent
 from tests.messages import inbound
@@ -73,7 +74,7 @@ async def test_no_ack_when_the_store_fails(store: SqliteStore) -> None:
     socket = Socket(store)
     await store.close()
     with pytest.raises(StoreError):
-        await store.put(inbound(), queue="x", trace={})
+        await store.put(Row(inbound(), Route("x", "x")))
     await Acceptance(store, ROUTE)(socket.delivery(inbound()))
     assert socket.pending_at_ack == []
 

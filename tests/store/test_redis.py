@@ -963,7 +963,7 @@ async def live(world: RedisWorld, messages: int) -> None:
         if number % 11 == 0:
             await store.bury(lease, "cause")
         else:
-            await store.interrupt(lease.queue)
+            await store.interrupt(lease.route.queue)
             await store.save_answer(lease, ANSWER)
             await store.ack(lease, Exchange(f"m{number % 5}", "u" * 100, "a" * 100))
         day = datetime.fromtimestamp(world.clock.wall(), UTC).date().isoformat()

@@ -28,8 +28,8 @@ from claw.clock import Clock
 from claw.errors import LeaseLostError, StoreError
 from claw.messages import Answer, ChatKind, Exchange, Inbound
 from claw.secret import Secret, hash_id
-from claw.store.codec import chat_title, first_day, first_month, packed, retrieve, unpacked, without_webhook
-from claw.store.ports import CHECK_TIMEOUT_S, Chat, DeadLetter, Depth, Lease, State
+from claw.store.codec import chat_title, first_day, first_month, packed, retrieve, route_of, unpacked, without_webhook
+from claw.store.ports import CHECK_TIMEOUT_S, Chat, DeadLetter, Depth, Lease, Row, RowKind, State
 from claw.store.redis import scripts
 from claw.store.redis.client import Facts, Link, Word
 
@@ -144,19 +144,23 @@ class RedisStore:
 
     # --- inbox ---------------------------------------------------------------------------------------------------
 
-    async def put(self, inbound: Inbound, *, queue: str, trace: Mapping[str, str], urgent: bool = False) -> bool:
+    async def put(self, row: Row) -> bool:
+        inbound, route = row.inbound, row.route
         where = inbound.conversation
+        chat: tuple[Word, ...] = ()
+        if row.kind is RowKind.MESSAGE:
+            chat = (packed(inbound.chat_key), packed(where.id), where.kind.value, packed(chat_title(inbound)))
         new, news = await self._call(
             scripts.PUT,
             packed(inbound.key),
-            packed(queue),
-            int(urgent),
-            json.dumps(dict(trace)),
+            packed(route.queue),
+            int(route.urgent),
+            json.dumps(dict(row.trace)),
             packed(inbound.to_json()),
-            packed(inbound.chat_key),
-            packed(where.id),
-            where.kind.value,
-            packed(chat_title(inbound)),
+            row.kind.value,
+            packed(route.conversation_key),
+            b"" if row.answer is None else packed(row.answer.to_json()),
+            *chat,
         )
         self._hear_own(news)
         return bool(new)
@@ -366,14 +370,20 @@ def _ms(seconds: float) -> int:
 
 def _lease(seq: int, owner: str, fields: list[bytes | None]) -> Lease | None:
     """The lease out of what CLAIM tells; None where the message cannot be read."""
-    fence, queue, inbound, trace, at, attempts, claims, answer, stop = (field or b"" for field in fields)
+    fence, queue, inbound, trace, at, attempts, claims, answer, stop, urgent, kind, conversation_key = (
+        field or b"" for field in fields
+    )
     try:
+        message = Inbound.from_json(unpacked(inbound))
+        # A replica of version 0.1.0 puts neither the kind nor the conversation's key.
+        key = unpacked(conversation_key) if conversation_key else None
         return Lease(
             seq=seq,
             fence=int(fence),
             owner=owner,
-            queue=unpacked(queue),
-            inbound=Inbound.from_json(unpacked(inbound)),
+            kind=RowKind(kind.decode() or RowKind.MESSAGE),
+            route=route_of(unpacked(queue), urgent=urgent == b"1", conversation_key=key, msg_id=message.msg_id),
+            inbound=message,
             trace=json.loads(trace),
             received_at=int(at) / 1000,
             attempts=int(attempts),

@@ -93,6 +93,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) WITHOUT ROWID""",
         "CREATE TABLE notices (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID",
     ),
+    # 3: rows know why they are there and whose conversation they belong to; rows from before have the queue alone.
+    (
+        "ALTER TABLE inbox ADD COLUMN kind TEXT NOT NULL DEFAULT 'message'",
+        "ALTER TABLE inbox ADD COLUMN conversation_key BLOB",
+    ),
 )
 """Statement lists; number n brings a file from `user_version` n - 1 to n. Never edit one that was released."""
 
