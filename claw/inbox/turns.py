@@ -29,7 +29,7 @@ from claw.messages import Answer, Inbound, Outcome, Route
 from claw.observe import telemetry
 from claw.retry import backoff
 from claw.secret import hash_id
-from claw.store.ports import CLAIMS_MAX, Inbox, Lease
+from claw.store.ports import CLAIMS_MAX, Inbox, Lease, RowKind
 
 log: Final = logging.getLogger(__name__)
 
@@ -47,10 +47,20 @@ ERROR_CHARS: Final = 500
 
 
 class Stage(Enum):
-    """How far a turn is. Only a generating one can be stopped: no part of its answer is out."""
+    """How far a turn is."""
 
+    CLAIMED = "claimed"
+    """Its task has not run yet."""
     GENERATING = "generating"
     DELIVERING = "delivering"
+
+
+_NEXT: Final = {
+    Stage.CLAIMED: {Stage.GENERATING, Stage.DELIVERING},
+    Stage.GENERATING: {Stage.DELIVERING},
+    Stage.DELIVERING: set[Stage](),
+}
+"""The stages that may follow; a row that came with its answer has nothing to generate."""
 
 
 class CancelReason(Enum):
@@ -70,21 +80,33 @@ class ActiveTurn:
     """One turn in progress."""
 
     lease: Lease
-    stage: Stage = Stage.GENERATING
+    stage: Stage = Stage.CLAIMED
     cancel_reason: CancelReason = CancelReason.NONE
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def transition(self, stage: Stage) -> None:
         """Go on to `stage`; there is no way back."""
-        if (self.stage, stage) != (Stage.GENERATING, Stage.DELIVERING):
+        if stage not in _NEXT[self.stage]:
             raise RuntimeError(f"a turn does not go from {self.stage.value} to {stage.value}")
         self.stage = stage
 
+    @property
+    def can_stop(self) -> bool:
+        """Whether `/stop` may end it: no part of an answer is out, and it is not being cancelled already."""
+        return (
+            self.lease.answer is None and self.stage is not Stage.DELIVERING and self.cancel_reason is CancelReason.NONE
+        )
+
+    def is_cancelled_to(self, reason: CancelReason) -> bool:
+        """Return whether that is the last reason for which it was cancelled."""
+        return self.cancel_reason is reason
+
     def cancel(self, reason: CancelReason) -> None:
-        """Cancel the turn's task. A later reason wins: what is stopped may still have to be released or abandoned."""
-        # The reason is set first: the task finds it when the cancellation reaches it, at its next turn of the loop.
+        """End the turn. A later reason wins: what is stopped may still have to be released or abandoned."""
         self.cancel_reason = reason
-        if self.task is not None:
+        # A task that is cancelled before its first step runs no line of its coroutine, not even a `finally`: the turn
+        # would keep its slot, and its lease would be renewed for ever. It finds the reason when it starts.
+        if self.task is not None and self.stage is not Stage.CLAIMED:
             self.task.cancel()
 
 
@@ -158,14 +180,21 @@ class TurnRunner:
             telemetry.CLAW_QUEUE_WAIT_MS: max(0, round((self._clock.wall() - lease.received_at) * 1000)),
             telemetry.CLAW_ATTEMPT: lease.attempts + 1,
             telemetry.CLAW_CONVERSATION: _conversation(lease),
+            telemetry.CLAW_KIND: lease.kind.value,
         }
 
     async def _process(self, turn: ActiveTurn, span: Span) -> None:
-        """Take a message from claim to ack, release or dead letter."""
+        """Take a message from claim to ack, release or dead letter.
+
+        A row that has its answer, since a crash came after it or since it was put with it, is only delivered.
+        """
         lease = turn.lease
+        if turn.is_cancelled_to(CancelReason.RELEASE) or turn.is_cancelled_to(CancelReason.ABANDON):
+            raise asyncio.CancelledError
         draft = self._begin_draft(lease.inbound)
         answer = lease.answer
         if answer is None:
+            turn.transition(Stage.GENERATING)
             answer = await self._generate(turn, draft, span)
             if answer is None:
                 return
@@ -182,16 +211,19 @@ class TurnRunner:
             await self._persist(lease, partial(self._inbox.bury, lease, answer.error))
         else:
             await self._persist(lease, partial(self._inbox.ack, lease, answer.exchange))
-        if answer.text:
+        if answer.text and lease.kind is RowKind.MESSAGE:
             telemetry.round_trip_duration.record(max(0.0, self._clock.wall() - lease.received_at))
-        log.info("turn ended", extra={"outcome": answer.outcome.value, "conversation": _conversation(lease)})
+        log.info(
+            "turn ended",
+            extra={"outcome": answer.outcome.value, "kind": lease.kind.value, "conversation": _conversation(lease)},
+        )
 
     # --- the answer ----------------------------------------------------------------------------------------------
 
     async def _generate(self, turn: ActiveTurn, draft: Draft, span: Span) -> Answer | None:
         """Return the answer, or None if the message was released for another try."""
         lease = turn.lease
-        if lease.stopped:
+        if lease.stopped or turn.is_cancelled_to(CancelReason.STOP):
             return Answer.of("", Outcome.STOPPED)
         if lease.claims > CLAIMS_MAX:
             # Not handled again: handling it is what kills the process, and every other turn with it.
@@ -200,7 +232,7 @@ class TurnRunner:
         try:
             return await self._handle(lease.inbound, lease.route, draft)
         except asyncio.CancelledError:
-            if turn.cancel_reason is not CancelReason.STOP:
+            if not turn.is_cancelled_to(CancelReason.STOP):
                 raise
             task = asyncio.current_task()
             if task is not None:

@@ -24,7 +24,6 @@ from claw.inbox.turns import (
     FailureReply,
     Handle,
     Remedy,
-    Stage,
     TurnRunner,
 )
 from claw.secret import hash_id
@@ -157,7 +156,7 @@ class Worker:
         turn = self._active.get(queue)
         # An answer that is being delivered is delivered whole: half of one, cut by a `/stop` that came too late,
         # would neither be stopped nor be an answer. A turn that is cancelled already keeps its first reason.
-        if turn is None or turn.stage is not Stage.GENERATING or turn.cancel_reason is not CancelReason.NONE:
+        if turn is None or not turn.can_stop:
             return False
         turn.cancel(CancelReason.STOP)
         return True

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from claw.config.settings import InboxSettings
+from claw.inbox.leases import LEASE_TTL_S
+from claw.inbox.turns import CancelReason
 from claw.messages import Answer, Inbound
 from claw.store.ports import Lease
 from tests.inbox.harness import WorkerHarness
@@ -240,3 +242,30 @@ async def test_cancelled_worker_leaves_no_task(harness: WorkerHarness) -> None:
     with pytest.raises(asyncio.CancelledError):
         await harness.task
     assert {task.get_name() for task in asyncio.all_tasks()} - before <= {"store-alarm"}
+
+
+@pytest.mark.parametrize("reason", [CancelReason.STOP, CancelReason.RELEASE, CancelReason.ABANDON])
+async def test_cancelled_between_claim_and_start(
+    harness: WorkerHarness, reason: CancelReason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn that is cancelled before its task has run at all still frees its slot, and is stopped or given back."""
+    start = harness.worker._start
+    fences: list[int] = []
+
+    def start_and_cancel(lease: Lease) -> None:
+        start(lease)
+        fences.append(lease.fence)
+        if len(fences) == 1:
+            if reason is CancelReason.STOP:
+                assert harness.worker.stop(lease.route.queue)
+            else:
+                harness.worker._active[lease.route.queue].cancel(reason)
+
+    monkeypatch.setattr(harness.worker, "_start", start_and_cancel)
+    await harness.put(inbound("one"))
+    harness.start()
+    await harness.until(lambda: bool(fences) and harness.worker.running == 0)
+    if reason is CancelReason.ABANDON:
+        await harness.clock.advance(LEASE_TTL_S + 1)
+    await harness.until(harness.empty)
+    assert harness.delivered == ([] if reason is CancelReason.STOP else ["re: one"])
