@@ -11,8 +11,9 @@ import pytest
 from claw.errors import DingTalkError, ModelError, ModelErrorKind, StoreError
 from claw.inbox.leases import LEASE_TTL_S
 from claw.inbox.turns import BACKOFF_CEILING_S, DELIVERY_TIMEOUT_S
-from claw.messages import Answer, Inbound
-from tests.inbox.harness import WorkerHarness
+from claw.messages import Answer, Inbound, Outcome
+from claw.store.ports import Row, RowKind
+from tests.inbox.harness import ROUTE, WorkerHarness
 from tests.messages import inbound
 
 
@@ -206,3 +207,52 @@ async def test_saved_answer_survives_a_crash(tmp_path: Path) -> None:
     await second.until(second.empty)
     assert (second.handled, second.delivered) == ([], ["re: one"])
     await second.close()
+
+
+@pytest.mark.parametrize("kind", [RowKind.SEND, RowKind.ALERT])
+async def test_what_comes_with_its_answer_is_only_delivered(harness: WorkerHarness, kind: RowKind) -> None:
+    """A send or an alert is delivered in its queue's order, without a turn; `/stop` is not for it, and no history."""
+    delivering, gate = asyncio.Event(), asyncio.Event()
+
+    async def deliver(answer: Answer) -> None:
+        if answer.text == "report":
+            delivering.set()
+            await gate.wait()
+        harness.delivered.append(answer.text)
+
+    harness.deliver = deliver
+    message = inbound("", msg_id="send-1")
+    row = Row(message, ROUTE(message), kind=kind, answer=Answer.of("report", Outcome.ANSWERED))
+    await harness.store.put(row)
+    assert not await harness.store.put(row)
+    await harness.put(inbound("behind"))
+    harness.start()
+    await delivering.wait()
+    assert not harness.worker.stop(message.chat_key)
+    gate.set()
+    await harness.until(harness.empty)
+    assert (harness.handled, harness.delivered) == (["behind"], ["report", "re: behind"])
+    assert [turn.user for turn in await harness.store.exchanges(message.chat_key, 9)] == ["behind"]
+
+
+async def test_a_send_is_tried_again_and_given_up_like_an_answer(harness: WorkerHarness) -> None:
+    """What DingTalk does not take is tried for an hour, then kept as a dead letter, and never handed to the handler."""
+    tries = 0
+
+    async def fail(answer: Answer) -> None:
+        nonlocal tries
+        tries += 1
+        raise DingTalkError("direct", "busy", retryable=True)
+
+    harness.deliver = fail
+    message = inbound("", msg_id="send-1")
+    await harness.store.put(
+        Row(message, ROUTE(message), kind=RowKind.SEND, answer=Answer.of("report", Outcome.ANSWERED))
+    )
+    harness.start()
+    await harness.until_empty_over_time()
+    assert (harness.handled, [letter.error for letter in await harness.store.dead()]) == (
+        [],
+        ["not delivered: direct: busy"],
+    )
+    assert tries > DELIVERY_TIMEOUT_S / BACKOFF_CEILING_S
