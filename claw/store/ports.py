@@ -262,6 +262,43 @@ class QuotaStore(Protocol):
         ...
 
 
+class Risk(Enum):
+    """A setting of a server by which what it was given may be lost; the value says what to do."""
+
+    EVICTS = "set maxmemory-policy noeviction"
+    FORGETS = "set appendonly yes"
+
+
+class Inspection(ChatDirectory, Protocol):
+    """A look at a store from outside, beside a claw that may be using it. All of it raises StoreError as needed."""
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What a server tells of itself; empty for a file."""
+        ...
+
+    @property
+    def risks(self) -> tuple[Risk, ...]:
+        """What may lose messages, the graver first."""
+        ...
+
+    async def items(self, prefix: str = "") -> dict[str, str]:
+        """As `ConfigStore.items`."""
+        ...
+
+    async def calls(self, month: str) -> dict[str, int]:
+        """As `Usage.calls`."""
+        ...
+
+    async def depth(self) -> Depth: ...
+
+    async def dead(self, limit: int = 100) -> list[DeadLetter]: ...
+
+    async def check(self) -> None:
+        """Return when a claw could write there now. Raises StoreBusyError where a running one holds it for itself."""
+        ...
+
+
 class Store(Inbox, History, ConfigStore, ChatDirectory, QuotaStore, Usage, Protocol):
     """One opened store; `close` leaves no thread, file or lock behind."""
 

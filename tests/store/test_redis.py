@@ -22,10 +22,10 @@ from claw.errors import LeaseLostError, StoreError, StoreRefusedError
 from claw.inbox.worker import Worker
 from claw.messages import Answer, Exchange, Inbound
 from claw.secret import Secret
-from claw.store.ports import REST_KEPT_MAX_S, SEEN_KEPT_S
+from claw.store.ports import REST_KEPT_MAX_S, SEEN_KEPT_S, Risk
 from claw.store.redis import client as redis_link
 from claw.store.redis import scripts as redis_scripts
-from claw.store.redis.store import RedisStore, Risk, prefix_of
+from claw.store.redis.store import RedisStore, prefix_of
 from tests.certificates import certificate
 from tests.clock import FakeClock
 from tests.drafts import RecordingDraft

@@ -319,11 +319,10 @@ return remember(1)
 """1 where somebody works on the lane's first message, has no answer yet, and is asked to stop for the first time."""
 
 DEPTH: Final = _script("""
-settle()
-tell()
 local oldest = call('ZRANGE', P .. 'pending', 0, 0)[1]
 local at = oldest and call('HGET', msg(oldest), 'at') or now
-return {call('ZCARD', P .. 'pending'), call('ZCARD', P .. 'held'), call('LLEN', P .. 'dead'), now - at}
+local held = call('ZCOUNT', P .. 'held', '(' .. text(now), '+inf')
+return {call('ZCARD', P .. 'pending'), held, call('LLEN', P .. 'dead'), now - at}
 """)
 
 DEAD: Final = _script("""
@@ -412,7 +411,7 @@ return remember(1)
 
 HELLO: Final = _script("""
 local schema = tonumber(call('GET', P .. 'schema') or 0)
-if schema == 0 then
+if schema == 0 and ARGV[3] == '0' then
   call('SET', P .. 'schema', $SCHEMA)
   schema = $SCHEMA
 end

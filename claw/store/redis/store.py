@@ -21,7 +21,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import Any, Final
 
 from claw.clock import Clock
@@ -29,7 +28,7 @@ from claw.errors import LeaseLostError, StoreError
 from claw.messages import Answer, ChatKind, Exchange, Inbound
 from claw.secret import Secret, hash_id
 from claw.store.codec import chat_title, first_day, first_month, packed, retrieve, route_of, unpacked, without_webhook
-from claw.store.ports import CHECK_TIMEOUT_S, Chat, DeadLetter, Depth, Lease, Row, RowKind, State
+from claw.store.ports import CHECK_TIMEOUT_S, Chat, DeadLetter, Depth, Lease, Risk, Row, RowKind, State
 from claw.store.redis import scripts
 from claw.store.redis.client import Facts, Link, Word
 
@@ -40,13 +39,6 @@ POLL_S: Final = 1.0
 CHECK_FRESH_S: Final = 5.0
 """Seconds for which a batch that went well is taken as proof that the store works."""
 _STOP: Final = re.compile(rb"stop ([0-9]{1,19}) ([0-9]{1,19})")
-
-
-class Risk(Enum):
-    """A setting of Redis' by which what it was given may be lost; the value says what to do."""
-
-    EVICTS = "set maxmemory-policy noeviction"
-    FORGETS = "set appendonly yes"
 
 
 def risks_of(facts: Facts) -> tuple[Risk, ...]:
@@ -67,16 +59,24 @@ def prefix_of(robot: str) -> str:
 class RedisStore:
     """`Store` (ports.py) at `url`, `redis://` or `rediss://`, for the robot with that client id.
 
-    `now`, seconds since the epoch, takes the place of Redis' clock in tests.
+    With `read_only` it is an `Inspection`, whose only write is the probe of `check`. `now`, seconds since the epoch,
+    takes the place of Redis' clock in tests.
     """
 
     def __init__(
-        self, url: Secret, robot: str, *, clock: Clock | None = None, now: Callable[[], float] | None = None
+        self,
+        url: Secret,
+        robot: str,
+        *,
+        clock: Clock | None = None,
+        now: Callable[[], float] | None = None,
+        read_only: bool = False,
     ) -> None:
         self._clock = clock or Clock()
         self._now = now
+        self._read_only = read_only
         injected = None if now is None else lambda: round(now() * 1000)
-        self._link = Link(url, prefix_of(robot), self._hear, clock=self._clock, time=injected)
+        self._link = Link(url, prefix_of(robot), self._hear, clock=self._clock, time=injected, read_only=read_only)
         self._state = State.NEW
         self._bells: set[asyncio.Event] = set()
         """One for each `wait` in progress."""
@@ -109,7 +109,7 @@ class RedisStore:
             await self._link.stop()
             raise StoreError("the store was closed while it opened")
         self._state = State.OPEN
-        for risk in self.risks:
+        for risk in () if self._read_only else self.risks:
             log.warning("store may lose messages", extra={"remedy": risk.value})
 
     async def close(self) -> None:

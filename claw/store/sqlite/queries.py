@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from claw.errors import StoreError
 from claw.messages import Answer, ChatKind, Inbound
 from claw.store.codec import route_of, unpacked, without_webhook
-from claw.store.ports import DEAD_KEPT_MAX, HISTORY_KEPT_TURNS, SEEN_KEPT_S, Chat, DeadLetter, Row, RowKind
+from claw.store.ports import DEAD_KEPT_MAX, HISTORY_KEPT_TURNS, SEEN_KEPT_S, Chat, DeadLetter, Depth, Row, RowKind
 
 CHUNK: Final = 500
 """Rows that one `drop_*` removes at most, so that a cleaning never keeps a message waiting for long."""
@@ -174,6 +175,13 @@ def _without_webhook(inbound: bytes) -> bytes:
     except (ValueError, LookupError, TypeError, AttributeError):
         return inbound  # What it says cannot be told, hence nothing can be taken from it.
     return without_webhook(message)
+
+
+def depth(connection: sqlite3.Connection) -> Depth:
+    """How much waits, as far as the file tells: it knows of no leases, and ages are by this machine's clock."""
+    pending, oldest = connection.execute("SELECT count(*), min(received_at) FROM inbox").fetchone()
+    age = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+    return Depth(pending=pending, leased=0, dead=count_dead(connection), oldest_age=age)
 
 
 def count_dead(connection: sqlite3.Connection) -> int:

@@ -168,11 +168,17 @@ def words(error: sqlite3.Error) -> str:
     return f"{error} ({name})" if name else str(error)
 
 
+def check_version(connection: sqlite3.Connection, newest: int = len(MIGRATIONS)) -> int:
+    """Return the file's schema version. Raises StoreSchemaError where a newer claw wrote it."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > newest:
+        raise StoreSchemaError(f"the store has schema {version}, this claw knows {newest} at most")
+    return int(version)
+
+
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
     """Bring the schema forward, each version in one transaction. Raises StoreSchemaError for a newer file."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(migrations):
-        raise StoreSchemaError(f"the store has schema {version}, this claw knows {len(migrations)} at most")
+    version = check_version(connection, len(migrations))
     for number, statements in enumerate(migrations[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
