@@ -29,15 +29,19 @@ from claw import RELEASE, __version__
 from claw.checks import Check
 from claw.clock import Clock
 from claw.config.settings import EXIT_BAD_SETTINGS, Settings, complain
-from claw.dingtalk.client import BILLABLE, Api, CallCounter, month_of
+from claw.dingtalk.client import CallCounter
 from claw.dingtalk.media import PictureLoader
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.webhook import WebhookClient
 from claw.draft import Draft
 from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
+from claw.http.admin import Scope
+from claw.http.admin import routes as admin_routes
 from claw.http.health import Health
-from claw.http.server import Scope, Server
+from claw.http.health import routes as health_routes
+from claw.http.server import Server
 from claw.http.status import Status
+from claw.http.status import routes as status_routes
 from claw.inbox.accept import Acceptance
 from claw.inbox.routing import Router
 from claw.inbox.worker import Worker
@@ -158,17 +162,7 @@ class App:
         )
 
         async def figures() -> dict[str, object]:
-            depth = await store.depth()
-            counted_now = await counted(month_of(clock.wall()))
-            return {
-                "model": settings.model.name,
-                "stream": supervisor.check().state,
-                "pending": depth.pending - depth.leased,
-                "turns": worker.running,
-                "dead": depth.dead,
-                "calls": sum(count for api, count in counted_now.items() if api in BILLABLE),
-                "version": __version__,
-            }
+            return await status.figures()
 
         async def counted(month: str) -> Mapping[str, int]:
             kept = Counter(await store.calls(month))
@@ -228,17 +222,18 @@ class App:
             turns=lambda: worker.running,
             calls=counted,
             dead=store.dead,
-            free=set(Api) - BILLABLE,
             more={"access": door.report},
             clock=clock,
         )
         server = Server(
             settings.http.host,
             settings.http.port,
-            health,
+            public=health_routes(health),
+            admin=[
+                *status_routes(status),
+                *admin_routes(lambda scope: self._restart(scope, supervisor)),
+            ],
             admin_token=settings.http.admin_token,
-            on_restart=lambda scope: self._restart(scope, supervisor),
-            status=status,
         )
         telemetry.gauge("claw.stream.connected", "{session}", "Open sessions", lambda: supervisor.connected)
         telemetry.gauge("claw.inbox.depth", "{message}", "Messages not yet answered", lambda: self._depth.pending)
