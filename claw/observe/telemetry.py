@@ -105,11 +105,13 @@ gen_ai_token_usage: Final = _meter.create_histogram(
 )
 
 
-def gauge(name: str, unit: str, description: str, read: Callable[[], float]) -> None:
-    """Export what `read` returns at each collection, as `name`."""
+def gauge(
+    name: str, unit: str, description: str, read: Callable[[], float], attributes: Mapping[str, str] | None = None
+) -> None:
+    """Export what `read` returns at each collection, as `name` with `attributes`, which tell two of a name apart."""
 
     def observe(_: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(read())
+        yield Observation(read(), attributes)
 
     _meter.create_observable_gauge(name, [observe], unit, description)
 
