@@ -175,13 +175,20 @@ class Worker:
                 return
 
     async def drain(self, timeout: float) -> None:
-        """Claim nothing more; give running turns `timeout` seconds, then give the rest back to the inbox."""
+        """Claim nothing more; give running turns `timeout` seconds, then give the rest back to the inbox.
+
+        Cancelling it cuts the waiting short, not the giving back.
+        """
         self._claiming = False
         # Wakes `run`, which may be waiting for work.
         self._slot_freed.set()
-        tasks = self._tasks()
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout)
+        try:
+            if tasks := self._tasks():
+                await asyncio.wait(tasks, timeout=timeout)
+        finally:
+            await self._release_all()
+
+    async def _release_all(self) -> None:
         left = self._tasks()
         for turn in self._active.values():
             turn.cancel(CancelReason.RELEASE)

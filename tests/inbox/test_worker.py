@@ -213,8 +213,9 @@ async def test_drain_finishes_what_runs(harness: WorkerHarness) -> None:
     assert (await harness.store.depth()).pending == 1
 
 
-async def test_drain_gives_back_what_does_not_end(harness: WorkerHarness) -> None:
-    """A turn that outlasts the drain goes back to the inbox, uncounted, for the next process."""
+@pytest.mark.parametrize("asked_again", [False, True])
+async def test_drain_gives_back_what_does_not_end(harness: WorkerHarness, asked_again: bool) -> None:
+    """A turn that outlasts the drain, or is not waited for, goes back to the inbox, uncounted, for the next process."""
     await harness.put(inbound("one"))
 
     async def hang(message: Inbound) -> Answer:
@@ -224,7 +225,11 @@ async def test_drain_gives_back_what_does_not_end(harness: WorkerHarness) -> Non
     harness.handle = hang
     harness.start()
     await harness.until(lambda: harness.handled == ["one"])
-    await harness.worker.drain(0.01)
+    drain = asyncio.create_task(harness.worker.drain(60 if asked_again else 0.01))
+    await asyncio.sleep(0)
+    if asked_again:
+        drain.cancel()
+    await asyncio.wait([drain])
     lease = await harness.store.claim("next", 30)
     assert lease is not None
     assert (lease.inbound.text, lease.attempts) == ("one", 0)
