@@ -52,12 +52,15 @@ class Stage(Enum):
     CLAIMED = "claimed"
     """Its task has not run yet."""
     GENERATING = "generating"
+    RELEASING = "releasing"
+    """The handler failed, and the message goes back for another try."""
     DELIVERING = "delivering"
 
 
 _NEXT: Final = {
     Stage.CLAIMED: {Stage.GENERATING, Stage.DELIVERING},
-    Stage.GENERATING: {Stage.DELIVERING},
+    Stage.GENERATING: {Stage.RELEASING, Stage.DELIVERING},
+    Stage.RELEASING: set[Stage](),
     Stage.DELIVERING: set[Stage](),
 }
 """The stages that may follow; a row that came with its answer has nothing to generate."""
@@ -92,10 +95,9 @@ class ActiveTurn:
 
     @property
     def can_stop(self) -> bool:
-        """Whether `/stop` may end it: no part of an answer is out, and it is not being cancelled already."""
-        return (
-            self.lease.answer is None and self.stage is not Stage.DELIVERING and self.cancel_reason is CancelReason.NONE
-        )
+        """Whether `/stop` may end it: an answer is still to be made, and it is not being cancelled already."""
+        generating = self.lease.answer is None and self.stage in {Stage.CLAIMED, Stage.GENERATING}
+        return generating and self.cancel_reason is CancelReason.NONE
 
     def is_cancelled_to(self, reason: CancelReason) -> bool:
         """Return whether that is the last reason for which it was cancelled."""
@@ -243,10 +245,11 @@ class TurnRunner:
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - a fault in one message must not end the worker
-            return await self._on_generate_error(lease, error, span)
+            return await self._on_generate_error(turn, error, span)
 
-    async def _on_generate_error(self, lease: Lease, error: Exception, span: Span) -> Answer | None:
+    async def _on_generate_error(self, turn: ActiveTurn, error: Exception, span: Span) -> Answer | None:
         """Release the message for another try and return None, or return what the person is told at the end."""
+        lease = turn.lease
         attempt = lease.attempts + 1
         # An error that is not ours is a fault of the program, which may be one of the moment: it is tried again, too.
         again = (error.retryable if isinstance(error, ClawError) else True) and attempt < self._max_attempts
@@ -256,6 +259,9 @@ class TurnRunner:
             return replace(answer, error=f"{answer.error} (try {attempt})")
         asked = error.retry_after if isinstance(error, ClawError) else None
         delay = max(_backoff(attempt), min(asked or 0.0, RETRY_AFTER_MAX_S))
+        # Not to be stopped from here on: the write cannot be taken back, and the message would be handled once more
+        # although the person was told that it is stopped.
+        turn.transition(Stage.RELEASING)
         await self._inbox.release(lease, delay, failed=True)
         return None
 

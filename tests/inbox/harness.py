@@ -1,4 +1,8 @@
-"""A worker over a real store, for the tests of this folder."""
+"""A worker over a real store, for the tests of this folder.
+
+Backoff and leases run on the fake clock. Real time passes only while the store's thread commits, which `until` waits
+for by its condition; a negative ("nothing more happens") is waited for a moment, which can only miss a fault.
+"""
 
 from __future__ import annotations
 

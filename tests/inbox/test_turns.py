@@ -32,6 +32,31 @@ async def test_retryable_fault_is_retried_then_told(harness: WorkerHarness) -> N
     assert [letter.error for letter in await harness.store.dead()] == ["busy: 429 (try 3)"]
 
 
+async def test_stop_comes_too_late_for_a_release(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that failed and is being given back for another try is not said to be stopped: it will come again."""
+    releasing, gate = asyncio.Event(), asyncio.Event()
+    release = harness.store.release
+
+    async def release_slowly(*args: Any, **options: Any) -> None:
+        releasing.set()
+        await gate.wait()
+        await release(*args, **options)
+
+    async def busy_once(message: Inbound) -> Answer:
+        harness.handle = harness.echo
+        raise ModelError(ModelErrorKind.BUSY, "429", retryable=True)
+
+    monkeypatch.setattr(harness.store, "release", release_slowly)
+    harness.handle = busy_once
+    await harness.put(inbound("one"))
+    harness.start()
+    await releasing.wait()
+    assert not harness.worker.stop(inbound().chat_key)
+    gate.set()
+    await harness.until_empty_over_time()
+    assert harness.delivered == ["re: one"]
+
+
 async def test_permanent_fault_is_told_at_once(harness: WorkerHarness) -> None:
     """A fault that no other try can cure is told after the first."""
 

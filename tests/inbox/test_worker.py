@@ -99,7 +99,7 @@ async def test_stop_ends_a_generating_turn(harness: WorkerHarness) -> None:
 
 
 async def test_another_process_stops_a_turn(harness: WorkerHarness) -> None:
-    """The lease that another process names is stopped, and no other one: its lane may have gone on."""
+    """The lease that another process names is stopped, and no other one: its queue may have gone on."""
     handling = asyncio.Event()
 
     async def handle(message: Inbound) -> Answer:
@@ -146,15 +146,15 @@ async def test_stop_asks_the_others_where_nothing_runs_here(harness: WorkerHarne
 
     harness.store.interrupt = interrupt  # type: ignore[method-assign]
     harness.handle = hang
-    assert await harness.worker.stop_anywhere("lane") is elsewhere
-    assert asked == ["lane"]
+    assert await harness.worker.stop_anywhere("queue") is elsewhere
+    assert asked == ["queue"]
     await harness.put(inbound("long"))
     harness.start()
     await harness.until(lambda: harness.worker.running == 1)
     assert await harness.worker.stop_anywhere(inbound().chat_key)
     assert not await harness.worker.stop_anywhere(inbound().chat_key), "it ends already"
     await harness.until(harness.empty)
-    assert asked == ["lane"]
+    assert asked == ["queue"]
 
 
 async def test_what_was_to_be_stopped_is_not_begun(harness: WorkerHarness) -> None:
