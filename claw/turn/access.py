@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
 from claw.clock import Clock
@@ -25,7 +25,7 @@ from claw.config.settings import AccessSettings
 from claw.messages import ChatKind, Inbound
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
 from claw.secret import hash_id
-from claw.store.ports import ConfigStore
+from claw.store.ports import ConfigStore, QuotaStore
 
 log: Final = logging.getLogger(__name__)
 
@@ -167,10 +167,14 @@ def owner_of(entries: Mapping[str, str]) -> Owner | None:
         return None
 
 
+class AccessStore(ConfigStore, QuotaStore, Protocol):
+    """What access control asks of the store."""
+
+
 class AccessControl:
     """Lets people in or keeps them out, and pairs the owner."""
 
-    def __init__(self, settings: AccessSettings, registry: ConfigStore, clock: Clock) -> None:
+    def __init__(self, settings: AccessSettings, registry: AccessStore, clock: Clock) -> None:
         self._settings = settings
         self._registry = registry
         self._clock = clock

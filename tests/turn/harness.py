@@ -9,8 +9,9 @@ from claw.config.settings import AccessSettings, ConversationSettings
 from claw.errors import MediaError
 from claw.inbox.routing import session_of
 from claw.language import Language
-from claw.messages import Answer, ChatKind, Conversation, Inbound, Sender
+from claw.messages import Answer, ChatKind, Conversation, Inbound, Route, Sender
 from claw.secret import Secret
+from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
 from claw.turn.access import AccessControl
 from claw.turn.commands.handlers import AdminActions, CommandHandlers
@@ -96,7 +97,8 @@ class House:
 
     async def say(self, message: Inbound) -> Answer:
         """Answer a message, and keep its turn as the worker would."""
-        await self.store.put(message, queue=session_of(message, self.settings.group_session), trace={})
+        key = session_of(message, self.settings.group_session)
+        await self.store.put(Row(message, Route(key, key)))
         answer = await self.talk.answer(message)
         lease = await self.store.claim("test", 30)
         assert lease is not None

@@ -12,14 +12,14 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from claw.clock import Clock
 from claw.language import Language
 from claw.messages import Inbound
 from claw.policy import DirectPolicy, GroupPolicy
 from claw.secret import hash_id
-from claw.store.ports import ConfigStore, History
+from claw.store.ports import ChatDirectory, ConfigStore, History
 from claw.turn import texts
 from claw.turn.access import (
     ALLOWED,
@@ -72,11 +72,15 @@ class AdminActions:
     model: str
 
 
+class AdminStore(ConfigStore, ChatDirectory, Protocol):
+    """What the commands of owners ask of the store."""
+
+
 class CommandHandlers:
     """Obeys commands."""
 
     def __init__(
-        self, door: AccessControl, history: History, registry: ConfigStore, levers: AdminActions, clock: Clock
+        self, door: AccessControl, history: History, registry: AdminStore, levers: AdminActions, clock: Clock
     ) -> None:
         self._door = door
         self._history = history
