@@ -37,6 +37,7 @@ from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaEr
 from claw.http.health import Health
 from claw.http.server import Scope, Server
 from claw.http.status import Status
+from claw.http_client import http_session
 from claw.inbox.accept import Acceptance
 from claw.inbox.worker import Worker
 from claw.observe import logs, telemetry
@@ -378,15 +379,6 @@ class App:
                 await store.clean()
             except StoreError as error:
                 log.warning("store not cleaned", extra={"cause": str(error)})
-
-
-def http_session() -> aiohttp.ClientSession:
-    """The one client for DingTalk's HTTP and WebSocket, without cookies; its callers name the proxy (proxy.py)."""
-    return aiohttp.ClientSession(
-        cookie_jar=aiohttp.DummyCookieJar(),
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
-        headers={"User-Agent": f"claw/{__version__}"},
-    )
 
 
 async def _save_calls(store: Store, calls: CallCounter) -> None:

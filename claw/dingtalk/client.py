@@ -1,8 +1,9 @@
 """One HTTP call of DingTalk: bounded in time and size, never redirected, counted, and traced where it sends.
 
-Order of events: encode the body, open the span, post (once more at once if the connection broke before an answer
-began), read a bounded answer, let the api's own judge say what it means, count it, return its JSON object or raise
-DingTalkError. No error that leaves here holds a URL or a header: the library's errors, which do, are left behind.
+Order of events: encode the body, open the span, post (again only where a pooled connection was already dead,
+claw/http_client.py), read a bounded answer, let the api's own judge say what it means, count it, return its JSON
+object or raise DingTalkError. No error that leaves here holds a URL or a header: the library's errors, which do, are
+left behind.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from yarl import URL
 from claw import __version__
 from claw.clock import Clock
 from claw.errors import DingTalkError
+from claw.http_client import read_at_most, send
 from claw.observe import telemetry
-from claw.proxy import proxy_of
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds that one call may take in all, its one repetition included (PROTOCOL section 8, row 1)."""
@@ -186,25 +187,11 @@ class DingTalkClient:
         self, api: Api, url: URL, data: bytes, headers: Mapping[str, str], hidden: bytes
     ) -> _Answer | DingTalkError:
         """Post and read. Errors are returned, so that none of the library's becomes their context."""
-        began = False
         try:
             async with asyncio.timeout(self._timeout):
-                for repeated in (False, True):
-                    try:
-                        async with self._http.post(
-                            url,
-                            data=data,
-                            headers=headers,
-                            allow_redirects=False,
-                            proxy=proxy_of(url),
-                            timeout=self._connecting,
-                        ) as response:
-                            began = True
-                            return await _read(response, hidden)
-                    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                        # The classical race: the server closed a kept connection while we were about to use it.
-                        if repeated or began:
-                            raise
+                response = await send(self._http, "POST", url, headers=headers, data=data, timeout=self._connecting)
+                async with response:
+                    return await _read(response, hidden)
         except aiohttp.InvalidURL:
             return DingTalkError(api, "the address cannot be used")
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as fault:
@@ -215,7 +202,6 @@ class DingTalkClient:
         except (aiohttp.ClientError, OSError, ValueError, EOFError) as fault:
             reason = f"the exchange broke off ({type(fault).__name__}); it may have been done all the same"
             return DingTalkError(api, reason, code="broken_off", retryable=True, maybe_delivered=True)
-        raise AssertionError("the second try ends in an answer or an error")
 
 
 def encode(payload: Mapping[str, object]) -> bytes:
@@ -225,16 +211,10 @@ def encode(payload: Mapping[str, object]) -> bytes:
 
 async def _read(response: aiohttp.ClientResponse, hidden: bytes) -> _Answer:
     """The answer; without a body where that is too large, no JSON object, or repeats what is hidden."""
-    raw = bytearray()
-    async for chunk in response.content.iter_chunked(ANSWER_MAX):
-        raw += chunk
-        if len(raw) > ANSWER_MAX:
-            response.close()
-            raw.clear()
-            break
+    raw = await read_at_most(response, ANSWER_MAX) or b""
     if len(hidden) >= HIDDEN_MIN and hidden in raw:
-        raw.clear()
-    return _Answer(response.status, _json_object(bytes(raw)), _retry_after(response.headers.get("Retry-After", "")))
+        raw = b""
+    return _Answer(response.status, _json_object(raw), _retry_after(response.headers.get("Retry-After", "")))
 
 
 def _json_object(raw: bytes) -> Json | None:

@@ -23,6 +23,7 @@ from claw.config.settings import Credentials
 from claw.dingtalk.client import CallCounter
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.webhook import WebhookClient
+from claw.http_client import http_session
 from claw.messages import ChatKind, Conversation, Inbound, Media, Sender
 from claw.observe import telemetry
 from claw.secret import Secret
@@ -108,7 +109,7 @@ def calls(clock: FakeClock) -> CallCounter:
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+    async with http_session() as session:
         yield session
 
 
