@@ -29,9 +29,9 @@ from claw import RELEASE, __version__
 from claw.checks import Check
 from claw.clock import Clock
 from claw.config.settings import EXIT_BAD_SETTINGS, Settings, complain
-from claw.dingtalk.client import BILLABLE, Api, CallCounter, month_of
 from claw.dingtalk.media import PictureLoader
 from claw.dingtalk.openapi import OpenApiClient
+from claw.dingtalk.quota import CallCounter, month_of, sum_billable
 from claw.dingtalk.webhook import WebhookClient
 from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
 from claw.http.health import Health
@@ -170,7 +170,7 @@ class App:
                 "pending": depth.pending - depth.leased,
                 "turns": worker.running,
                 "dead": depth.dead,
-                "calls": sum(count for api, count in counted_now.items() if api in BILLABLE),
+                "calls": sum_billable(counted_now).total,
                 "version": __version__,
             }
 
@@ -229,7 +229,6 @@ class App:
             turns=lambda: worker.running,
             calls=counted,
             dead=store.dead,
-            free=set(Api) - BILLABLE,
             more={"access": door.report},
             clock=clock,
         )

@@ -39,7 +39,6 @@ KEY = ConnectionKey("h", 443, is_ssl=True, ssl=True, proxy=None, proxy_auth=None
         (errors.ModelError(errors.ModelErrorKind.BAD_REQUEST, "400"), Verdict.FATAL),
         (errors.DingTalkError("send", "busy", retryable=True), Verdict.BACKOFF),
         (errors.DingTalkError("send", "no"), Verdict.FATAL),
-        (errors.WebhookGoneError("send", "gone"), Verdict.FATAL),
         (errors.MediaError("too large"), Verdict.FATAL),
         (errors.SettingsError(["x"]), Verdict.FATAL),
         # A link that broke.

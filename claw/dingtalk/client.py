@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import aiohttp
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from yarl import URL
 
 from claw import __version__
-from claw.clock import Clock
-from claw.errors import DingTalkError
+from claw.dingtalk.codes import Json, classify, parse_number
+from claw.dingtalk.quota import SENDS, Api, CallCounter
+from claw.errors import DingTalkError, DingTalkReason
 from claw.http_client import read_at_most, send
 from claw.observe import telemetry
 
@@ -34,11 +32,7 @@ ANSWER_MAX: Final = 256 * 1024
 """Bytes of an answer that are read; DingTalk's own take a few hundred."""
 RETRY_AFTER_MAX: Final = 3600.0
 """Seconds of a Retry-After that are believed."""
-THROTTLE_WAIT: Final = 2.0
-"""Seconds to wait after too many calls a second (the window is 1 s, PROTOCOL section 6.6)."""
-DINGTALK_TIME: Final = timezone(timedelta(hours=8))
-"""Asia/Shanghai, in which DingTalk's quota months begin; without summer time since 1991."""
-HIDDEN_MIN: Final = 16
+REDACTED_MIN_BYTES: Final = 16
 """Bytes from which a secret in an answer cannot be there by chance; DingTalk's tokens have 32."""
 REPLY_MODE: Final = "markdown"
 """Value of `claw.reply.mode`; by which api it went is told by `server.address` and `claw.dingtalk.calls{api}`."""
@@ -48,82 +42,6 @@ _HEADERS: Final = {
     "Accept": "application/json",
     "User-Agent": f"claw/{__version__}",
 }
-
-Json = dict[str, Any]
-ErrorClassifier = Callable[[int, Json | None], DingTalkError | None]
-"""(HTTP status, JSON object of the answer, None where it has none) -> what is wrong with it."""
-
-
-class Api(StrEnum):
-    """A call's short name: in errors, in `claw.dingtalk.calls{api}` and in the ledger."""
-
-    TOKEN = "token"  # noqa: S105 - a call's name
-    WEBHOOK = "webhook"
-    DIRECT = "direct"
-    GROUP = "group"
-    DOWNLOAD = "download"
-
-
-BILLABLE: Final = frozenset(Api) - {Api.TOKEN}
-"""Calls that a month's quota counts (PROTOCOL section 6.6); WEBHOOK has a quota of its own, beside the OpenAPI's."""
-
-
-def month_of(seconds: float) -> str:
-    """The calendar month in which DingTalk counts a call (China Standard Time), such as `2026-11`."""
-    return datetime.fromtimestamp(seconds, DINGTALK_TIME).strftime("%Y-%m")
-
-
-class CallCounter:
-    """How many calls were made, by month and api, until somebody takes them to the ledger.
-
-    Counted is what DingTalk answered: not what was throttled or never arrived, as in its own accounts.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._counts: dict[str, Counter[str]] = {}
-
-    def count(self, api: str) -> None:
-        month = month_of(self._clock.wall())
-        self._counts.setdefault(month, Counter())[str(api)] += 1
-
-    def peek(self) -> dict[str, dict[str, int]]:
-        """Month (`2026-11`) -> api -> calls since the last `take`."""
-        return {month: dict(counts) for month, counts in self._counts.items()}
-
-    def take(self) -> dict[str, dict[str, int]]:
-        """What `peek` gives, to be kept elsewhere from now on."""
-        taken = self.peek()
-        self._counts.clear()
-        return taken
-
-    def put_back(self, taken: Mapping[str, Mapping[str, int]]) -> None:
-        """Count again what could not be kept elsewhere."""
-        for month, counts in taken.items():
-            self._counts.setdefault(month, Counter()).update(counts)
-
-
-class ErrorRule(NamedTuple):
-    """What a code or status of DingTalk means."""
-
-    reason: str
-    retryable: bool = False
-    retry_after: float | None = None
-    """Seconds to wait before another try."""
-    maybe_delivered: bool = False
-    """The call may have done its work all the same."""
-
-
-def rule_of_status(status: int) -> ErrorRule:
-    """What an HTTP status means where DingTalk gave no code that is known."""
-    if status == 429:
-        return ErrorRule("too many calls", retryable=True, retry_after=THROTTLE_WAIT)
-    if status == 408 or status >= 500:
-        # A gateway's 502 and 504 tell of its own wait, not of what the server behind it has done.
-        return ErrorRule(f"HTTP {status}: DingTalk is in trouble", retryable=True, maybe_delivered=status in {502, 504})
-    if 200 <= status < 300:
-        return ErrorRule("an answer that is not DingTalk's", retryable=True, maybe_delivered=True)
-    return ErrorRule(f"HTTP {status}: refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,32 +66,28 @@ class DingTalkClient:
         api: Api,
         url: URL,
         payload: Mapping[str, object],
-        judge: ErrorClassifier,
         *,
         headers: Mapping[str, str] | None = None,
-        hidden: str = "",
-        traced: bool = False,
+        redact: str = "",
     ) -> Json:
-        """The JSON object of a good answer. Raises DingTalkError, and nothing else but cancellation.
+        """Return the JSON object of a good answer. Raises DingTalkError, and nothing else but cancellation.
 
-        `hidden` is a secret of the request: an answer that repeats it is not read, lest it gets into an error.
+        `redact` is a secret of the request: an answer that repeats it is not read, lest it gets into an error.
         """
-        data = encode(payload)
-        with _span(url) if traced else _no_span() as span:
-            answer = await self._exchange(api, url, data, {**_HEADERS, **(headers or {})}, hidden.encode())
-            error = self._settle(api, answer, judge, span)
+        data = encode_json(payload)
+        with _span(url) if api in SENDS else nullcontext() as span:
+            answer = await self._exchange(api, url, data, {**_HEADERS, **(headers or {})}, redact.encode())
+            error = self._settle(api, answer, span)
             if error is not None:
                 raise error
             return answer.body or {} if isinstance(answer, _Answer) else {}
 
-    def _settle(
-        self, api: Api, answer: _Answer | DingTalkError, judge: ErrorClassifier, span: Span | None
-    ) -> DingTalkError | None:
-        """Judge, count and trace."""
+    def _settle(self, api: Api, answer: _Answer | DingTalkError, span: Span | None) -> DingTalkError | None:
+        """Classify, count and trace."""
         if isinstance(answer, DingTalkError):
             error: DingTalkError | None = answer
         else:
-            error = judge(answer.status, answer.body)
+            error = classify(api, answer.status, answer.body)
             if error is not None and error.retryable and answer.retry_after is not None:
                 error.retry_after = max(answer.retry_after, error.retry_after or 0.0)
             if error is None or not (error.retryable and error.retry_after):
@@ -184,35 +98,36 @@ class DingTalkClient:
         return error
 
     async def _exchange(
-        self, api: Api, url: URL, data: bytes, headers: Mapping[str, str], hidden: bytes
+        self, api: Api, url: URL, data: bytes, headers: Mapping[str, str], redact: bytes
     ) -> _Answer | DingTalkError:
         """Post and read. Errors are returned, so that none of the library's becomes their context."""
         try:
             async with asyncio.timeout(self._timeout):
                 response = await send(self._http, "POST", url, headers=headers, data=data, timeout=self._connecting)
                 async with response:
-                    return await _read(response, hidden)
+                    return await _read(response, redact)
         except aiohttp.InvalidURL:
-            return DingTalkError(api, "the address cannot be used")
+            return DingTalkError(api, "the address cannot be used", reason=DingTalkReason.CONNECT)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as fault:
-            return DingTalkError(api, f"no connection ({type(fault).__name__})", code="connect", retryable=True)
+            detail = f"no connection ({type(fault).__name__})"
+            return DingTalkError(api, detail, reason=DingTalkReason.CONNECT, retryable=True)
         except TimeoutError:
-            reason = f"no answer within {self._timeout:g} s; it may have been done all the same"
-            return DingTalkError(api, reason, code="timeout", retryable=True, maybe_delivered=True)
+            reason, detail = DingTalkReason.TIMEOUT, f"no answer within {self._timeout:g} s"
         except (aiohttp.ClientError, OSError, ValueError, EOFError) as fault:
-            reason = f"the exchange broke off ({type(fault).__name__}); it may have been done all the same"
-            return DingTalkError(api, reason, code="broken_off", retryable=True, maybe_delivered=True)
+            reason, detail = DingTalkReason.BROKEN_OFF, f"the exchange broke off ({type(fault).__name__})"
+        detail += "; it may have been done all the same"
+        return DingTalkError(api, detail, reason=reason, retryable=True, maybe_delivered=True)
 
 
-def encode(payload: Mapping[str, object]) -> bytes:
-    """JSON in UTF-8, not in escapes, which would take twice the bytes of the limits for Chinese."""
+def encode_json(payload: Mapping[str, object]) -> bytes:
+    """Encode as JSON in UTF-8, not in escapes, which would take twice the bytes of the limits for Chinese."""
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-async def _read(response: aiohttp.ClientResponse, hidden: bytes) -> _Answer:
-    """The answer; without a body where that is too large, no JSON object, or repeats what is hidden."""
+async def _read(response: aiohttp.ClientResponse, redact: bytes) -> _Answer:
+    """The answer; without a body where that is too large, no JSON object, or repeats the secret."""
     raw = await read_at_most(response, ANSWER_MAX) or b""
-    if len(hidden) >= HIDDEN_MIN and hidden in raw:
+    if len(redact) >= REDACTED_MIN_BYTES and redact in raw:
         raw = b""
     return _Answer(response.status, _json_object(raw), _retry_after(response.headers.get("Retry-After", "")))
 
@@ -231,13 +146,6 @@ def _retry_after(header: str) -> float | None:
     if not (header.isascii() and header.isdigit() and len(header) <= 9):
         return None
     return min(float(header), RETRY_AFTER_MAX)
-
-
-def number(value: object) -> int | None:
-    """A code that may come as a number or as its digits."""
-    if isinstance(value, str) and len(value) <= 9 and value.isascii() and value.removeprefix("-").isdigit():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**9 else None
 
 
 # --- trace ---------------------------------------------------------------------------------------------------------
@@ -266,21 +174,16 @@ def _span(url: URL) -> Iterator[Span]:
             raise
 
 
-@contextmanager
-def _no_span() -> Iterator[None]:
-    yield None
-
-
 def _describe(span: Span, answer: _Answer | DingTalkError, error: DingTalkError | None) -> None:
     if isinstance(answer, _Answer):
         span.set_attribute(telemetry.HTTP_RESPONSE_STATUS_CODE, answer.status)
-        errcode = number((answer.body or {}).get("errcode"))
+        errcode = parse_number((answer.body or {}).get("errcode"))
         if errcode is not None:
             span.set_attribute(telemetry.DINGTALK_ERRCODE, errcode)
     if error is not None:
-        kind = error.code or str(error.errcode if error.errcode is not None else error.status or "_OTHER")
+        kind = error.code or str(error.errcode if error.errcode is not None else error.status or error.reason)
         span.set_attribute(telemetry.ERROR_TYPE, kind)
-        span.set_status(StatusCode.ERROR, error.reason)
+        span.set_status(StatusCode.ERROR, error.detail)
 
 
 def _outcome(error: DingTalkError | None) -> str:

@@ -84,7 +84,7 @@ class PictureLoader:
         try:
             link = await self._openapi.download_url(robot_code, media.code)
         except DingTalkError as error:
-            return MediaError(f"DingTalk gave no address for the picture: {error.reason}")
+            return MediaError(f"DingTalk gave no address for the picture: {error.detail}")
         try:
             async with asyncio.timeout(self._timeout):
                 url = await self._checked(link)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from claw import __commit__, __version__
 from claw.clock import Clock, format_rfc3339
 from claw.config.settings import Settings
-from claw.dingtalk.client import month_of
+from claw.dingtalk.quota import month_of, sum_billable
 from claw.http.health import NoAnswerError, ask
 from claw.observe.logs import redact
 from claw.secret import hash_id
@@ -56,10 +56,9 @@ def depth_json(depth: Depth) -> dict[str, Any]:
     }
 
 
-def calls_json(month: str, calls: Mapping[str, int], free: Collection[str]) -> dict[str, Any]:
-    """The calls of a month; those of `free` are not counted by DingTalk (PROTOCOL section 6.6)."""
-    billable = sum(count for api, count in calls.items() if api not in free)
-    return {"month": month, "billable": billable, "by_api": dict(sorted(calls.items()))}
+def calls_json(month: str, calls: Mapping[str, int]) -> dict[str, Any]:
+    """The calls of a month, and how many of them DingTalk bills."""
+    return {"month": month, "billable": sum_billable(calls).total, "by_api": dict(sorted(calls.items()))}
 
 
 def dead_json(letters: Sequence[DeadLetter]) -> list[dict[str, Any]]:
@@ -123,7 +122,7 @@ class Status:
     """Callable as `Server`'s `status`. Sources may be plain functions, which must not block, or coroutine functions.
 
     `stream` gives the supervisor's own words as JSON, `turns` the number of running turns, `calls` the counts of a
-    month by api, of which those in `free` cost nothing. `more` adds parts by name (owner, policies).
+    month by api. `more` adds parts by name (owner, policies).
     """
 
     def __init__(
@@ -136,7 +135,6 @@ class Status:
         turns: Source[int],
         calls: Callable[[str], Mapping[str, int] | Awaitable[Mapping[str, int]]],
         dead: Callable[[int], Sequence[DeadLetter] | Awaitable[Sequence[DeadLetter]]],
-        free: Collection[str] = (),
         more: Mapping[str, Source[Any]] | None = None,
         clock: Clock | None = None,
         timeout: float = SOURCE_TIMEOUT_S,
@@ -148,7 +146,6 @@ class Status:
         self._turns = turns
         self._calls = calls
         self._dead = dead
-        self._free = frozenset(free)
         self._more = dict(more or {})
         self._clock = clock or Clock()
         self._timeout = timeout
@@ -160,7 +157,7 @@ class Status:
             "stream": self._asked(self._stream, dict),
             "inbox": self._asked(self._depth, depth_json),
             "turns_in_flight": self._asked(self._turns, int),
-            "calls": self._asked(lambda: self._calls(month), lambda counts: calls_json(month, counts, self._free)),
+            "calls": self._asked(lambda: self._calls(month), lambda counts: calls_json(month, counts)),
             "dead_letters": self._asked(lambda: self._dead(DEAD_SHOWN), dead_json),
             **{name: self._asked(source, lambda value: value) for name, source in self._more.items()},
         }

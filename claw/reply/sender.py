@@ -15,10 +15,11 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from claw.clock import Clock
-from claw.dingtalk.client import Api
+from claw.dingtalk.codes import QPM_WAIT_S
 from claw.dingtalk.openapi import OpenApiClient
-from claw.dingtalk.webhook import MINUTE_WAIT, UNKNOWN_HOST, WebhookClient
-from claw.errors import DingTalkError, WebhookGoneError
+from claw.dingtalk.quota import Api
+from claw.dingtalk.webhook import WebhookClient
+from claw.errors import DingTalkError, DingTalkReason
 from claw.language import Language
 from claw.messages import Answer, ChatKind, Inbound
 from claw.reply.markdown import for_dingtalk, json_size, split, title_of
@@ -30,6 +31,9 @@ WEBHOOK_MARGIN: Final = 10.0
 """Seconds before its end at which a webhook is no longer used: a call may take as long."""
 MENTION_MAX: Final = 64
 """Characters of a staff id that is mentioned; DingTalk's userId is no longer."""
+
+_OTHER_WAY: Final = frozenset({DingTalkReason.WEBHOOK_EXPIRED, DingTalkReason.WEBHOOK_HOST})
+"""Reasons for which a webhook will not take this answer, and the OpenAPI may."""
 
 log: Final = logging.getLogger(__name__)
 
@@ -79,7 +83,7 @@ class AnswerSender:
             return True
         log.warning(
             "session webhook cannot be used, sending by OpenAPI",
-            extra={"reason": refused.reason, "errcode": refused.errcode},
+            extra={"reason": refused.detail, "errcode": refused.errcode},
         )
         try:
             await self._send_by_openapi(inbound, title, part)
@@ -94,11 +98,10 @@ class AnswerSender:
         """Send by the webhook; the error where the OpenAPI may do better, any other is raised."""
         try:
             await self._webhook.send(inbound.webhook, title, text, at)
-        except WebhookGoneError as error:
-            return error
         except DingTalkError as error:
-            throttled = error.retryable and (error.retry_after or 0) >= MINUTE_WAIT
-            if throttled or error.code == UNKNOWN_HOST:
+            # A long wait after an answer that never came may hide a delivery: another way would show it twice.
+            throttled = error.retryable and not error.maybe_delivered and (error.retry_after or 0) >= QPM_WAIT_S
+            if throttled or error.reason in _OTHER_WAY:
                 return error
             raise
         return None
@@ -109,8 +112,8 @@ class AnswerSender:
         elif inbound.sender.staff_id:
             await self._openapi.send_direct(inbound.robot_code, inbound.sender.staff_id, title, part)
         else:
-            reason = "the session webhook cannot be used, and a person without staff id cannot be written to otherwise"
-            raise DingTalkError(Api.DIRECT, reason, code="staffId.missing")
+            detail = "the session webhook cannot be used, and a person without staff id cannot be written to otherwise"
+            raise DingTalkError(Api.DIRECT, detail, reason=DingTalkReason.USER_INVALID)
 
 
 def _mention(inbound: Inbound) -> str:

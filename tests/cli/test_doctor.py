@@ -38,7 +38,7 @@ from claw.cli.doctor import (
 from claw.cli.doctor.command import TABLE, diagnose, explained, to_json
 from claw.cli.doctor.runner import Check, Context, Finding, Result, Status, examine, good, lenient, worst
 from claw.cli.doctor.texts import TEXTS, TROUBLES, Trouble
-from claw.dingtalk.client import month_of
+from claw.dingtalk.quota import month_of
 from claw.emulator import Emulator, gateway
 from claw.http_client import http_session
 from claw.language import Language

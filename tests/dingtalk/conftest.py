@@ -20,8 +20,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from claw.config.settings import Credentials
-from claw.dingtalk.client import CallCounter
 from claw.dingtalk.openapi import OpenApiClient
+from claw.dingtalk.quota import CallCounter
 from claw.dingtalk.webhook import WebhookClient
 from claw.http_client import http_session
 from claw.messages import ChatKind, Conversation, Inbound, Media, Sender

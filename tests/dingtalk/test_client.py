@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from claw.dingtalk.client import Api, CallCounter
 from claw.dingtalk.openapi import OpenApiClient
+from claw.dingtalk.quota import Api, CallCounter
 from claw.dingtalk.webhook import WebhookClient
-from claw.errors import DingTalkError
+from claw.errors import DingTalkError, DingTalkReason
 from claw.secret import Secret
 from tests.clock import FakeClock
 from tests.dingtalk.conftest import credentials
@@ -161,7 +161,8 @@ async def test_a_connection_that_never_comes_delivered_nothing(
         finally:
             for each in waiting:
                 each.close()
-    assert (caught.value.code, caught.value.retryable, caught.value.maybe_delivered) == ("connect", True, False)
+    assert caught.value.reason is DingTalkReason.CONNECT
+    assert (caught.value.retryable, caught.value.maybe_delivered) == (True, False)
 
 
 async def test_cancellation_propagates(http: aiohttp.ClientSession, clock: FakeClock, calls: CallCounter) -> None:
@@ -180,25 +181,3 @@ async def test_cancellation_propagates(http: aiohttp.ClientSession, clock: FakeC
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-
-
-async def test_months_begin_in_shanghai(clock: FakeClock) -> None:
-    """A call at 16:00 UTC on the last day of a month counts for the next one."""
-    calls = CallCounter(clock)
-    clock.jump(1_796_054_399 - clock.wall())  # 2026-11-30 15:59:59 UTC
-    calls.count(Api.WEBHOOK)
-    clock.jump(1)
-    calls.count(Api.WEBHOOK)
-    calls.count(Api.DIRECT)
-    assert calls.peek() == {"2026-11": {"webhook": 1}, "2026-12": {"webhook": 1, "direct": 1}}
-
-
-async def test_taken_counts_are_given_once_and_can_be_put_back(clock: FakeClock) -> None:
-    """What the ledger could not keep is counted again."""
-    calls = CallCounter(clock)
-    calls.count(Api.GROUP)
-    taken = calls.take()
-    assert calls.take() == {}
-    calls.put_back(taken)
-    calls.count(Api.GROUP)
-    assert calls.take() == {"2027-01": {"group": 2}}

@@ -10,7 +10,7 @@ import pytest
 
 from claw import __version__
 from claw.config.settings import Settings, load
-from claw.dingtalk.client import month_of
+from claw.dingtalk.quota import month_of
 from claw.errors import StoreError
 from claw.http.status import DEAD_SHOWN, Status, calls_json, dead_json, settings_json
 from claw.secret import hash_id
@@ -51,7 +51,6 @@ def status_of(settings: Settings, **changed: Any) -> Status:
         "turns": lambda: 1,
         "calls": calls,
         "dead": dead,
-        "free": {"token"},
         "clock": FakeClock(),
         "timeout": 0.05,
     }
@@ -124,8 +123,8 @@ def test_months_are_those_of_china(seconds: float, month: str) -> None:
 
 def test_free_calls_are_not_counted() -> None:
     """The billable sum leaves out what costs nothing; the list shows all."""
-    assert calls_json("2026-11", {}, ()) == {"month": "2026-11", "billable": 0, "by_api": {}}
-    assert calls_json("2026-11", {"b": 1, "a": 2}, {"b"})["billable"] == 2
+    assert calls_json("2026-11", {}) == {"month": "2026-11", "billable": 0, "by_api": {}}
+    assert calls_json("2026-11", {"token": 1, "direct": 2})["billable"] == 2
 
 
 def test_dead_letters_are_few_and_short() -> None:
