@@ -29,6 +29,7 @@ from claw import RELEASE, __version__
 from claw.checks import Check
 from claw.clock import Clock
 from claw.config.settings import EXIT_BAD_SETTINGS, Settings, complain
+from claw.dingtalk.client import DingTalkClient
 from claw.dingtalk.media import PictureLoader
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.quota import CallCounter, month_of, sum_billable
@@ -155,8 +156,9 @@ class App:
         dingtalk = settings.dingtalk
         calls = CallCounter(clock)
         endpoints = (dingtalk.openapi_endpoint, dingtalk.oapi_endpoint)
-        openapi = OpenApiClient(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock, calls)
-        sender = AnswerSender(WebhookClient(http, endpoints, calls), openapi, settings.logs.language, clock)
+        client = DingTalkClient(http, calls, clock)
+        openapi = OpenApiClient(client, dingtalk.openapi_endpoint, dingtalk.credentials, clock)
+        sender = AnswerSender(WebhookClient(client, endpoints), openapi, settings.logs.language, clock)
         model = ModelClient(
             settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock
         )
@@ -194,7 +196,7 @@ class App:
             door=door,
             orders=CommandHandlers(door, store, store, levers, clock),
             language=settings.logs.language,
-            pictures=PictureLoader(http, openapi, endpoints).of,
+            pictures=PictureLoader(client, openapi, endpoints).load,
         )
         worker = Worker(
             store,

@@ -1,9 +1,12 @@
-"""One HTTP call of DingTalk: bounded in time and size, never redirected, counted, and traced where it sends.
+"""The HTTP client for DingTalk: one call, bounded in time and size, never redirected, counted, traced where it sends.
 
-Order of events: encode the body, open the span, post (again only where a pooled connection was already dead,
-claw/http_client.py), read a bounded answer, let the api's own judge say what it means, count it, return its JSON
-object or raise DingTalkError. No error that leaves here holds a URL or a header: the library's errors, which do, are
-left behind.
+Order of events of a call: encode the body; open a span if people will see the call; post, again only where a pooled
+connection was already dead (claw/http_client.py); read a bounded answer; classify it (codes.py); count it; return its
+JSON object or raise DingTalkError. No error that leaves here holds a URL or a header: the library's errors, which do,
+are left behind.
+
+No call has an idempotency key. One whose answer never came may have been done, and is still worth another try, since a
+message must not be lost: its error says `maybe_delivered`, and the worker bounds how often people may see it again.
 """
 
 from __future__ import annotations
@@ -20,18 +23,18 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from yarl import URL
 
 from claw import __version__
+from claw.clock import Clock
 from claw.dingtalk.codes import Json, classify, parse_number
 from claw.dingtalk.quota import SENDS, Api, CallCounter
 from claw.errors import DingTalkError, DingTalkReason
 from claw.http_client import read_at_most, send
 from claw.observe import telemetry
+from claw.retry import parse_retry_after
 
-CALL_TIMEOUT: Final = 10.0
-"""Seconds that one call may take in all, its one repetition included (PROTOCOL section 8, row 1)."""
-ANSWER_MAX: Final = 256 * 1024
+CALL_TIMEOUT_S: Final = 10.0
+"""Seconds that one call may take in all, a second send included (docs/protocol.md section 8, row 1)."""
+ANSWER_MAX_BYTES: Final = 256 * 1024
 """Bytes of an answer that are read; DingTalk's own take a few hundred."""
-RETRY_AFTER_MAX: Final = 3600.0
-"""Seconds of a Retry-After that are believed."""
 REDACTED_MIN_BYTES: Final = 16
 """Bytes from which a secret in an answer cannot be there by chance; DingTalk's tokens have 32."""
 REPLY_MODE: Final = "markdown"
@@ -42,6 +45,7 @@ _HEADERS: Final = {
     "Accept": "application/json",
     "User-Agent": f"claw/{__version__}",
 }
+_UNTIMED: Final = aiohttp.ClientTimeout(total=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +56,17 @@ class _Answer:
 
 
 class DingTalkClient:
-    """Makes calls over one HTTP session, which its owner closes. `timeout`: seconds for a call in all."""
+    """Makes calls over one HTTP session, which its owner closes. `timeout_s`: for a call in all."""
 
-    def __init__(self, http: aiohttp.ClientSession, calls: CallCounter, *, timeout: float = CALL_TIMEOUT) -> None:
+    def __init__(
+        self, http: aiohttp.ClientSession, calls: CallCounter, clock: Clock, *, timeout_s: float = CALL_TIMEOUT_S
+    ) -> None:
         self._http = http
         self._calls = calls
-        self._timeout = timeout
-        # The whole is timed by ourselves; a connection that never came is told apart: nothing was sent on it.
-        self._connecting = aiohttp.ClientTimeout(total=None, connect=timeout / 2)
+        self._clock = clock
+        self._timeout_s = timeout_s
+        # The whole is timed by ourselves. A connection that never came is told apart, since nothing was sent on it.
+        self._connecting = aiohttp.ClientTimeout(total=None, connect=timeout_s / 2)
 
     async def post(
         self,
@@ -70,17 +77,27 @@ class DingTalkClient:
         headers: Mapping[str, str] | None = None,
         redact: str = "",
     ) -> Json:
-        """Return the JSON object of a good answer. Raises DingTalkError, and nothing else but cancellation.
+        """Make a call and return the JSON object of its answer. Raises DingTalkError, nothing else but cancellation.
 
         `redact` is a secret of the request: an answer that repeats it is not read, lest it gets into an error.
         """
         data = encode_json(payload)
-        with _span(url) if api in SENDS else nullcontext() as span:
+        with _open_span(url) if api in SENDS else nullcontext() as span:
             answer = await self._exchange(api, url, data, {**_HEADERS, **(headers or {})}, redact.encode())
             error = self._settle(api, answer, span)
             if error is not None:
                 raise error
             return answer.body or {} if isinstance(answer, _Answer) else {}
+
+    async def download(self, url: URL, max_bytes: int) -> tuple[int, bytes | None]:
+        """Get a file: its HTTP status, and with 200 its bytes; None where there are more than `max_bytes`.
+
+        Not counted, since files lie outside of the OpenAPI. Not timed: the caller's timeout covers looking the host
+        up as well. Raises what aiohttp raises, with the address in it.
+        """
+        async with await send(self._http, "GET", url, timeout=_UNTIMED) as response:
+            content = await read_at_most(response, max_bytes) if response.status == 200 else None
+            return response.status, content
 
     def _settle(self, api: Api, answer: _Answer | DingTalkError, span: Span | None) -> DingTalkError | None:
         """Classify, count and trace."""
@@ -89,10 +106,12 @@ class DingTalkClient:
         else:
             error = classify(api, answer.status, answer.body)
             if error is not None and error.retryable and answer.retry_after is not None:
+                # Never shorter than our own wait: servers name the rest of a window that is not their only one.
                 error.retry_after = max(answer.retry_after, error.retry_after or 0.0)
+            # DingTalk does not bill what it throttles (docs/protocol.md section 6.6).
             if error is None or not (error.retryable and error.retry_after):
                 self._calls.count(api)
-        telemetry.dingtalk_calls.add(1, {"api": api.value, "outcome": _outcome(error)})
+        telemetry.dingtalk_calls.add(1, {"api": api.value, "outcome": _name_outcome(error)})
         if span is not None:
             _describe(span, answer, error)
         return error
@@ -102,21 +121,31 @@ class DingTalkClient:
     ) -> _Answer | DingTalkError:
         """Post and read. Errors are returned, so that none of the library's becomes their context."""
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout_s):
                 response = await send(self._http, "POST", url, headers=headers, data=data, timeout=self._connecting)
                 async with response:
-                    return await _read(response, redact)
+                    return await self._read(response, redact)
         except aiohttp.InvalidURL:
             return DingTalkError(api, "the address cannot be used", reason=DingTalkReason.CONNECT)
+        # Before TimeoutError, of which one of these is a kind: here, surely nothing was sent.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as fault:
             detail = f"no connection ({type(fault).__name__})"
             return DingTalkError(api, detail, reason=DingTalkReason.CONNECT, retryable=True)
         except TimeoutError:
-            reason, detail = DingTalkReason.TIMEOUT, f"no answer within {self._timeout:g} s"
+            reason, detail = DingTalkReason.TIMEOUT, f"no answer within {self._timeout_s:g} s"
         except (aiohttp.ClientError, OSError, ValueError, EOFError) as fault:
             reason, detail = DingTalkReason.BROKEN_OFF, f"the exchange broke off ({type(fault).__name__})"
         detail += "; it may have been done all the same"
         return DingTalkError(api, detail, reason=reason, retryable=True, maybe_delivered=True)
+
+    async def _read(self, response: aiohttp.ClientResponse, redact: bytes) -> _Answer:
+        """Read an answer; without a body where that is too large, no JSON object, or repeats the secret."""
+        raw = await read_at_most(response, ANSWER_MAX_BYTES) or b""
+        # A short secret (of a test server) may occur by chance, and would blind us for good answers.
+        if len(redact) >= REDACTED_MIN_BYTES and redact in raw:
+            raw = b""
+        wait = parse_retry_after(response.headers.get("Retry-After"), self._clock.wall())
+        return _Answer(response.status, parse_json_object(raw), wait)
 
 
 def encode_json(payload: Mapping[str, object]) -> bytes:
@@ -124,35 +153,21 @@ def encode_json(payload: Mapping[str, object]) -> bytes:
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-async def _read(response: aiohttp.ClientResponse, redact: bytes) -> _Answer:
-    """The answer; without a body where that is too large, no JSON object, or repeats the secret."""
-    raw = await read_at_most(response, ANSWER_MAX) or b""
-    if len(redact) >= REDACTED_MIN_BYTES and redact in raw:
-        raw = b""
-    return _Answer(response.status, _json_object(raw), _retry_after(response.headers.get("Retry-After", "")))
-
-
-def _json_object(raw: bytes) -> Json | None:
+def parse_json_object(raw: bytes) -> Json | None:
+    """Parse a JSON object; None where it is none."""
     try:
         body = json.loads(raw)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # A body of a hundred thousand brackets is nested too deeply.
         return None
     return body if isinstance(body, dict) else None
-
-
-def _retry_after(header: str) -> float | None:
-    """Seconds of a Retry-After header; its form with a date is not used by DingTalk and not read."""
-    header = header.strip()
-    if not (header.isascii() and header.isdigit() and len(header) <= 9):
-        return None
-    return min(float(header), RETRY_AFTER_MAX)
 
 
 # --- trace ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _span(url: URL) -> Iterator[Span]:
+def _open_span(url: URL) -> Iterator[Span]:
+    """Open the span of a send. Only the host is named: a webhook's path and query are a secret."""
     attributes: dict[str, str | int] = {
         telemetry.MESSAGING_SYSTEM: "dingtalk",
         telemetry.CLAW_REPLY_MODE: REPLY_MODE,
@@ -181,13 +196,14 @@ def _describe(span: Span, answer: _Answer | DingTalkError, error: DingTalkError 
         if errcode is not None:
             span.set_attribute(telemetry.DINGTALK_ERRCODE, errcode)
     if error is not None:
-        kind = error.code or str(error.errcode if error.errcode is not None else error.status or error.reason)
+        # The most exact name there is: the word, the number, the status; without an answer, why there is none.
+        kind = error.code or str(error.errcode if error.errcode is not None else error.status or error.reason.value)
         span.set_attribute(telemetry.ERROR_TYPE, kind)
         span.set_status(StatusCode.ERROR, error.detail)
 
 
-def _outcome(error: DingTalkError | None) -> str:
-    """`ok`, `unanswered`, `throttled`, `failed` (worth another try) or `refused`."""
+def _name_outcome(error: DingTalkError | None) -> str:
+    """Name how a call ended: `ok`, `unanswered`, `throttled`, `failed` (worth another try) or `refused`."""
     if error is None:
         return "ok"
     if error.status is None:

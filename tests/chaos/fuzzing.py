@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from claw.config.settings import Credentials
-from claw.dingtalk.client import _json_object
+from claw.dingtalk.client import parse_json_object
 from claw.dingtalk.codes import classify
 from claw.dingtalk.quota import Api
 from claw.errors import DingTalkError, FrameError, GatewayError
@@ -258,7 +258,7 @@ def _gateway(data: bytes, draw: random.Random) -> None:
 
 
 def _answer(data: bytes, api: Api, draw: random.Random) -> None:
-    body = _json_object(data)
+    body = parse_json_object(data)
     status = draw.choice((200, 200, 200, 204, 302, 400, 401, 403, 404, 408, 429, 500, 502, 503, 504))
     error = classify(api, status, body)
     _promise(error is None or isinstance(error, DingTalkError), "neither good nor an error")

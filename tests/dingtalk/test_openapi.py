@@ -13,6 +13,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
 from claw.config.settings import Credentials
+from claw.dingtalk.client import DingTalkClient
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.quota import CallCounter
 from claw.errors import DingTalkError
@@ -26,6 +27,7 @@ from tests.dingtalk.conftest import (
     TOKEN,
     TOKEN_PATH,
     FakeDingTalk,
+    MakeClient,
     credentials,
     hang,
     html,
@@ -83,7 +85,7 @@ async def test_the_fetch_ends_with_the_last_who_waits(openapi: OpenApiClient, di
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     await asyncio.sleep(0)
-    assert "dingtalk-token" not in {task.get_name() for task in asyncio.all_tasks() if not task.cancelling()}
+    assert "claw.dingtalk.token" not in {task.get_name() for task in asyncio.all_tasks() if not task.cancelling()}
     assert await openapi.tokens.get() == TOKEN
 
 
@@ -170,11 +172,11 @@ async def test_a_short_token_does_not_blind_us(openapi: OpenApiClient, dingtalk:
 
 
 async def test_a_changed_secret_is_used_for_the_next_token(
-    http: aiohttp.ClientSession, dingtalk: FakeDingTalk, clock: FakeClock, calls: CallCounter
+    client: DingTalkClient, dingtalk: FakeDingTalk, clock: FakeClock
 ) -> None:
     """Credentials are read when a token is fetched, since a `_FILE` secret may change."""
     secrets = iter(["first", "second"])
-    openapi = OpenApiClient(http, dingtalk.url, lambda: Credentials("id", Secret(next(secrets))), clock, calls)
+    openapi = OpenApiClient(client, dingtalk.url, lambda: Credentials("id", Secret(next(secrets))), clock)
     openapi.tokens.forget(await openapi.tokens.get())
     await openapi.tokens.get()
     assert [request.json["appSecret"] for request in dingtalk.to(TOKEN_PATH)] == ["first", "second"]
@@ -202,7 +204,7 @@ async def test_a_group_send(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> N
 
 async def test_a_download_address_is_a_secret(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
     """It is good for anybody, so it does not show itself."""
-    link = await openapi.download_url("dingfakeclient", Secret("dcA1"))
+    link = await openapi.get_download_url("dingfakeclient", Secret("dcA1"))
     assert link.reveal() == f"{dingtalk.url}/files/one"
     assert dingtalk.url not in repr(link)
     assert dingtalk.to(DOWNLOAD_PATH)[0].json == {"downloadCode": "dcA1", "robotCode": "dingfakeclient"}
@@ -229,7 +231,7 @@ async def test_what_is_counted(
         await openapi.send_group("dingfakeclient", "cid", "t", "x")
     await openapi.send_group("dingfakeclient", "cid", "t", "x")
     await openapi.send_direct("dingfakeclient", "u-1001", "t", "x")
-    await openapi.download_url("dingfakeclient", Secret("dcA1"))
+    await openapi.get_download_url("dingfakeclient", Secret("dcA1"))
     assert calls.peek() == {"2027-01": {"token": 1, "group": 1, "direct": 1, "download": 1}}
     assert outcomes() == {
         ("token", "ok"): 1,
@@ -256,16 +258,15 @@ async def _echo(request: aiohttp.web.Request) -> aiohttp.web.Response:
 async def test_no_secret_is_shown(
     path: str,
     answer: Any,
-    http: aiohttp.ClientSession,
+    make_client: MakeClient,
     dingtalk: FakeDingTalk,
     clock: FakeClock,
-    calls: CallCounter,
     spans: Callable[[], list[ReadableSpan]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Neither token nor client secret is in an error, a log line, a span or a repr, even if the answer repeats them."""
     caplog.set_level(logging.DEBUG)
-    openapi = OpenApiClient(http, dingtalk.url, credentials, clock, calls, timeout=0.3)
+    openapi = OpenApiClient(make_client(0.3), dingtalk.url, credentials, clock)
     dingtalk.will(path, answer)
     with pytest.raises(DingTalkError) as caught:
         await openapi.send_direct("dingfakeclient", "u-1001", "t", "x")

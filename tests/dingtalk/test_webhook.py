@@ -12,16 +12,17 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
-from claw.dingtalk.client import ANSWER_MAX
+from claw.dingtalk.client import ANSWER_MAX_BYTES, DingTalkClient
 from claw.dingtalk.quota import CallCounter
-from claw.dingtalk.webhook import BODY_MAX, WebhookClient
+from claw.dingtalk.webhook import BODY_MAX_BYTES, WebhookClient
 from claw.errors import DingTalkError, DingTalkReason
 from claw.secret import Secret
-from tests.dingtalk.conftest import SESSION, WEBHOOK_PATH, FakeDingTalk, cut, hang, html
+from tests.clock import FakeClock
+from tests.dingtalk.conftest import SESSION, WEBHOOK_PATH, FakeDingTalk, MakeClient, cut, hang, html
 
 
 async def test_markdown_is_posted_as_dingtalk_wants_it(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
-    """The body is PROTOCOL 6.1's, in plain UTF-8, with `at` for whom is mentioned."""
+    """The body is docs/protocol.md section 6.1's, in plain UTF-8, with `at` for whom is mentioned."""
     await webhook.send(Secret(dingtalk.webhook), "标题", "@u-1001 你好", ["u-1001"])
     request = dingtalk.requests[0]
     assert request.json == {
@@ -76,7 +77,9 @@ async def test_nobody_to_mention_means_no_at(webhook: WebhookClient, dingtalk: F
         ("", ["https://api.dingtalk.com"], False),
     ],
 )
-async def test_only_dingtalk_is_answered(url: str, endpoints: list[str], allowed: bool, calls: CallCounter) -> None:
+async def test_only_dingtalk_is_answered(
+    url: str, endpoints: list[str], allowed: bool, calls: CallCounter, clock: FakeClock
+) -> None:
     """A webhook at any host but DingTalk's and the configured ones is refused before anything is sent."""
     posted: list[str] = []
 
@@ -85,7 +88,7 @@ async def test_only_dingtalk_is_answered(url: str, endpoints: list[str], allowed
             posted.append(str(address))
             raise aiohttp.InvalidURL("not today")
 
-    webhook = WebhookClient(Http(), endpoints, calls)  # type: ignore[arg-type]
+    webhook = WebhookClient(DingTalkClient(Http(), calls, clock), endpoints)  # type: ignore[arg-type]
     with pytest.raises(DingTalkError) as caught:
         await webhook.send(Secret(url), "t", "x")
     assert bool(posted) is allowed
@@ -96,14 +99,14 @@ async def test_only_dingtalk_is_answered(url: str, endpoints: list[str], allowed
 async def test_a_body_that_is_too_long_is_not_posted(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
     """More than 20 000 bytes would be refused: the call is saved."""
     with pytest.raises(DingTalkError) as caught:
-        await webhook.send(Secret(dingtalk.webhook), "t", "字" * (BODY_MAX // 3))
+        await webhook.send(Secret(dingtalk.webhook), "t", "字" * (BODY_MAX_BYTES // 3))
     assert (caught.value.reason, caught.value.retryable) == (DingTalkReason.TOO_LONG, False)
     assert dingtalk.requests == []
 
 
 async def test_an_endless_answer_is_not_read(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
     """Beyond 256 KB an answer is not DingTalk's, whatever it says."""
-    dingtalk.will(WEBHOOK_PATH, (200, {"errcode": 0, "errmsg": "x" * ANSWER_MAX}))
+    dingtalk.will(WEBHOOK_PATH, (200, {"errcode": 0, "errmsg": "x" * ANSWER_MAX_BYTES}))
     with pytest.raises(DingTalkError):
         await webhook.send(Secret(dingtalk.webhook), "t", "x")
 
@@ -153,13 +156,11 @@ async def test_a_send_is_not_repeated_again_after_a_dead_connection(
     assert len(dingtalk.requests) == 3
 
 
-async def test_no_answer_is_an_error_worth_another_try(
-    http: aiohttp.ClientSession, dingtalk: FakeDingTalk, calls: CallCounter
-) -> None:
+async def test_no_answer_is_an_error_worth_another_try(make_client: MakeClient, dingtalk: FakeDingTalk) -> None:
     """A server that never answers is left after the timeout, once: the message may have arrived."""
     dingtalk.will(WEBHOOK_PATH, hang)
     with pytest.raises(DingTalkError) as caught:
-        await WebhookClient(http, [dingtalk.url], calls, timeout=0.2).send(Secret(dingtalk.webhook), "t", "x")
+        await WebhookClient(make_client(0.2), [dingtalk.url]).send(Secret(dingtalk.webhook), "t", "x")
     assert (caught.value.retryable, caught.value.maybe_delivered, caught.value.status) == (True, True, None)
     assert caught.value.reason is DingTalkReason.TIMEOUT
     assert len(dingtalk.requests) == 1
@@ -211,9 +212,8 @@ async def test_each_send_is_a_span(
 @pytest.mark.parametrize("answer", [html, cut, hang, (200, {"errcode": 300001, "errmsg": SESSION}), (500, [SESSION])])
 async def test_the_session_is_in_no_error_log_or_span(
     answer: Any,
-    http: aiohttp.ClientSession,
+    make_client: MakeClient,
     dingtalk: FakeDingTalk,
-    calls: CallCounter,
     spans: Callable[[], list[ReadableSpan]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -221,7 +221,7 @@ async def test_the_session_is_in_no_error_log_or_span(
     caplog.set_level(logging.DEBUG)
     dingtalk.will(WEBHOOK_PATH, answer, answer)
     with pytest.raises(DingTalkError) as caught:
-        await WebhookClient(http, [dingtalk.url], calls, timeout=0.3).send(Secret(dingtalk.webhook), "t", "x")
+        await WebhookClient(make_client(0.3), [dingtalk.url]).send(Secret(dingtalk.webhook), "t", "x")
     assert SESSION not in everything_of(caught.value)
     assert SESSION not in "".join(span.to_json() for span in spans())
     # The test server's own access log names paths; ours must not.

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claw.dingtalk.client import encode_json
-from claw.dingtalk.openapi import PARAM_MAX, OpenApiClient
-from claw.dingtalk.webhook import BODY_MAX, WebhookClient
+from claw.dingtalk.openapi import PARAM_MAX_BYTES, OpenApiClient
+from claw.dingtalk.webhook import BODY_MAX_BYTES, WebhookClient
 from claw.errors import DingTalkError, DingTalkReason, LeaseLostError
 from claw.language import Language
 from claw.messages import Answer, ChatKind, Inbound, Outcome
 from claw.reply.sender import MENTION_MAX, AnswerSender, parts_of
 from tests.clock import FakeClock
-from tests.dingtalk.conftest import DIRECT_PATH, GROUP_PATH, WEBHOOK_PATH, FakeDingTalk, hang, inbound
+from tests.dingtalk.conftest import DIRECT_PATH, GROUP_PATH, WEBHOOK_PATH, FakeDingTalk, MakeClient, hang, inbound
 
 LONG = "\n\n".join(f"第{n}段：" + "字" * 1500 for n in range(9))
 THROTTLED = (200, {"errcode": 130101, "errmsg": "send too fast, exceed 20 times per minute"})
@@ -204,10 +204,10 @@ async def test_other_failures_of_the_webhook_do_not_change_the_way(
 
 
 async def test_an_unanswered_send_does_not_change_the_way(
-    openapi: OpenApiClient, dingtalk: FakeDingTalk, clock: FakeClock
+    make_client: MakeClient, openapi: OpenApiClient, dingtalk: FakeDingTalk, clock: FakeClock
 ) -> None:
     """It may have been delivered: sending it another way at once would show it twice."""
-    impatient = WebhookClient(openapi._caller._http, [dingtalk.url], openapi._caller._calls, timeout=0.2)
+    impatient = WebhookClient(make_client(0.2), [dingtalk.url])
     dingtalk.will(WEBHOOK_PATH, hang)
     with pytest.raises(DingTalkError) as caught:
         await send(AnswerSender(impatient, openapi, Language.ZH, clock), inbound(webhook=dingtalk.webhook), "hi")
@@ -232,5 +232,5 @@ def test_one_part_size_fits_both_ways(text: str) -> None:
     staff_id = "字" * MENTION_MAX
     for part in parts_of(text):
         body = {"msgtype": "markdown", "markdown": {"title": title, "text": f"@{staff_id}\n\n{part}"}}
-        assert len(encode_json({**body, "at": {"atUserIds": [staff_id], "isAtAll": False}})) <= BODY_MAX
-        assert len(encode_json({"title": title, "text": part})) <= PARAM_MAX
+        assert len(encode_json({**body, "at": {"atUserIds": [staff_id], "isAtAll": False}})) <= BODY_MAX_BYTES
+        assert len(encode_json({"title": title, "text": part})) <= PARAM_MAX_BYTES

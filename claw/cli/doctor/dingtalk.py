@@ -20,8 +20,8 @@ from claw.cli.doctor.network import cause_of
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
 from claw.dingtalk.client import DingTalkClient
 from claw.dingtalk.codes import classify, find_rule
-from claw.dingtalk.openapi import TokenCache
 from claw.dingtalk.quota import Api, CallCounter
+from claw.dingtalk.tokens import TokenCache
 from claw.errors import DingTalkError, DingTalkReason, FrameError, GatewayError
 from claw.proxy import proxy_of
 from claw.stream import frames
@@ -39,8 +39,8 @@ NOWHERE: Final = "claw-doctor-nowhere"
 async def credentials(context: Context) -> Finding:
     """Ask for an access token, which DingTalk does not bill (PROTOCOL section 6.6)."""
     settings = context.settings.dingtalk
-    caller = DingTalkClient(context.http, CallCounter(context.clock), timeout=context.timeout)
-    tokens = TokenCache(caller, settings.openapi_endpoint, settings.credentials, context.clock)
+    client = DingTalkClient(context.http, CallCounter(context.clock), context.clock, timeout_s=context.timeout)
+    tokens = TokenCache(client, settings.openapi_endpoint, settings.credentials, context.clock)
     try:
         context.token = await tokens.get()
     except DingTalkError as error:
