@@ -22,14 +22,14 @@ from claw.dingtalk.webhook import WebhookClient
 from claw.errors import DingTalkError, DingTalkReason
 from claw.language import Language
 from claw.messages import Answer, ChatKind, Inbound
-from claw.reply.markdown import for_dingtalk, json_size, split, title_of
+from claw.reply.markdown import format_for_dingtalk, measure_json, split, make_title
 
-PART_BYTES: Final = 14_000
+PART_MAX_BYTES: Final = 14_000
 """Bytes of a part inside JSON. It has to fit, with its title, into the OpenAPI's `msgParam` (15 000 bytes) and, with
 a mention, into a webhook's body (20 000). Few large parts rather than many small ones: each call is paid for."""
-WEBHOOK_MARGIN: Final = 10.0
+WEBHOOK_MARGIN_S: Final = 10.0
 """Seconds before its end at which a webhook is no longer used: a call may take as long."""
-MENTION_MAX: Final = 64
+MENTION_MAX_CHARS: Final = 64
 """Characters of a staff id that is mentioned; DingTalk's userId is no longer."""
 
 _OTHER_WAY: Final = frozenset({DingTalkReason.WEBHOOK_EXPIRED, DingTalkReason.WEBHOOK_HOST})
@@ -38,9 +38,9 @@ _OTHER_WAY: Final = frozenset({DingTalkReason.WEBHOOK_EXPIRED, DingTalkReason.WE
 log: Final = logging.getLogger(__name__)
 
 
-def parts_of(text: str) -> list[str]:
+def plan_parts(text: str) -> list[str]:
     """The parts in which an answer is sent: the same for the same text."""
-    return split(for_dingtalk(text), PART_BYTES, size=json_size)
+    return split(format_for_dingtalk(text), PART_MAX_BYTES, measure=measure_json)
 
 
 class AnswerSender:
@@ -58,8 +58,8 @@ class AnswerSender:
         Raises DingTalkError, after which another `send` of the last answer that `progress` got goes on from there;
         and whatever `progress` raises.
         """
-        parts = parts_of(answer.text)
-        title = title_of(answer.text, self._language)
+        parts = plan_parts(answer.text)
+        title = make_title(answer.text, self._language)
         by_webhook = self._webhook_is_good(inbound)
         for index in range(answer.sent, len(parts)):
             if by_webhook:
@@ -72,7 +72,7 @@ class AnswerSender:
     def _webhook_is_good(self, inbound: Inbound) -> bool:
         """Whether there is one, and it is not about to end; one whose end was not told is tried."""
         left = inbound.webhook_expires - self._clock.wall()
-        return bool(inbound.webhook) and (inbound.webhook_expires <= 0 or left > WEBHOOK_MARGIN)
+        return bool(inbound.webhook) and (inbound.webhook_expires <= 0 or left > WEBHOOK_MARGIN_S)
 
     async def _send_either_way(self, inbound: Inbound, title: str, part: str, *, first: bool) -> bool:
         """Send by the webhook, or else by the OpenAPI. Whether the webhook is good for the next part, too."""
@@ -119,5 +119,5 @@ class AnswerSender:
 def _mention(inbound: Inbound) -> str:
     """The staff id of whom to mention: in groups the one who asked, where it is known."""
     staff_id = inbound.sender.staff_id
-    usable = len(staff_id) <= MENTION_MAX and staff_id.isprintable() and " " not in staff_id
+    usable = len(staff_id) <= MENTION_MAX_CHARS and staff_id.isprintable() and " " not in staff_id
     return staff_id if inbound.conversation.kind is ChatKind.GROUP and usable else ""

@@ -14,7 +14,7 @@ from claw.dingtalk.webhook import BODY_MAX_BYTES, WebhookClient
 from claw.errors import DingTalkError, DingTalkReason, LeaseLostError
 from claw.language import Language
 from claw.messages import Answer, ChatKind, Inbound, Outcome
-from claw.reply.sender import MENTION_MAX, AnswerSender, parts_of
+from claw.reply.sender import MENTION_MAX_CHARS, AnswerSender, plan_parts
 from tests.clock import FakeClock
 from tests.dingtalk.conftest import DIRECT_PATH, GROUP_PATH, WEBHOOK_PATH, FakeDingTalk, MakeClient, hang, inbound
 
@@ -94,18 +94,18 @@ async def test_a_stranger_in_a_group_is_not_mentioned(sender: AnswerSender, ding
 async def test_progress_is_told_after_each_part_but_the_last(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """The last part's end is the worker's ack."""
     progress = await send(sender, inbound(webhook=dingtalk.webhook), LONG)
-    count = len(parts_of(LONG))
+    count = len(plan_parts(LONG))
     assert count > 2
     assert progress.counts == list(range(1, count))
-    assert texts(dingtalk) == parts_of(LONG)
+    assert texts(dingtalk) == plan_parts(LONG)
 
 
 async def test_a_restart_goes_on_after_the_parts_that_are_out(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """Parts before `sent` are not sent again, and later parts mention nobody."""
     await send(sender, inbound(kind=ChatKind.GROUP, webhook=dingtalk.webhook), LONG, sent=1)
-    assert texts(dingtalk) == parts_of(LONG)[1:]
+    assert texts(dingtalk) == plan_parts(LONG)[1:]
     await send(sender, inbound(webhook=dingtalk.webhook), "short", sent=5)
-    assert len(texts(dingtalk)) == len(parts_of(LONG)) - 1
+    assert len(texts(dingtalk)) == len(plan_parts(LONG)) - 1
 
 
 async def test_a_failure_in_the_middle_loses_and_repeats_nothing(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
@@ -117,7 +117,7 @@ async def test_a_failure_in_the_middle_loses_and_repeats_nothing(sender: AnswerS
     await sender.send(inbound(webhook=dingtalk.webhook), progress.answer, progress)
     sent = texts(dingtalk)
     del sent[1]  # It was refused.
-    assert sent == parts_of(LONG)
+    assert sent == plan_parts(LONG)
 
 
 async def test_an_error_of_progress_stops_the_sending(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
@@ -160,7 +160,7 @@ async def test_a_webhook_that_is_gone_in_the_middle_is_left(sender: AnswerSender
     """300001 sends this part and all after it by the OpenAPI, cut as before."""
     dingtalk.will(WEBHOOK_PATH, (200, {"errcode": 0}), GONE)
     progress = await send(sender, inbound(webhook=dingtalk.webhook), LONG)
-    parts = parts_of(LONG)
+    parts = plan_parts(LONG)
     assert len(dingtalk.to(WEBHOOK_PATH)) == 2
     assert [json.loads(r.json["msgParam"])["text"] for r in dingtalk.to(DIRECT_PATH)] == parts[1:]
     assert progress.counts == list(range(1, len(parts)))
@@ -229,8 +229,8 @@ async def test_a_stranger_cannot_be_reached_after_the_webhook(sender: AnswerSend
 def test_one_part_size_fits_both_ways(text: str) -> None:
     """Each part fits with title and mention into a webhook's body, and with its title into `msgParam`."""
     title = '"' * 24
-    staff_id = "字" * MENTION_MAX
-    for part in parts_of(text):
+    staff_id = "字" * MENTION_MAX_CHARS
+    for part in plan_parts(text):
         body = {"msgtype": "markdown", "markdown": {"title": title, "text": f"@{staff_id}\n\n{part}"}}
         assert len(encode_json({**body, "at": {"atUserIds": [staff_id], "isAtAll": False}})) <= BODY_MAX_BYTES
         assert len(encode_json({"title": title, "text": part})) <= PARAM_MAX_BYTES
