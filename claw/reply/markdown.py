@@ -23,7 +23,7 @@ from claw.language import Language
 LIMIT_MIN_BYTES: Final = 64
 """Bytes below which a part could not hold a fence and anything in it."""
 TITLE_MAX_CHARS: Final = 24
-"""Characters of a title (docs/protocol.md section 6.7); the conversation list shows about as many."""
+"""Characters of a title; the conversation list shows about as many."""
 
 _FENCE_LINE: Final = re.compile(r"^([ \t]*)(`{3,}|~{3,})([^\n]*)$", re.MULTILINE)
 _FENCE_INDENT_COLUMNS: Final = 4

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claw.language import Language
-from claw.reply.markdown import clean, format_for_dingtalk, measure_json, split, make_title, measure_utf8
+from claw.reply.markdown import clean, format_for_dingtalk, make_title, measure_json, measure_utf8, split
 
 FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})([^\n]*)")
 LINES = st.sampled_from(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +14,8 @@ from claw.dingtalk.openapi import PARAM_MAX_BYTES, OpenApiClient
 from claw.dingtalk.webhook import BODY_MAX_BYTES, WebhookClient
 from claw.errors import DingTalkError, DingTalkReason, LeaseLostError
 from claw.language import Language
-from claw.messages import Answer, ChatKind, Inbound, Outcome
-from claw.reply.sender import MENTION_MAX_CHARS, AnswerSender, plan_parts
+from claw.messages import Answer, ChatKind, Inbound, Markdown, Outcome, UnknownContent
+from claw.reply.sender import MENTION_MAX_CHARS, UNKNOWN_MARK, AnswerSender, plan_deliveries, plan_parts
 from tests.clock import FakeClock
 from tests.dingtalk.conftest import DIRECT_PATH, GROUP_PATH, WEBHOOK_PATH, FakeDingTalk, MakeClient, hang, inbound
 
@@ -118,6 +119,49 @@ async def test_a_failure_in_the_middle_loses_and_repeats_nothing(sender: AnswerS
     sent = texts(dingtalk)
     del sent[1]  # It was refused.
     assert sent == plan_parts(LONG)
+
+
+async def test_each_piece_of_content_is_delivered_in_its_order(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
+    """`sent` counts deliveries over all content; a kind that only another version knows leaves a mark, as one."""
+    content = (Markdown("# One"), UnknownContent({"kind": "hologram"}), Markdown(LONG), Markdown(" "))
+    progress = Progress(Answer(content, Outcome.ANSWERED))
+    await sender.send(inbound(webhook=dingtalk.webhook), progress.answer, progress)
+    parts = plan_parts(LONG)
+    assert texts(dingtalk) == ["# One", *plan_parts(UNKNOWN_MARK), *parts]
+    assert progress.counts == list(range(1, len(parts) + 2))
+    titles = [request.json["markdown"]["title"] for request in dingtalk.requests]
+    assert titles[0] == "One"
+    assert titles[2].startswith("第0段")
+    assert len(plan_parts(UNKNOWN_MARK)) == 1
+
+
+async def test_a_restart_counts_over_all_content(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
+    """After two deliveries the third piece of content is next."""
+    answer = Answer((Markdown("one"), UnknownContent({"kind": "x"}), Markdown("three")), Outcome.ANSWERED, sent=2)
+    progress = Progress(answer)
+    await sender.send(inbound(webhook=dingtalk.webhook), answer, progress)
+    assert texts(dingtalk) == ["three"]
+
+
+def test_the_mark_is_in_both_languages() -> None:
+    """Whoever reads it understands one of them."""
+    ((title, text),) = plan_deliveries([UnknownContent({})], Language.EN)
+    assert title
+    assert "版本" in text
+    assert "version" in text
+
+
+async def test_a_gateway_that_gave_up_does_not_change_the_way(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
+    """However long it asks to wait: the message may have been delivered, and would be seen twice."""
+
+    async def gave_up(_: web.Request) -> web.Response:
+        return web.Response(status=504, headers={"Retry-After": "120"})
+
+    dingtalk.will(WEBHOOK_PATH, gave_up)
+    with pytest.raises(DingTalkError) as caught:
+        await send(sender, inbound(webhook=dingtalk.webhook), "hi")
+    assert (caught.value.maybe_delivered, caught.value.retry_after) == (True, 120.0)
+    assert len(dingtalk.requests) == 1
 
 
 async def test_an_error_of_progress_stops_the_sending(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
