@@ -32,6 +32,7 @@ FETCH_TIMEOUT_S: Final = 20.0
 
 def detect_mime(content: bytes) -> str | None:
     """Detect the kind of picture by its first bytes; None: none that models read."""
+    # Not by Content-Type: storage calls many a picture application/octet-stream, and anybody can call a file a picture.
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if content.startswith(b"\xff\xd8\xff"):
@@ -64,6 +65,7 @@ class PictureLoader:
     async def load(self, inbound: Inbound) -> list[str]:
         """Fetch the first four pictures of a message, in its order. Raises MediaError where one cannot be had."""
         pictures = [media for media in inbound.media if media.kind is MediaKind.PICTURE]
+        # One after another, so that the first that cannot be had saves the calls for the others.
         return [await self.fetch(inbound.robot_code, media) for media in pictures[:PICTURES_MAX]]
 
     async def fetch(self, robot_code: str, media: Media) -> str:
@@ -83,6 +85,7 @@ class PictureLoader:
         except DingTalkError as error:
             return MediaError(f"DingTalk gave no address for the picture: {error.detail}")
         try:
+            # Over the look-up as well: a name server can hang as a file server can.
             async with asyncio.timeout(self._timeout_s):
                 url = await self._resolve(link)
                 return MediaError("the picture's address is not allowed") if url is None else await self._read(url)

@@ -38,6 +38,7 @@ class OpenApiClient:
 
     async def send_direct(self, robot_code: str, staff_id: str, title: str, text: str) -> None:
         """Send markdown to one person. Raises DingTalkError."""
+        # One person for each call: if one of several were held back, another try would repeat it to the others.
         payload = {"robotCode": robot_code, "userIds": [staff_id], **_make_markdown(Api.DIRECT, title, text)}
         await self._call(Api.DIRECT, "/v1.0/robot/oToMessages/batchSend", payload)
 

@@ -43,6 +43,7 @@ class BillableCalls(NamedTuple):
 
     @property
     def total(self) -> int:
+        """The calls of both quotas."""
         return self.openapi + self.webhook
 
 
@@ -74,6 +75,7 @@ class CallCounter:
 
     def count(self, api: str) -> None:
         """Count one call, for the month in which it ended."""
+        # At a month's end DingTalk may count it for the other month than we do; nobody can tell from here.
         month = month_of(self._clock.wall())
         self._counts.setdefault(month, Counter())[str(api)] += 1
 

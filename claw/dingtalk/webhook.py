@@ -41,6 +41,7 @@ class WebhookClient:
         ids = [each for each in at_user_ids if each]
         if ids:
             payload["at"] = {"atUserIds": ids, "isAtAll": False}
+        # A body that is too long would be refused, and billed.
         if len(encode_json(payload)) > BODY_MAX_BYTES:
             raise DingTalkError(Api.WEBHOOK, "the message is too long", reason=DingTalkReason.TOO_LONG)
         await self._client.post(Api.WEBHOOK, address, payload)
