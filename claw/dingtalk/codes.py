@@ -169,7 +169,7 @@ def find_rule(api: str, status: int, code: str = "", errcode: int | None = None)
         rule = _BY_ERRCODE.get(errcode)
     if rule is None and status == 401 and api != Api.WEBHOOK:
         rule = _TOKEN
-    if api == Api.TOKEN and (rule is _TOKEN or (rule is None and _names_credentials(code))):
+    if api == Api.TOKEN and (rule is _TOKEN or (rule is None and _names_credentials(status, code))):
         # The call that asks for a token sends none: what is refused are the credentials.
         return _CREDENTIALS
     if rule is None and api == Api.WEBHOOK and errcode is not None and 200 <= status < 300:
@@ -197,9 +197,10 @@ def classify_status(status: int) -> ErrorRule:
     return ErrorRule(Reason.REFUSED, f"HTTP {status}: refused")
 
 
-def _names_credentials(code: str) -> bool:
+def _names_credentials(status: int, code: str) -> bool:
+    # A service for authorization that is down, or that has too much to do, refuses nobody.
     word = code.lower()
-    return any(part in word for part in _CREDENTIAL_PARTS)
+    return status < 500 and status != 429 and any(part in word for part in _CREDENTIAL_PARTS)
 
 
 # --- answers -------------------------------------------------------------------------------------------------------

@@ -119,6 +119,8 @@ DENIED = "Forbidden.AccessDenied."
         ("group", 504, None, Reason.SERVER_BUSY, True, None),
         ("token", 401, {"code": "unauthorized.client"}, Reason.CREDENTIALS, True, 30.0),
         ("token", 400, {"code": "invalid.client"}, Reason.CREDENTIALS, True, 30.0),
+        ("token", 503, {"code": "auth.unavailable"}, Reason.SERVER_BUSY, True, None),
+        ("token", 429, {"code": "client.limit"}, Reason.QPS, True, 2.0),
         ("token", 400, {"code": "unsupported.grant.type"}, Reason.REFUSED, False, None),
         ("token", 200, {"errcode": 40089}, Reason.CREDENTIALS, True, 30.0),
         ("token", 403, {"code": DENIED + "QpsLimitForAppkeyAndApi"}, Reason.QPS, True, 2.0),
