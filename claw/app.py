@@ -19,16 +19,15 @@ from collections.abc import Callable, Coroutine, Iterator
 from enum import IntEnum
 from typing import Any, Final
 
-import aiohttp
-
-from claw import RELEASE, __version__
+from claw import RELEASE
 from claw.clock import Clock
 from claw.components import Components, build
 from claw.config.reader import print_problems
 from claw.config.settings import EXIT_BAD_SETTINGS, Settings
-from claw.dingtalk.client import CallCounter
+from claw.dingtalk.quota import CallCounter
 from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
 from claw.http.admin import Scope
+from claw.http_client import http_session
 from claw.observe import logs, telemetry
 from claw.store.open import open_store
 from claw.store.ports import Depth, Store
@@ -268,15 +267,6 @@ class App:
                 await self._parts.store.clean()
             except StoreError as error:
                 log.warning("store not cleaned", extra={"cause": str(error)})
-
-
-def http_session() -> aiohttp.ClientSession:
-    """The one client for DingTalk's HTTP and WebSocket, without cookies; its callers name the proxy (proxy.py)."""
-    return aiohttp.ClientSession(
-        cookie_jar=aiohttp.DummyCookieJar(),
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
-        headers={"User-Agent": f"claw/{__version__}"},
-    )
 
 
 async def _save_calls(store: Store, calls: CallCounter) -> None:

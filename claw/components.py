@@ -17,9 +17,10 @@ import aiohttp
 from claw.checks import Check
 from claw.clock import Clock
 from claw.config.settings import Settings
-from claw.dingtalk.client import CallCounter
+from claw.dingtalk.client import DingTalkClient
 from claw.dingtalk.media import PictureLoader
 from claw.dingtalk.openapi import OpenApiClient
+from claw.dingtalk.quota import CallCounter
 from claw.dingtalk.webhook import WebhookClient
 from claw.draft import Draft
 from claw.errors import StoreError
@@ -68,8 +69,9 @@ def build(
     dingtalk = settings.dingtalk
     endpoints = (dingtalk.openapi_endpoint, dingtalk.oapi_endpoint)
     calls = CallCounter(clock)
-    openapi = OpenApiClient(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock, calls)
-    sender = AnswerSender(WebhookClient(http, endpoints, calls), openapi, settings.logs.language, clock)
+    client = DingTalkClient(http, calls, clock)
+    openapi = OpenApiClient(client, dingtalk.openapi_endpoint, dingtalk.credentials, clock)
+    sender = AnswerSender(WebhookClient(client, endpoints), openapi, settings.logs.language, clock)
     model = ModelClient(settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock)
     access = AccessControl(settings.access, store, clock)
 
@@ -88,7 +90,7 @@ def build(
         door=access,
         orders=CommandHandlers(access, store, store, actions, clock),
         language=settings.logs.language,
-        pictures=PictureLoader(http, openapi, endpoints).of,
+        pictures=PictureLoader(client, openapi, endpoints).load,
     )
     worker = _build_worker(settings, store, handler, Outbound(sender), clock)
     supervisor = _build_supervisor(settings, store, http, clock)

@@ -170,18 +170,68 @@ class ModelError(ClawError):
 # --- reply ------------------------------------------------------------------------------------------------
 
 
+class DingTalkReason(StrEnum):
+    """Why a call of DingTalk failed, as far as somebody can act on it; claw/dingtalk/codes.py has the codes."""
+
+    # No answer came.
+    CONNECT = "connect"
+    """Nothing was sent: there was no connection."""
+    TIMEOUT = "timeout"
+    BROKEN_OFF = "broken_off"
+    # Something else answered, or DingTalk was in trouble.
+    NOT_DINGTALK = "not_dingtalk"
+    SERVER_BUSY = "server_busy"
+    SEND_UNKNOWN = "send_unknown"
+    """DingTalk does not know itself whether it was sent."""
+    # Too many calls.
+    QPS = "qps"
+    """In a second."""
+    QPM = "qpm"
+    """In a minute."""
+    FLOW_CONTROLLED = "flow_controlled"
+    """To one person."""
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    """In a month."""
+    # Who asks, and from where.
+    CREDENTIALS = "credentials"
+    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a reason's name
+    """A fresh token cures it."""
+    NO_PERMISSION = "no_permission"
+    IP_NOT_ALLOWED = "ip_not_allowed"
+    ROBOT_INVALID = "robot_invalid"
+    ROBOT_STOPPED = "robot_stopped"
+    # Where to.
+    WEBHOOK_EXPIRED = "webhook_expired"
+    """Send by OpenAPI instead."""
+    WEBHOOK_HOST = "webhook_host"
+    """The webhook's address is not DingTalk's."""
+    GROUP_GONE = "group_gone"
+    USER_INVALID = "user_invalid"
+    DOWNLOAD_CODE = "download_code"
+    # What.
+    SEND_FORBIDDEN = "send_forbidden"
+    CONTENT_REFUSED = "content_refused"
+    TOO_LONG = "too_long"
+    BAD_REQUEST = "bad_request"
+    # What nobody has a name for.
+    REFUSED = "refused"
+    """An HTTP status without a code that is known."""
+    UNKNOWN = "unknown"
+
+
 class DingTalkError(ClawError):
     """DingTalk refused a call, or did not answer it.
 
-    `api` is the call's short name, `status` the HTTP status (None: no answer), `errcode` the number of the old API
-    and of webhooks, `code` the word of the new API.
+    `api` is the call's short name, `detail` a sentence for the operator, `status` the HTTP status (None: no answer),
+    `errcode` the number of the old API and of webhooks, `code` the word of the new API.
     """
 
     def __init__(
         self,
         api: str,
-        reason: str,
+        detail: str,
         *,
+        reason: DingTalkReason = DingTalkReason.UNKNOWN,
         status: int | None = None,
         errcode: int | None = None,
         code: str = "",
@@ -189,8 +239,9 @@ class DingTalkError(ClawError):
         retry_after: float | None = None,
         maybe_delivered: bool = False,
     ) -> None:
-        super().__init__(f"{api}: {reason}")
+        super().__init__(f"{api}: {detail}")
         self.api = api
+        self.detail = detail
         self.reason = reason
         self.status = status
         self.errcode = errcode
@@ -199,10 +250,6 @@ class DingTalkError(ClawError):
         self.retry_after = retry_after
         self.maybe_delivered = maybe_delivered
         """The call was sent and its answer never came: what it was to do may have been done."""
-
-
-class WebhookGoneError(DingTalkError):
-    """The session webhook has expired or is unknown: send by OpenAPI instead."""
 
 
 class MediaError(ClawError):

@@ -18,7 +18,7 @@ from aiohttp import web
 from claw import __commit__, __version__
 from claw.clock import Clock, format_rfc3339
 from claw.config.settings import Settings
-from claw.dingtalk.client import BILLABLE, month_of
+from claw.dingtalk.quota import month_of, sum_billable
 from claw.http.health import NoAnswerError, ask
 from claw.http.responses import json_response
 from claw.observe.redact import redact
@@ -63,8 +63,7 @@ def depth_json(depth: Depth) -> dict[str, Any]:
 
 def calls_json(month: str, calls: Mapping[str, int]) -> dict[str, Any]:
     """Return the calls of a month; DingTalk counts only some of them (docs/protocol.md section 6.6)."""
-    billable = sum(count for api, count in calls.items() if api in BILLABLE)
-    return {"month": month, "billable": billable, "by_api": dict(sorted(calls.items()))}
+    return {"month": month, "billable": sum_billable(calls).total, "by_api": dict(sorted(calls.items()))}
 
 
 def dead_json(letters: Sequence[DeadLetter]) -> list[dict[str, Any]]:

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from claw.config.settings import Credentials
-from claw.dingtalk import openapi, webhook
-from claw.dingtalk.client import Api, _json_object
+from claw.dingtalk.client import parse_json_object
+from claw.dingtalk.codes import classify
+from claw.dingtalk.quota import Api
 from claw.errors import DingTalkError, FrameError, GatewayError
 from claw.messages import Inbound
 from claw.secret import Secret
@@ -256,10 +257,10 @@ def _gateway(data: bytes, draw: random.Random) -> None:
     _promise(registration.host and registration.url.reveal().startswith(("ws", "WS")), "an endpoint that is none")
 
 
-def _answer(data: bytes, classify: Callable[[int, object], DingTalkError | None], draw: random.Random) -> None:
-    body = _json_object(data)
+def _answer(data: bytes, api: Api, draw: random.Random) -> None:
+    body = parse_json_object(data)
     status = draw.choice((200, 200, 200, 204, 302, 400, 401, 403, 404, 408, 429, 500, 502, 503, 504))
-    error = classify(status, body)
+    error = classify(api, status, body)
     _promise(error is None or isinstance(error, DingTalkError), "neither good nor an error")
     if error is None:
         _promise(200 <= status < 300 and body, "success without an answer")
@@ -270,12 +271,11 @@ def _answer(data: bytes, classify: Callable[[int, object], DingTalkError | None]
 
 
 def _webhook(data: bytes, draw: random.Random) -> None:
-    _answer(data, webhook.classify, draw)
+    _answer(data, Api.WEBHOOK, draw)
 
 
 def _openapi(data: bytes, draw: random.Random) -> None:
-    api = draw.choice((Api.TOKEN, Api.DIRECT, Api.GROUP, Api.DOWNLOAD))
-    _answer(data, lambda status, body: openapi.classify(api, status, body), draw)
+    _answer(data, draw.choice((Api.TOKEN, Api.DIRECT, Api.GROUP, Api.DOWNLOAD)), draw)
 
 
 def _model(data: bytes, draw: random.Random) -> None:

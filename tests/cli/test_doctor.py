@@ -36,10 +36,11 @@ from claw.cli.doctor import (
     network as checks_network,
 )
 from claw.cli.doctor.command import TABLE, diagnose, explained, to_json
-from claw.cli.doctor.runner import Check, Context, Finding, Result, Status, examine, good, http_session, lenient, worst
+from claw.cli.doctor.runner import Check, Context, Finding, Result, Status, examine, good, lenient, worst
 from claw.cli.doctor.texts import TEXTS, TROUBLES, Trouble
-from claw.dingtalk.client import month_of
+from claw.dingtalk.quota import month_of
 from claw.emulator import Emulator, gateway
+from claw.http_client import http_session
 from claw.language import Language
 from claw.store.ports import Store
 from claw.store.sqlite.store import SqliteStore

@@ -11,7 +11,7 @@ import pytest
 
 from claw.cli.doctor.command import TABLE, diagnose
 from claw.cli.doctor.runner import Result, Status
-from claw.dingtalk.client import month_of
+from claw.dingtalk.quota import month_of
 from claw.language import Language
 from claw.secret import Secret
 from claw.store.redis.store import RedisStore

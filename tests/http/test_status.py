@@ -11,7 +11,7 @@ import pytest
 from claw import __version__
 from claw.config.reader import load
 from claw.config.settings import Settings
-from claw.dingtalk.client import month_of
+from claw.dingtalk.quota import month_of
 from claw.errors import StoreError
 from claw.http.status import DEAD_SHOWN_MAX, UNKNOWN, Status, calls_json, dead_json, settings_json
 from claw.secret import hash_id

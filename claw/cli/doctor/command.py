@@ -18,8 +18,9 @@ from claw import __version__
 from claw.cli.doctor import dingtalk as checks_dingtalk
 from claw.cli.doctor import host as checks_here
 from claw.cli.doctor import network as checks_network
-from claw.cli.doctor.runner import SEVERITY, TIMEOUT_S, Check, Context, Result, examine, http_session, lenient, worst
+from claw.cli.doctor.runner import SEVERITY, TIMEOUT_S, Check, Context, Result, examine, lenient, worst
 from claw.cli.doctor.texts import STATUSES, TROUBLES, Trouble, said
+from claw.http_client import http_session
 from claw.language import Language
 from claw.observe import logs
 

@@ -9,7 +9,6 @@ each is made once, and counted where DingTalk bills it.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,9 +18,11 @@ from yarl import URL
 
 from claw.cli.doctor.network import cause_of
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
-from claw.dingtalk.client import Api, CallCounter, DingTalkClient
-from claw.dingtalk.openapi import TokenCache, classify
-from claw.errors import DingTalkError, FrameError, GatewayError
+from claw.dingtalk.client import DingTalkClient
+from claw.dingtalk.codes import classify, find_rule
+from claw.dingtalk.quota import Api, CallCounter
+from claw.dingtalk.tokens import TokenCache
+from claw.errors import DingTalkError, DingTalkReason, FrameError, GatewayError
 from claw.proxy import proxy_of
 from claw.stream import frames
 from claw.stream.gateway import Gateway, Registration
@@ -38,38 +39,42 @@ NOWHERE: Final = "claw-doctor-nowhere"
 async def credentials(context: Context) -> Finding:
     """Ask for an access token, which DingTalk does not bill (PROTOCOL section 6.6)."""
     settings = context.settings.dingtalk
-    caller = DingTalkClient(context.http, CallCounter(context.clock), timeout=context.timeout)
-    tokens = TokenCache(caller, settings.openapi_endpoint, settings.credentials, context.clock)
+    client = DingTalkClient(context.http, CallCounter(context.clock), context.clock, timeout_s=context.timeout)
+    tokens = TokenCache(client, settings.openapi_endpoint, settings.credentials, context.clock)
     try:
         context.token = await tokens.get()
     except DingTalkError as error:
-        common = _common(context, error.status, error.code, error.reason, retryable=error.retryable)
+        common = _common(context, error.reason, status=error.status, code=error.code, cause=error.detail)
         if common is not None:
             return common
-        wrong = re.search(r"client|auth|appkey|secret", error.code, re.IGNORECASE) or error.status == 401
-        if wrong or error.errcode in {40089, 40001, 40096}:
+        if error.reason is DingTalkReason.CREDENTIALS:
             context.refused = True
             return fault("credentials.refused", status=error.status, code=error.code or error.errcode or "")
-        return fault("credentials.odd", cause=error.reason)
+        return fault("credentials.odd", cause=error.detail)
     return good("credentials.ok")
 
 
-def _common(context: Context, status: int | None, code: str, reason: str, *, retryable: bool) -> Finding | None:
-    """What any call may meet, whatever it asks for; None where the answer is the call's own."""
-    lower = code.lower()
-    values = {"status": status, "code": code, "cause": reason}
-    if "apicount" in lower:
+_COMMON: Final[Mapping[DingTalkReason, str]] = {
+    DingTalkReason.QUOTA_EXHAUSTED: "dingtalk.month",
+    DingTalkReason.IP_NOT_ALLOWED: "dingtalk.address",
+    DingTalkReason.QPS: "dingtalk.throttled",
+    DingTalkReason.QPM: "dingtalk.throttled",
+    DingTalkReason.CONNECT: "dingtalk.unanswered",
+    DingTalkReason.TIMEOUT: "dingtalk.unanswered",
+    DingTalkReason.BROKEN_OFF: "dingtalk.unanswered",
+    DingTalkReason.SERVER_BUSY: "dingtalk.trouble",
+}
+"""Reasons that any call may meet, whatever it asks for, and their texts."""
+
+
+def _common(context: Context, reason: DingTalkReason, **values: object) -> Finding | None:
+    """Give the finding of a reason that any call may meet; None where the answer is the call's own."""
+    key = _COMMON.get(reason)
+    if key is None:
+        return None
+    if reason is DingTalkReason.QUOTA_EXHAUSTED:
         context.quota_used_up = True
-        return fault("dingtalk.month", **values)
-    if "whitelist" in lower:
-        return fault("dingtalk.address", **values)
-    if re.search(r"qp[sm]limit|throttl|toofast|too\.fast", lower) or status == 429:
-        return warn("dingtalk.throttled", **values)
-    if status is None:
-        return fault("dingtalk.unanswered", **values)
-    if retryable and status >= 500:
-        return fault("dingtalk.trouble", **values)
-    return None
+    return (warn if key == "dingtalk.throttled" else fault)(key, **values)
 
 
 # --- Stream --------------------------------------------------------------------------------------------------------
@@ -97,7 +102,8 @@ def _refusal(context: Context, error: GatewayError) -> Finding:
         return fault("registration.page", **values)
     if "banned" in error.reason:
         return fault("registration.banned", **values)
-    common = _common(context, error.status, error.code, error.reason, retryable=error.retryable)
+    rule = None if error.status is None else find_rule("gateway", error.status, error.code)
+    common = _common(context, DingTalkReason.CONNECT if rule is None else rule.reason, **values)
     if common is not None:
         return common
     if error.rejected:
@@ -280,17 +286,16 @@ def _judged(context: Context, name: str, status: int, body: dict[str, Any] | Non
     error = None if 200 <= status < 300 else classify(Api.DIRECT, status, body)
     if error is None:
         return good("permission.ok", permission=name)
-    code = error.code.lower()
-    if "permissiondenied" in code or error.errcode in {60011, 50002}:
+    if error.reason is DingTalkReason.NO_PERMISSION:
         # Cards are an option: without it nothing that people see is missing.
         optional = name in {CHAT, CARD, TYPING} and _reply_mode(context) != "card"
         return _missing(name, optional=optional)
-    common = _common(context, status, error.code, error.reason, retryable=error.retryable)
+    common = _common(context, error.reason, status=status, code=error.code, cause=error.detail)
     if common is not None:
         return common
-    if "robot.oto.notexist" in code or "robotcode" in code:
+    if error.reason is DingTalkReason.ROBOT_INVALID:
         return warn("permission.robot", permission=name, robot=context.settings.dingtalk.client_id, code=error.code)
-    if status == 400 and code:
+    if status == 400 and error.code:
         return good("permission.ok", permission=name)
     return warn("permission.unknown", permission=name, cause=f"HTTP {status} {error.code}")
 

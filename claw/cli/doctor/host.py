@@ -19,7 +19,7 @@ import aiohttp
 from claw.cli.doctor import store as checks_redis
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
 from claw.cli.health import LOOPBACK
-from claw.dingtalk.client import BILLABLE, Api, month_of
+from claw.dingtalk.quota import month_of, sum_billable
 from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
 from claw.store.open import file_of, inspect
@@ -178,8 +178,7 @@ async def quota(context: Context) -> Finding:
     calls = await _read(context, lambda inspection: inspection.calls(month))
     if calls is None:
         return skip("quota.unknown")
-    webhook = calls.get(Api.WEBHOOK, 0)
-    openapi = sum(count for api, count in calls.items() if api in BILLABLE and api != Api.WEBHOOK)
+    openapi, webhook = sum_billable(calls)
     near = webhook >= QUOTA_NEAR * QUOTA_WEBHOOK or openapi >= QUOTA_NEAR * QUOTA_OPENAPI
     found = warn if near else good
     return found("quota.near" if near else "quota.ok", month=month, webhook=webhook, openapi=openapi)

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import aiohttp
 
-from claw import __version__
 from claw.cli.doctor.texts import TROUBLES, Trouble, cure, said
 from claw.clock import Clock
 from claw.config import reader, settings
@@ -277,11 +276,3 @@ def _named(problems: Collection[str]) -> frozenset[str]:
         if group & found:
             names |= group
     return frozenset(names)
-
-
-def http_session() -> aiohttp.ClientSession:
-    """A client like the one that `claw run` has, without cookies; its callers name the proxy (proxy.py)."""
-    return aiohttp.ClientSession(
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": f"claw/{__version__}"},
-    )
