@@ -34,8 +34,9 @@ BANNER: Final = """
 
 
 def free_port(wanted: int) -> int:
-    """`wanted` if nobody listens there, else some port that is free."""
+    """Return `wanted` if nobody listens there, else some port that is free."""
     with socket.socket() as probe:
+        # As a server sets it: a port whose last connection has just ended is free all the same.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, wanted))
@@ -46,7 +47,7 @@ def free_port(wanted: int) -> int:
 
 
 def environment(given: dict[str, str], page: str, secret: str) -> dict[str, str]:
-    """The environment of `claw dev`: what is `given`, except that DingTalk is the emulator."""
+    """Return the environment of `claw dev`: what is `given`, except that DingTalk is the emulator."""
     environ = {name: value for name, value in given.items() if not name.startswith("DINGTALK_")}
     environ |= {
         "DINGTALK_CLIENT_ID": CLIENT_ID,
@@ -68,7 +69,7 @@ def environment(given: dict[str, str], page: str, secret: str) -> dict[str, str]
     return environ
 
 
-def develop(page_port: int) -> int:
+def main(page_port: int) -> int:
     """Serve until Ctrl-C; returns the exit code of `claw run`."""
     port = free_port(page_port)
     page = f"http://{HOST}:{port}"

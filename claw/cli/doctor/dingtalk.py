@@ -2,8 +2,8 @@
 
 They use the parts that claw serves with, so that what they say is what claw would meet. The session is closed as soon
 as it has proved itself. While it is open DingTalk may route a message to it: that is not acked, so that DingTalk
-repeats it (PROTOCOL section 3.3). Calls for permissions are made to fail for another reason than a missing permission;
-each is made once, and counted where DingTalk bills it.
+repeats it (docs/protocol.md section 3.3). Calls for permissions are made to fail for another reason than a missing
+permission; each is made once, and counted where DingTalk bills it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from claw.stream import frames
 from claw.stream.gateway import Gateway, Registration
 
 FIRST_FRAME_S: Final = 3.0
-"""Seconds that DingTalk gets for its first frame, which comes within 1 s (PROTOCOL section 2.2)."""
+"""Seconds that DingTalk gets for its first frame, which comes within 1 s (docs/protocol.md section 2.2)."""
 CLOSE_S: Final = 1.0
 PING: Final = b"claw doctor"
 BODY_MAX: Final = 64 * 1024
@@ -35,8 +35,8 @@ NOWHERE: Final = "claw-doctor-nowhere"
 """Names a file, group or card that does not exist: nobody gets anything by a call of ours."""
 
 
-async def credentials(context: Context) -> Finding:
-    """Ask for an access token, which DingTalk does not bill (PROTOCOL section 6.6)."""
+async def check_credentials(context: Context) -> Finding:
+    """Ask for an access token, which DingTalk does not bill (docs/protocol.md section 6.6)."""
     settings = context.settings.dingtalk
     caller = DingTalkClient(context.http, CallCounter(context.clock), timeout=context.timeout)
     tokens = TokenCache(caller, settings.openapi_endpoint, settings.credentials, context.clock)
@@ -75,7 +75,7 @@ def _common(context: Context, status: int | None, code: str, reason: str, *, ret
 # --- Stream --------------------------------------------------------------------------------------------------------
 
 
-async def registration(context: Context) -> Finding:
+async def check_registration(context: Context) -> Finding:
     """Register as claw does, with a fresh ticket."""
     if context.refused:
         return skip("skip.after", name="credentials")
@@ -106,7 +106,7 @@ def _refusal(context: Context, error: GatewayError) -> Finding:
     return fault("registration.odd", **values)
 
 
-async def session(context: Context) -> Finding:
+async def check_session(context: Context) -> Finding:
     """Open a session, wait for the pong and for DingTalk's first frame, and close it."""
     registration = context.registration
     if context.store_held and context.stream_open and not context.own_session:
@@ -129,13 +129,13 @@ async def session(context: Context) -> Finding:
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return fault("session.unreachable", host=registration.host, cause=cause_of(error))
     try:
-        return await _proved(socket, registration, context)
+        return await _prove(socket, registration, context)
     finally:
-        await _closed(socket)
+        await _close(socket)
 
 
 @dataclass
-class _Seen:
+class _Received:
     """What came on the session."""
 
     pong: bool = False
@@ -144,14 +144,14 @@ class _Seen:
     end: str = ""
 
 
-async def _proved(socket: aiohttp.ClientWebSocketResponse, registration: Registration, context: Context) -> Finding:
-    seen = _Seen()
+async def _prove(socket: aiohttp.ClientWebSocketResponse, registration: Registration, context: Context) -> Finding:
+    seen = _Received()
     patience = min(FIRST_FRAME_S, context.timeout)
     try:
         async with asyncio.timeout(patience):
             await socket.ping(PING)
             while not seen.end and not (seen.pong and seen.frames):
-                await _take(socket, seen)
+                await _receive(socket, seen)
     except TimeoutError:
         pass
     except (aiohttp.ClientError, OSError) as error:
@@ -166,7 +166,7 @@ async def _proved(socket: aiohttp.ClientWebSocketResponse, registration: Registr
     return good("session.ok", host=host) if seen.frames else warn("session.quiet", host=host, seconds=seconds)
 
 
-async def _take(socket: aiohttp.ClientWebSocketResponse, seen: _Seen) -> None:
+async def _receive(socket: aiohttp.ClientWebSocketResponse, seen: _Received) -> None:
     message = await socket.receive()
     match message.type:
         case aiohttp.WSMsgType.PONG:
@@ -188,7 +188,7 @@ async def _take(socket: aiohttp.ClientWebSocketResponse, seen: _Seen) -> None:
             seen.end = f"close code {socket.close_code}"
 
 
-async def _closed(socket: aiohttp.ClientWebSocketResponse) -> None:
+async def _close(socket: aiohttp.ClientWebSocketResponse) -> None:
     """With a close frame, so that DingTalk routes nothing more to it; a peer that does not answer is left."""
     try:
         async with asyncio.timeout(CLOSE_S):
@@ -236,10 +236,10 @@ _CALLS: Final[Mapping[str, tuple[str, str, Callable[[str], Mapping[str, Any]]]]]
     ),
 }
 """Permission -> a call that needs it and cannot do anything: nobody to write to, nothing that exists
-(PROTOCOL sections 6.3 and 7.1; the second is the API page 获取群内机器人列表)."""
+(docs/protocol.md sections 6.3 and 7.1; the second is the API page 获取群内机器人列表)."""
 
 
-def permission(name: str) -> Callable[[Context], Awaitable[Finding]]:
+def make_permission_check(name: str) -> Callable[[Context], Awaitable[Finding]]:
     """Make a check of one permission."""
 
     async def check(context: Context) -> Finding:
@@ -251,7 +251,7 @@ def permission(name: str) -> Callable[[Context], Awaitable[Finding]]:
             return fault("dingtalk.unanswered", cause=f"no answer within {context.timeout:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return fault("dingtalk.unanswered", cause=cause_of(error))
-        return _judged(context, name, status, body)
+        return _judge(context, name, status, body)
 
     return check
 
@@ -275,7 +275,7 @@ async def _call(
         return response.status, body if isinstance(body, dict) else None
 
 
-def _judged(context: Context, name: str, status: int, body: dict[str, Any] | None) -> Finding:
+def _judge(context: Context, name: str, status: int, body: dict[str, Any] | None) -> Finding:
     """A refusal of what was asked for shows that asking is allowed."""
     error = None if 200 <= status < 300 else classify(Api.DIRECT, status, body)
     if error is None:
@@ -305,5 +305,6 @@ def _reply_mode(context: Context) -> str:
     return next((str(mode) for section in sections if (mode := getattr(section, "mode", ""))), "markdown")
 
 
-async def visibility(_: Context) -> Finding:
+async def check_visibility(_: Context) -> Finding:
+    """Say that nobody but DingTalk knows who sees the robot."""
     return skip("visibility.unknown")

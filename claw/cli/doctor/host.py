@@ -32,18 +32,19 @@ T = TypeVar("T")
 
 FREE_MIN_MIB: Final = 64
 """Free space below which a warning is due; a store of 100 000 messages takes some 50 MiB."""
-FLEETING: Final = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "fuse-overlayfs"})
-"""File systems that go with the machine's memory or with the container."""
+EPHEMERAL: Final = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "fuse-overlayfs"})
+"""File systems that are lost with the machine's memory or with the container."""
 BUSY_S: Final = 1.0
 LOCAL_TIMEOUT_S: Final = 3.0
 """Seconds for a claw of this machine to answer; the checks behind /ready end within 2 s."""
-QUOTA_WEBHOOK: Final = 3_000
-QUOTA_OPENAPI: Final = 5_000
-"""Calls a month of a standard organisation (PROTOCOL section 6.6)."""
+WEBHOOK_QUOTA_MAX: Final = 3_000
+OPENAPI_QUOTA_MAX: Final = 5_000
+"""Calls a month of a standard organisation (docs/protocol.md section 6.6)."""
 QUOTA_NEAR: Final = 0.8
 
 
-async def settings(context: Context) -> Finding:
+async def check_settings(context: Context) -> Finding:
+    """Report every problem of the environment."""
     problems = "; ".join(context.problems)
     if context.problems:
         return fault("settings.faulty", count=len(context.problems), problems=problems)
@@ -55,19 +56,19 @@ async def settings(context: Context) -> Finding:
 # --- store -------------------------------------------------------------------------------------------------------
 
 
-async def store(context: Context) -> Finding:
-    """Whether claw could keep messages there, and whether they would outlast it."""
+async def check_store(context: Context) -> Finding:
+    """Check whether claw could keep messages there, and whether they would outlive the process."""
     if context.settings.store.in_redis:
         return await checks_redis.store(context)
     path = context.settings.store.path
-    return await asyncio.to_thread(_store, context, path.absolute())
+    return await asyncio.to_thread(_check_file, context, path.absolute())
 
 
-def _store(context: Context, path: Path) -> Finding:
-    folder = _existing(path.parent)
+def _check_file(context: Context, path: Path) -> Finding:
+    folder = _find_existing(path.parent)
     kind = filesystem_of(folder)
     try:
-        context.store_held = _tried(path, folder)
+        context.store_held = _try_write(path, folder)
     except OSError as error:
         return fault("store.unwritable", path=path, cause=error.strerror or type(error).__name__)
     except (StoreError, sqlite3.Error) as error:
@@ -76,20 +77,20 @@ def _store(context: Context, path: Path) -> Finding:
         return fault(key, path=path, cause=getattr(cause, "strerror", None) or cause)
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize // 2**20
-    if kind in FLEETING:
+    if kind in EPHEMERAL:
         return warn("store.fleeting", path=path, kind=kind)
     if free < FREE_MIN_MIB:
         return warn("store.full", path=path, free=free)
     return good("store.held" if context.store_held else "store.ok", path=path, kind=kind or "?")
 
 
-def _existing(folder: Path) -> Path:
-    """`folder`, or the nearest one above it that exists; claw makes the rest."""
+def _find_existing(folder: Path) -> Path:
+    """Return `folder`, or the nearest one above it that exists; claw makes the rest."""
     return next(each for each in (folder, *folder.parents) if each.exists())
 
 
-def _tried(path: Path, folder: Path) -> bool:
-    """Write as claw would; whether a running claw holds the store. Raises OSError, StoreError or sqlite3.Error."""
+def _try_write(path: Path, folder: Path) -> bool:
+    """Write as claw would; True where a running claw holds the store. Raises OSError, StoreError or sqlite3.Error."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".claw-doctor-") as trial:
         trial.write(b"claw doctor")
         trial.flush()
@@ -114,7 +115,7 @@ def _tried(path: Path, folder: Path) -> bool:
 
 
 def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The type of the file system that holds `path`; empty where the system does not tell (proc(5), mountinfo)."""
+    """Return the type of the file system that holds `path` (proc(5), mountinfo); empty where it is unknown."""
     target = path.resolve()
     best, kind = 0, ""
     try:
@@ -136,8 +137,8 @@ def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
 # --- access ------------------------------------------------------------------------------------------------------
 
 
-async def access(context: Context) -> Finding:
-    """Who may talk, and who owns the robot, by the rules in force; the gravest of what stands open is told."""
+async def check_access(context: Context) -> Finding:
+    """Check who may talk, and who owns the robot, by the rules in force; the gravest risk is reported."""
     settings = context.settings
     entries = await _read(context, tables.entries, lambda store: store.items()) or {}
     rules = rules_of(settings.access, entries)
@@ -158,7 +159,7 @@ async def access(context: Context) -> Finding:
 # --- the claw of this machine --------------------------------------------------------------------------------------
 
 
-async def instance(context: Context) -> Finding:
+async def check_instance(context: Context) -> Finding:
     """Ask /ready of the claw on this machine's port, if there is one."""
     http = context.settings.http
     host = LOOPBACK.get(http.host, http.host)
@@ -186,8 +187,8 @@ async def instance(context: Context) -> Finding:
 # --- quota -------------------------------------------------------------------------------------------------------
 
 
-async def quota(context: Context) -> Finding:
-    """What claw itself counted this month, unless DingTalk has just said that all is used up."""
+async def check_quota(context: Context) -> Finding:
+    """Report what claw itself counted this month, unless DingTalk has just said that all is used up."""
     if context.quota_used_up:
         return fault("quota.used_up")
     if context.offline and context.settings.store.in_redis:
@@ -198,7 +199,7 @@ async def quota(context: Context) -> Finding:
         return skip("quota.unknown")
     webhook = calls.get(Api.WEBHOOK, 0)
     openapi = sum(count for api, count in calls.items() if api in BILLABLE and api != Api.WEBHOOK)
-    near = webhook >= QUOTA_NEAR * QUOTA_WEBHOOK or openapi >= QUOTA_NEAR * QUOTA_OPENAPI
+    near = webhook >= QUOTA_NEAR * WEBHOOK_QUOTA_MAX or openapi >= QUOTA_NEAR * OPENAPI_QUOTA_MAX
     found = warn if near else good
     return found("quota.near" if near else "quota.ok", month=month, webhook=webhook, openapi=openapi)
 
