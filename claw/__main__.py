@@ -71,7 +71,7 @@ def _add_auth_arguments(auth: argparse.ArgumentParser) -> None:
 
 def _add_doctor_arguments(doctor: argparse.ArgumentParser) -> None:
     doctor.add_argument("--offline", action="store_true", help="stay off the network")
-    doctor.add_argument("--free", action="store_true", help="make no call that DingTalk bills (at most 4 otherwise)")
+    doctor.add_argument("--free", action="store_true", help="make no call that DingTalk bills (at most 2 otherwise)")
     doctor.add_argument("--trouble", default="", choices=SYMPTOMS, help="only the checks that explain this trouble")
 
 

@@ -98,7 +98,7 @@ async def look(
 
 
 STREAM = tuple(check.name for check in CONNECTION)
-PERMISSIONS = ("network.openapi", "credentials", "permission.send", "permission.chat", "permission.card", "quota")
+PERMISSIONS = ("network.openapi", "credentials", "permission.send", "permission.chat", "quota")
 MODEL = ("network.model", "model")
 
 
@@ -178,8 +178,8 @@ async def test_a_sound_world_is_ok(emulator: Emulator, tmp_path: Path, monkeypat
     environ = environment(emulator.url, tmp_path / "claw.db", PORT=free_port(), CLAW_OWNER="u-1001")
     results, context = await diagnose(environ, ZH, timeout=LONG)
     assert not [result for result in results if result.status in {WARNING, FAULT}]
-    assert context.billable == 4
-    assert sum(emulator.openapi.calls.values()) == 4
+    assert context.billable == 2
+    assert sum(emulator.openapi.calls.values()) == 2
     assert not emulator.violations
     assert not names(tmp_path)
     async with asyncio.timeout(5):
@@ -737,7 +737,7 @@ async def test_command_exit_code_is_by_the_worst(emulator: Emulator, tmp_path: P
     code, out, err = await command(environ, tmp_path, "--lang", "zh")
     assert (code, err) == (2, "")
     assert "模型服务不接受凭证" in out
-    assert "计费调用：4 次。" in out
+    assert "计费调用：2 次。" in out
     assert CLIENT_SECRET not in out
     assert API_KEY not in out
     code, out, _ = await command(environ, tmp_path, "--json", "--free", "--trouble", "permission-denied")
@@ -793,7 +793,7 @@ async def test_command_ends_by_ctrl_c(emulator: Emulator, tmp_path: Path) -> Non
 
 def test_permission_calls_touch_nobody() -> None:
     """Each call that finds a permission names nobody, and nothing that exists."""
-    for name, (_, _, payload) in dingtalk._CALLS.items():
+    for name, (_, payload) in dingtalk._CALLS.items():
         body = payload("robot")
         assert body.get("userIds", []) == []
         target = body.get("outTrackId") or body.get("openConversationId")

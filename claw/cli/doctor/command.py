@@ -81,8 +81,6 @@ def _permission(check: str, name: str) -> CheckSpec:
 _PERMISSIONS: Final = (
     _permission("send", dingtalk.SEND),
     _permission("chat", dingtalk.CHAT),
-    _permission("card", dingtalk.CARD),
-    _permission("typing", dingtalk.TYPING),
 )
 
 TABLE: Final = (

@@ -30,9 +30,8 @@ FIRST_FRAME_S: Final = 3.0
 """Seconds that DingTalk gets for its first frame, which comes within 1 s (docs/protocol.md section 2.2)."""
 CLOSE_S: Final = 1.0
 PING: Final = b"claw doctor"
-BODY_MAX: Final = 64 * 1024
 NOWHERE: Final = "claw-doctor-nowhere"
-"""Names a file, group or card that does not exist: nobody gets anything by a call of ours."""
+"""Names a group that does not exist: nobody gets anything by a call of ours."""
 
 
 async def check_credentials(context: Context) -> Finding:
@@ -180,6 +179,7 @@ async def _receive(socket: aiohttp.ClientWebSocketResponse, seen: _Received) -> 
             except FrameError:
                 return
             seen.messages += frame.kind is frames.FrameKind.ROBOT
+            # Only pings are acked: an acked message would be lost, since no claw stands behind this session.
             if frame.kind is frames.FrameKind.PING and frame.message_id:
                 await socket.send_str(frames.ack(frame.message_id, frames.OK, frame.data))
         case aiohttp.WSMsgType.BINARY:
@@ -189,7 +189,7 @@ async def _receive(socket: aiohttp.ClientWebSocketResponse, seen: _Received) -> 
 
 
 async def _close(socket: aiohttp.ClientWebSocketResponse) -> None:
-    """With a close frame, so that DingTalk routes nothing more to it; a peer that does not answer is left."""
+    """Close with a close frame, so that DingTalk routes nothing more to it; a peer that does not answer is left."""
     try:
         async with asyncio.timeout(CLOSE_S):
             await socket.close()
@@ -201,12 +201,9 @@ async def _close(socket: aiohttp.ClientWebSocketResponse) -> None:
 
 SEND: Final = "qyapi_robot_sendmsg"
 CHAT: Final = "qyapi_chat_manage"
-CARD: Final = "Card.Instance.Write"
-TYPING: Final = "Card.Streaming.Write"
 
-_CALLS: Final[Mapping[str, tuple[str, str, Callable[[str], Mapping[str, Any]]]]] = {
+_CALLS: Final[Mapping[str, tuple[str, Callable[[str], Mapping[str, Any]]]]] = {
     SEND: (
-        "POST",
         "/v1.0/robot/oToMessages/batchSend",
         lambda robot: {
             "robotCode": robot,
@@ -215,38 +212,20 @@ _CALLS: Final[Mapping[str, tuple[str, str, Callable[[str], Mapping[str, Any]]]]]
             "msgParam": '{"content":"claw doctor"}',
         },
     ),
-    CHAT: ("POST", "/v1.0/robot/groups/robots/query", lambda _: {"openConversationId": NOWHERE}),
-    CARD: (
-        "PUT",
-        "/v1.0/card/instances",
-        lambda _: {"outTrackId": NOWHERE, "cardData": {"cardParamMap": {"content": ""}}},
-    ),
-    TYPING: (
-        "PUT",
-        "/v1.0/card/streaming",
-        lambda _: {
-            "outTrackId": NOWHERE,
-            "guid": NOWHERE,
-            "key": "content",
-            "content": "",
-            "isFull": True,
-            "isFinalize": False,
-            "isError": False,
-        },
-    ),
+    CHAT: ("/v1.0/robot/groups/robots/query", lambda _: {"openConversationId": NOWHERE}),
 }
 """Permission -> a call that needs it and cannot do anything: nobody to write to, nothing that exists
-(docs/protocol.md sections 6.3 and 7.1; the second is the API page 获取群内机器人列表)."""
+(docs/protocol.md section 6.3; the second is the API page 获取群内机器人列表)."""
 
 
 def make_permission_check(name: str) -> Callable[[Context], Awaitable[Finding]]:
     """Make a check of one permission."""
 
     async def check(context: Context) -> Finding:
-        method, path, payload = _CALLS[name]
+        path, payload = _CALLS[name]
         robot = context.settings.dingtalk.client_id
         try:
-            status, body = await _call(context, method, path, payload(robot))
+            status, body = await _call(context, path, payload(robot))
         except TimeoutError:
             return fault("dingtalk.unanswered", cause=f"no answer within {context.timeout:g} s")
         except (aiohttp.ClientError, OSError) as error:
@@ -256,17 +235,13 @@ def make_permission_check(name: str) -> Callable[[Context], Awaitable[Finding]]:
     return check
 
 
-async def _call(
-    context: Context, method: str, path: str, payload: Mapping[str, Any]
-) -> tuple[int, dict[str, Any] | None]:
+async def _call(context: Context, path: str, payload: Mapping[str, Any]) -> tuple[int, dict[str, Any] | None]:
     url = URL(context.settings.dingtalk.openapi_endpoint + path)
     headers = {"x-acs-dingtalk-access-token": context.token, "Accept": "application/json"}
     context.billable += 1  # Before it is sent: DingTalk may count what never reaches us.
     async with (
         asyncio.timeout(context.timeout),
-        context.http.request(
-            method, url, json=payload, headers=headers, allow_redirects=False, proxy=proxy_of(url)
-        ) as response,
+        context.http.post(url, json=payload, headers=headers, allow_redirects=False, proxy=proxy_of(url)) as response,
     ):
         try:
             body = await response.json(content_type=None)
@@ -276,33 +251,25 @@ async def _call(
 
 
 def _judge(context: Context, name: str, status: int, body: dict[str, Any] | None) -> Finding:
-    """A refusal of what was asked for shows that asking is allowed."""
+    """Tell by the answer whether the permission is there."""
     error = None if 200 <= status < 300 else classify(Api.DIRECT, status, body)
     if error is None:
         return good("permission.ok", permission=name)
     code = error.code.lower()
     if "permissiondenied" in code or error.errcode in {60011, 50002}:
-        # Cards are an option: without it nothing that people see is missing.
-        optional = name in {CHAT, CARD, TYPING} and _reply_mode(context) != "card"
-        return _missing(name, optional=optional)
+        # Without the details of groups nothing that people see is missing.
+        if name == CHAT:
+            return warn("permission.optional", permission=name)
+        return fault("permission.missing", permission=name)
     common = _common(context, status, error.code, error.reason, retryable=error.retryable)
     if common is not None:
         return common
     if "robot.oto.notexist" in code or "robotcode" in code:
         return warn("permission.robot", permission=name, robot=context.settings.dingtalk.client_id, code=error.code)
+    # Our call is senseless on purpose: that DingTalk refuses its content shows that asking is allowed.
     if status == 400 and code:
         return good("permission.ok", permission=name)
     return warn("permission.unknown", permission=name, cause=f"HTTP {status} {error.code}")
-
-
-def _missing(name: str, *, optional: bool) -> Finding:
-    return (warn if optional else fault)("permission.optional" if optional else "permission.missing", permission=name)
-
-
-def _reply_mode(context: Context) -> str:
-    """`CLAW_REPLY_MODE`, in versions that have it."""
-    sections = (getattr(context.settings, name, None) for name in ("reply", "card", "conversation"))
-    return next((str(mode) for section in sections if (mode := getattr(section, "mode", ""))), "markdown")
 
 
 async def check_visibility(_: Context) -> Finding:
