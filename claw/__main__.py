@@ -30,6 +30,7 @@ class _NoArgument(argparse.Action):
     """Refuses a secret as an argument, which process lists and shell histories show, and does not show it again."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        # Not `error`: that one ends with 2, as for a typing error.
         parser.exit(78, "claw auth: a secret is no argument; use --client-secret-file FILE (- for standard input)\n")
 
 
@@ -98,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dev(page_port: int) -> int:
     try:
         from claw.cli.dev import main as develop  # noqa: PLC0415
+    # The image has neither the emulator nor this command.
     except ModuleNotFoundError:
         print("claw dev is not part of this image: it belongs to the repository (make dev)", file=sys.stderr)  # noqa: T201
         return 1

@@ -142,12 +142,14 @@ def main(environ: Mapping[str, str], arguments: AuthArguments, language: str = "
         report = _authorize(environ, arguments, prompt)
     except UnusableError as error:
         report = AuthReport(notes=[str(error)], code=AuthExit.UNUSABLE)
+    # Also while DingTalk is asked: asyncio.run has cancelled the checks by then.
     except KeyboardInterrupt:
         print(file=sys.stderr)  # noqa: T201 - the shell's prompt begins on a line of its own
         return AuthExit.INTERRUPTED
     if arguments.as_json:
         print(report.to_json())  # noqa: T201
     else:
+        # A script that captures stdout must not take the reason of a failure for the answer.
         target = sys.stderr if report.code is AuthExit.UNUSABLE else sys.stdout
         for note in report.notes:
             print(note, file=target)
@@ -162,6 +164,7 @@ def _parse_language(value: str) -> Language:
 
 
 def _authorize(environ: Mapping[str, str], arguments: AuthArguments, prompt: Prompt) -> AuthReport:
+    # Before any question: nobody should type a secret that then cannot be kept.
     text = _read_env_file(arguments.env_file, prompt)
     there = env_file.values(text)
     client_id, secret = _collect_credentials(_read_present(environ, there), arguments, prompt)
@@ -220,6 +223,7 @@ def _read_present(environ: Mapping[str, str], there: Mapping[str, str]) -> dict[
         for source in (environ, there):
             for alias in aliases:
                 value = _strip(source.get(alias, "")) or _read_file_of(source.get(f"{alias}_FILE", ""))
+                # The first source and the preferred name win, as in claw.config.
                 if value:
                     found.setdefault(name, value)
     return found
@@ -257,6 +261,7 @@ def _ask_missing(client_id: str, secret: str, present: Mapping[str, str], prompt
     if not client_id:
         old = present.get(ID, "")
         keep = f" [{old}, {prompt.render('auth.keep')}]" if old else ""
+        # A Client ID is no secret, and shows which app the person would keep.
         client_id = _ask(prompt.ask, prompt.render("auth.ask_id") + keep, ID, old, prompt)
     if not secret:
         # An old secret belongs to an old Client ID.
@@ -270,6 +275,7 @@ def _ask(ask: Callable[[str], str], question: str, name: str, present: str, prom
     problem = UnusableError(prompt.render("auth.no_terminal"))
     for _ in range(TRIES_MAX):
         try:
+            # Enter alone keeps what is there.
             value = _validate(_strip(ask(question)) or present, name, prompt)
         except UnusableError as error:
             problem = error
@@ -344,6 +350,7 @@ def _may_write(new: Mapping[str, str], there: Mapping[str, str], arguments: Auth
         return True
     if not prompt.is_interactive:
         return False
+    # Anything but a clear yes leaves the file as it is.
     question = prompt.render("auth.ask_overwrite", path=arguments.env_file, names=", ".join(names))
     return _strip(prompt.ask(f"{question} [y/N]")).lower() in {"y", "yes", "是"}
 
@@ -373,6 +380,7 @@ def _list_caveats(
     """Say why the file, right as it is, may not be what `claw run` goes by."""
     if settings.in_container(os.environ):
         return [prompt.render("auth.container")]
+    # The process's variables win over the file.
     shadowing = [
         alias
         for name in new

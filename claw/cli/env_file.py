@@ -59,12 +59,14 @@ def change(text: str, new: Mapping[str, str], names: Mapping[str, Iterable[str]]
         name = match["name"]
         if name in owners:
             return f"{match['start']}{name}={quote(new[owners[name]])}{match['comment'].rstrip()}"
+        # Kept as a comment: its path is the person's, who may want it back.
         if name.removesuffix("_FILE") in owners and (match["value"] or "").strip():
             return re.sub(r"(?=\S)", "# ", match[0], count=1)
         return match[0]
 
     mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
     body = _BINDING.sub(replace, text.removeprefix(mark))
+    # The file's own line end: an editor on Windows shows mixed ones badly.
     newline = "\r\n" if "\r\n" in text else "\n"
     # python-dotenv is the judge: it reads the file later, and the last line of a name wins.
     there = values(body)
@@ -73,6 +75,7 @@ def change(text: str, new: Mapping[str, str], names: Mapping[str, Iterable[str]]
         for name, value in new.items()
         if value not in {there.get(alias) for alias in names[name]}
     ]
+    # A last line without an end would swallow the first appended one.
     if missing and body and not body.endswith(("\n", "\r")):
         body += newline
     return mark + body + "".join(missing)
@@ -80,6 +83,7 @@ def change(text: str, new: Mapping[str, str], names: Mapping[str, Iterable[str]]
 
 def quote(value: str) -> str:
     """Return `value` as python-dotenv reads it back, whatever it holds."""
+    # Unquoted where possible: Docker's --env-file takes quotes for a part of the value.
     if _PLAIN.fullmatch(value):
         return value
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")

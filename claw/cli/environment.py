@@ -17,6 +17,7 @@ def read_environment() -> tuple[dict[str, str], tuple[str, ...]]:
     try:
         environ = settings.environment()
     except SettingsError as error:
+        # Without `.env`, then: the process's own variables can be checked all the same.
         environ, problems = dict(os.environ), error.problems
     os.environ.update(environ)
     return environ, problems

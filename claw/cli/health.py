@@ -26,8 +26,10 @@ def probe(host: str, port: int, timeout: float = TIMEOUT_S) -> tuple[bool, str]:
     """Return whether claw is ready, and a line that says why not. `host` as in HOST: all addresses mean loopback."""
     connection = http.client.HTTPConnection(LOOPBACK.get(host, host), port, timeout=timeout)
     try:
+        # Closed at once: a kept connection would take one of the service's bounded places.
         connection.request("GET", "/ready", headers={"Connection": "close"})
         response = connection.getresponse()
+        # Bounded: whatever listens on that port may not be claw.
         body = response.read(BODY_MAX_BYTES)
     except (OSError, http.client.HTTPException) as error:
         return False, f"claw does not answer on port {port} ({type(error).__name__}: {error})"
@@ -40,6 +42,7 @@ def _describe(status: int, body: bytes) -> str:
     """Return the failing checks in one line, as far as the body tells of them."""
     try:
         answer: Any = json.loads(body)
+        # Anything may be missing: an older claw, or something else, may have answered.
         checks = answer["checks"].items()
         failing = [
             f"{name}: {' '.join(filter(None, (check.get('state'), check.get('reason')))) or 'not ok'}"

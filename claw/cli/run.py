@@ -24,6 +24,7 @@ def main() -> int:
         os.environ.update(environ)
         loaded = settings.load(environ)
     except SettingsError as error:
+        # To stderr: there is no log yet, and its format is one of these settings.
         settings.complain(error)
         return settings.EXIT_BAD_SETTINGS
     from claw.app import serve  # noqa: PLC0415 - after the environment, see above

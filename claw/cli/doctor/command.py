@@ -66,6 +66,7 @@ CONNECTION: Final = (
         dingtalk.check_session,
         (STREAM, SILENT, UNSTEADY),
         needs=("stream.registration", "stream.network"),
+        # Both say whether a claw of this machine holds a session: a second one would take its messages.
         after=("instance", "store"),
     ),
 )
@@ -129,6 +130,7 @@ async def diagnose(
     own_session: bool = False,
 ) -> tuple[list[Result], Context]:
     """Run `checks` over the settings in `environ`; `problems` are those of reading it. Never raises for a fault."""
+    # Never an error: what cannot be used skips the checks that need it.
     settings, more, faulty = load_tolerant(environ)
     async with http_session() as http:
         context = Context(
@@ -157,6 +159,7 @@ def render_lines(results: Sequence[Result], language: Language) -> list[str]:
 
 def explain_symptoms(results: Sequence[Result], language: Language) -> list[str]:
     """Return the symptoms that the faults and warnings explain, each with the names of its checks."""
+    # What was skipped explains nothing: its cause stands in a line of its own.
     bad = [result for result in results if RANKS[result.status]]
     found = {symptom: [result.name for result in bad if symptom in result.symptoms] for symptom in Symptom}
     lines = [f"  {SYMPTOMS[symptom][language]}: {', '.join(names)}" for symptom, names in found.items() if names]
@@ -206,6 +209,7 @@ def main(
     except KeyboardInterrupt:
         return INTERRUPTED
     if symptom:
+        # All checks have run: a symptom's checks need others, which are only not shown.
         results = [result for result in results if Symptom(symptom) in result.symptoms]
     shown = to_json(results, context) + "\n" if as_json else render_report(results, context, shown_in)
     sys.stdout.write(shown)

@@ -129,6 +129,7 @@ async def check_session(context: Context) -> Finding:
         return fault("session.unreachable", host=registration.host, cause=cause_of(error))
     try:
         return await _prove(socket, registration, context)
+    # Also when we are cancelled: an open session would take messages until DingTalk gives it up.
     finally:
         await _close(socket)
 
@@ -148,6 +149,7 @@ async def _prove(socket: aiohttp.ClientWebSocketResponse, registration: Registra
     patience = min(FIRST_FRAME_S, context.timeout)
     try:
         async with asyncio.timeout(patience):
+            # DingTalk pings by frames; only our WebSocket ping proves that the way back is open.
             await socket.ping(PING)
             while not seen.end and not (seen.pong and seen.frames):
                 await _receive(socket, seen)
@@ -160,6 +162,7 @@ async def _prove(socket: aiohttp.ClientWebSocketResponse, registration: Registra
         return fault("session.closed", host=host, cause=seen.end)
     if not seen.pong:
         return fault("session.mute", host=host, seconds=seconds)
+    # Before `ok`: somebody may wait for an answer that comes late.
     if seen.messages:
         return warn("session.met", host=host, count=seen.messages)
     return good("session.ok", host=host) if seen.frames else warn("session.quiet", host=host, seconds=seconds)
@@ -171,6 +174,7 @@ async def _receive(socket: aiohttp.ClientWebSocketResponse, seen: _Received) -> 
         case aiohttp.WSMsgType.PONG:
             seen.pong = True
         case aiohttp.WSMsgType.PING:
+            # By hand, since autoping is off to see what comes.
             await socket.pong(message.data)
         case aiohttp.WSMsgType.TEXT:
             seen.frames += 1

@@ -117,6 +117,7 @@ def _try_write(path: Path, folder: Path) -> bool:
 def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
     """Return the type of the file system that holds `path` (proc(5), mountinfo); empty where it is unknown."""
     target = path.resolve()
+    # Counted in parts of the path: /database does not lie below /data.
     best, kind = 0, ""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -128,6 +129,7 @@ def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
         if len(fields) < 5 or not after:
             continue
         point = Path(fields[4].encode().decode("unicode_escape"))  # A blank is written as \040.
+        # Mounts are listed in the order in which they were made.
         # The last of equals is on top of the others.
         if len(point.parts) >= best and target.is_relative_to(point):
             best, kind = len(point.parts), after.split()[0]
@@ -144,6 +146,7 @@ async def check_access(context: Context) -> Finding:
     rules = rules_of(settings.access, entries)
     group, direct = rules.group_policy, rules.direct_policy
     model = settings.model.name
+    # OpenClaw keeps the history itself and has tools: who may talk to it may act by it.
     agent = model.split("/")[0].lower() == "openclaw" or settings.conversation.history_turns == 0
     if agent and (group is GroupPolicy.OPEN or direct is DirectPolicy.OPEN):
         return warn("access.open_agent", model=model)
@@ -171,6 +174,7 @@ async def check_instance(context: Context) -> Finding:
             aiohttp.ClientSession() as session,
             session.get(url, allow_redirects=False) as response,
         ):
+            # Bounded, and read as JSON whatever it says it is: another program may listen there.
             report = json.loads(await response.content.read(64 * 1024))
         checks = dict(report["checks"])
         ready = report["status"] == "ready"
@@ -191,6 +195,7 @@ async def check_quota(context: Context) -> Finding:
     """Report what claw itself counted this month, unless DingTalk has just said that all is used up."""
     if context.quota_used_up:
         return fault("quota.used_up")
+    # A file is read without the network, Redis is not.
     if context.offline and context.settings.store.in_redis:
         return skip("skip.offline")
     month = month_of(context.clock.wall())

@@ -56,12 +56,15 @@ async def _check_connectivity(context: Context, url: URL, variable: str, *, read
     timeout = aiohttp.ClientTimeout(total=context.timeout)
     try:
         before = context.clock.wall()
+        # No redirect is followed: the host that was named is the one to reach.
         async with context.http.get(url, allow_redirects=False, proxy=proxy_of(url), timeout=timeout) as response:
             if reads_clock:
                 context.skew = measure_skew(response.headers.get("Date", ""), before, context.clock.wall())
             key = "network.ok_proxy" if proxy else "network.ok"
             return good(key, host=host, proxy=proxy, status=response.status)
+    # aiohttp's errors overlap, and a proxy's URL of the environment may raise any ValueError.
     except Exception as error:  # noqa: BLE001 - sorted below; a setting of any wrongness may raise anything
+        # The last entry takes every Exception, so that there is always one.
         stage = next(key for kind, key in _STAGES if isinstance(error, kind))
         seconds, status = f"{context.timeout:g}", getattr(error, "status", "")
         values = {"host": host, "port": port, "proxy": proxy, "variable": variable, "status": status}
@@ -88,6 +91,7 @@ def cause_of(error: BaseException) -> str:
         return inner.verify_message
     if isinstance(inner, ssl.SSLError):
         return inner.reason or type(inner).__name__
+    # asyncio joins the failures of several addresses into one message, each with its errno in brackets.
     if isinstance(inner, OSError) and inner.strerror and "[" not in inner.strerror:
         return inner.strerror
     return type(inner).__name__
@@ -114,6 +118,7 @@ def measure_skew(date: str, before: float, after: float) -> float | None:
         theirs = parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
+    # Ahead or behind only as far as neither the whole second nor the way can explain it.
     if theirs + 1 < before:
         return theirs + 1 - before
     return theirs - after if theirs > after else 0.0
@@ -154,6 +159,7 @@ async def check_model(context: Context) -> Finding:
         async with asyncio.timeout(seconds):
             await probe(client)
     except TimeoutError:
+        # Our own limit: the model's client has a longer one, for people's questions.
         return fault("model.timeout", seconds=f"{seconds:g}")
     except ModelError as error:
         key = "model.not_found" if error.status == 404 else _MODEL_TEXTS.get(error.kind, "model.server")

@@ -171,9 +171,11 @@ async def run_checks(
     tasks: dict[str, asyncio.Task[Result]] = {}
 
     async def run_in_turn(check: CheckSpec) -> Result:
+        # Names outside of this run are left out: `claw auth` runs a part of the table.
         earlier = [tasks[name] for name in (*check.needs, *check.after) if name in tasks]
         if earlier:
             await asyncio.wait(earlier)
+        # From here: waiting for others is not this check's time.
         started = time.monotonic()
         blocking = (name for name in check.needs if name in tasks and not _is_working(tasks[name].result()))
         finding = _skip_by_option(check, offline=offline, free=free) or _skip_by_settings(check, context)
@@ -183,6 +185,7 @@ async def run_checks(
             finding = await _run(check, context)
         return _make_result(check, finding, language, round((time.monotonic() - started) * 1000))
 
+    # A check cannot fail, so that the group is never cancelled halfway.
     async with asyncio.TaskGroup() as group:
         for check in checks:
             tasks[check.name] = group.create_task(run_in_turn(check), name=f"claw.doctor.{check.name}")
@@ -207,6 +210,7 @@ def _skip_by_settings(check: CheckSpec, context: Context) -> Finding | None:
 
 
 async def _run(check: CheckSpec, context: Context) -> Finding:
+    # Each check has its own timeout and words for it; this one is for a check that hangs elsewhere.
     seconds = context.timeout + GRACE_S
     try:
         async with asyncio.timeout(seconds):
@@ -214,6 +218,7 @@ async def _run(check: CheckSpec, context: Context) -> Finding:
     except TimeoutError:
         return fault("check.timeout", seconds=f"{seconds:g}")
     except Exception as error:  # noqa: BLE001 - one broken check must not keep the others from being told
+        # By its type only: an unforeseen error's text may hold anything.
         return fault("check.failed", cause=type(error).__name__)
 
 
@@ -263,6 +268,7 @@ def load_tolerant(environ: Mapping[str, str]) -> tuple[Settings, tuple[str, ...]
     except SettingsError as error:
         problems = error.problems
     faulty = _find_variables(problems)
+    # Once more without the faulty ones, so that the sound rest is checked as it is.
     used = {name: value for name, value in environ.items() if name not in faulty}
     placeholders = {name: value for name, value in _PLACEHOLDERS.items() if name in faulty}
     try:
@@ -278,6 +284,7 @@ def _find_variables(problems: Collection[str]) -> frozenset[str]:
     """Return the variables that problems begin with, with all other names under which they can be set."""
     found = {name for problem in problems for name in re.findall(r"[A-Z][A-Z0-9_]+", problem.partition(":")[0])}
     names = set(found)
+    # A fault of one name is a fault of its aliases: they set the same thing.
     for _, info in settings.variables():
         group = {each for name in (info.name, *info.aliases) for each in (name, f"{name}_FILE")}
         if group & found:

@@ -37,6 +37,7 @@ def load() -> dict[str, Sentence]:
 
 def _parse(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Sentence]]:
     for name, row in rows.items():
+        # Good news has no remedy, and needs none.
         remedy = row.get("remedy", {"zh": "", "en": ""})
         yield name, Sentence(Text(row["zh"], row["en"]), Text(remedy["zh"], remedy["en"]))
 
