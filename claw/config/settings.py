@@ -21,10 +21,10 @@ from claw.config.parsers import (
     Integer,
     OneOf,
     Parser,
+    PlainText,
     SecretText,
     StaffIds,
     StoreUrl,
-    Text,
     TimeZone,
     Url,
 )
@@ -136,7 +136,7 @@ class ModelSettings:
         "OPENAI_BASE_URL", Url(), "Where the model's server is, `/v1` included", default="https://api.openai.com/v1"
     )
     name: str = variable(
-        "OPENAI_MODEL", Text(), "Name of the model (at an OpenClaw gateway: `openclaw`)", default="gpt-5-mini"
+        "OPENAI_MODEL", PlainText(), "Name of the model (at an OpenClaw gateway: `openclaw`)", default="gpt-5-mini"
     )
     turn_timeout: float = variable(
         "CLAW_TURN_TIMEOUT",
@@ -152,7 +152,7 @@ class ConversationSettings:
     """How the model is told of a conversation."""
 
     system_prompt: str = variable(
-        "CLAW_SYSTEM_PROMPT", Text(), "What the model is told first; empty: nothing", default="", default_text=""
+        "CLAW_SYSTEM_PROMPT", PlainText(), "What the model is told first; empty: nothing", default="", default_text=""
     )
     history_turns: int = variable(
         "CLAW_HISTORY_TURNS",
@@ -308,7 +308,7 @@ class HttpSettings:
         default_text="",
         secret=True,
     )
-    host: str = variable("HOST", Text(), "Address to listen on", default="0.0.0.0")  # noqa: S104 - a container's probes come from outside of it
+    host: str = variable("HOST", PlainText(), "Address to listen on", default="0.0.0.0")  # noqa: S104 - a container's probes come from outside of it
     port: int = variable("PORT", Integer(0, 65535), "Port to listen on", default=8080)
 
 

@@ -34,6 +34,7 @@ def routes(restart: Callable[[Scope], bool]) -> list[web.RouteDef]:
         scope = Scope(scopes[0])
         if not restart(scope):
             raise ApiError(409, "restart_running", "a restart is running")
+        # After the fact: what a 409 refused is no event for the log.
         log.warning("restart accepted", extra={"scope": scope.value, "remote": request.remote})
         return json_response({"status": "accepted", "scope": scope.value}, status=202)
 

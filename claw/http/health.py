@@ -129,11 +129,13 @@ class Health:
 
     def own(self, task: asyncio.Task[Any]) -> None:
         """Fail liveness when `task` ends before `drain`: only a restart brings it back."""
+        # Held by us as well: the loop keeps only weak references to tasks.
         self._tasks.add(task)
         task.add_done_callback(self._on_task_end)
 
     def _on_task_end(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        # Asked for in any case: asyncio complains of errors that nobody fetched.
         error = None if task.cancelled() else task.exception()
         if self._draining_since is not None:
             if error is not None:
@@ -158,6 +160,7 @@ class Health:
 
     async def readiness(self) -> Report:
         """Report for `/ready`. All checks run at the same time, and each ends within `check_timeout` seconds."""
+        # A copy: the cached round is shared with other probes.
         checks = dict(await self._run_checks())
         if self._draining_since is None:
             checks["drain"] = Check(ok=True, state="SERVING", since=self._serving_since)
@@ -169,8 +172,10 @@ class Health:
     async def _run_checks(self) -> dict[str, Check]:
         async with self._round:  # Whoever waits here finds the answers of the round before.
             if self._cached is None or self._clock.monotonic() - self._cached[0] >= CACHE_S:
+                # A copy, since `add` may be called while these run.
                 calls = dict(self._checks)
                 answers = await asyncio.gather(*(self._ask(call) for call in calls.values()))
+                # The time after the round, not before it: a slow one would be stale at once.
                 self._cached = self._clock.monotonic(), dict(zip(calls, answers, strict=True))
             return self._cached[1]
 
@@ -227,12 +232,14 @@ class _Watchdog:
     def start(self) -> None:
         self._stopped.clear()
         self._pulse = asyncio.create_task(self._beat(), name="claw.http.pulse")
+        # A daemon: a thread that is stuck in a write must not keep the process alive.
         self._thread = threading.Thread(target=self._watch, name="claw.http.watchdog", daemon=True)
         self._thread.start()
 
     async def stop(self) -> None:
         self._stopped.set()
         if self._pulse is not None:
+            # Cancelled and awaited here, so that no task is left when the loop closes.
             self._pulse.cancel()
             await asyncio.wait([self._pulse])
             self._pulse = None
@@ -266,6 +273,7 @@ class _Watchdog:
 def _read_stacks() -> dict[str, str]:
     """Return every thread's stack by the thread's name: code only, no values."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
+    # Without ours, which only ever stands here.
     own = threading.get_ident()
     return {
         f"{names.get(ident, 'unknown')} ({ident})": "".join(traceback.format_stack(frame))

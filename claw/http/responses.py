@@ -39,6 +39,7 @@ class ApiError(ClawError):
     def to_response(self) -> web.Response:
         """Return `{"error": {"code": ..., "field": ..., "message": ...}}`."""
         body = {"error": {"code": self.code, "field": self.field, "message": self.message}}
+        # `field` is always there, null where none is at fault: clients read one shape.
         return json_response(body, status=self.status, headers=self.headers)
 
 
@@ -48,6 +49,7 @@ def json_response(
     """Return `body` as UTF-8 JSON with HEADERS."""
     # Surrogates, which UTF-8 cannot hold, become the escapes that JSON has for them.
     data = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    # Bytes and not `text`: aiohttp would encode again, and fail at what is left of a surrogate.
     response = web.Response(status=status, body=data, content_type="application/json", charset="utf-8")
     response.headers.update(HEADERS | dict(headers or {}))
     return response

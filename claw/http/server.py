@@ -59,6 +59,7 @@ class Server:
     ) -> None:
         self._host = host
         self._port = port
+        # Bytes as they come in a header: `compare_digest` takes no text beyond ASCII.
         self._token = admin_token.reveal().encode("utf-8", "surrogateescape")
         self._app = web.Application(
             # The first one stands outermost: what the others raise becomes JSON too.
@@ -68,6 +69,7 @@ class Server:
         self._app.on_response_prepare.append(_set_headers)
         # By exception, so that a route that somebody forgets to sort wants the token.
         self._public = frozenset(route.resource for route in self._app.add_routes(public))
+        # An empty token must not be matched by an empty bearer: such routes are not even made.
         if self._token:
             self._app.add_routes(admin)
         self._runner: web.AppRunner | None = None
@@ -107,6 +109,7 @@ class Server:
 
     async def stop(self) -> None:
         """Close the port and all connections; a running answer gets a moment to end."""
+        # Taken first, so that a second `stop`, or one before `start`, finds nothing to do.
         runner, self._runner = self._runner, None
         listener, self._listener = self._listener, None
         if runner is None or listener is None:
@@ -146,6 +149,7 @@ async def _render_errors(request: web.Request, handler: Handler) -> web.StreamRe
     except ApiError as error:
         return error.to_response()
     except web.HTTPException as error:
+        # Redirects are raised too, and are no errors.
         if error.status < HTTPStatus.BAD_REQUEST:
             raise
         return _translate(error).to_response()
@@ -182,6 +186,7 @@ async def _limit_body(request: web.Request, handler: Handler) -> web.StreamRespo
 
 async def _set_headers(_: web.Request, response: web.StreamResponse) -> None:
     """Complete what did not come from `json_response`: files, streams, aiohttp's own answers."""
+    # Always: aiohttp has set its own by now, which names its version and Python's.
     response.headers["Server"] = HEADERS["Server"]
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
@@ -200,7 +205,9 @@ class _Connection(web.RequestHandler):
             keepalive_timeout=KEEPALIVE_S,
             lingering_time=LINGER_S,
             max_headers=HEADERS_MAX,
+            # It would repeat the path, which is the asker's text.
             access_log=None,  # type: ignore[arg-type] # None is documented and means none
+            # A compressed body could be small on the wire and huge in memory.
             auto_decompress=False,
         )
         self._server = server
@@ -210,6 +217,7 @@ class _Connection(web.RequestHandler):
         # Closed ones stay in the list until their last task has ended: they count no more.
         living = [each for each in self._server.connections if each.connected]
         if len(living) > CONNECTIONS_MAX:
+            # The oldest, not the new one: who floods holds the old ones, and a probe comes anew each time.
             living[0].force_close()
 
     def handle_error(
@@ -224,5 +232,6 @@ class _Connection(web.RequestHandler):
         log.debug("a request could not be read", extra={"remote": request.remote, "cause": type(exc).__name__})
         code = "bad_request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal"
         response = ApiError(status, code, code.replace("_", " ")).to_response()
+        # What follows garbage on the same connection cannot be read as requests any more.
         response.force_close()
         return response

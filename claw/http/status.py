@@ -70,6 +70,7 @@ def dead_json(letters: Sequence[DeadLetter]) -> list[dict[str, Any]]:
     """Return dead letters, newest first; the key is hashed as in traces, the error is cut and without secrets."""
     return [
         {
+            # The key itself names the robot and DingTalk's message.
             "message": hash_id(letter.key),
             "error": " ".join(redact(letter.error).split())[:ERROR_CHARS],
             "attempts": letter.attempts,
@@ -82,6 +83,7 @@ def dead_json(letters: Sequence[DeadLetter]) -> list[dict[str, Any]]:
 
 def _host(url: str) -> str:
     parts = urlsplit(url)
+    # urlsplit takes the brackets off, without which host and port of IPv6 cannot be told apart.
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     return f"{host}:{parts.port}" if parts.port else host
 
@@ -92,6 +94,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
         "model": {
             "name": settings.model.name,
             "host": _host(settings.model.base_url),
+            # Whether there is one explains a 401; what it is must not be seen.
             "key": bool(settings.model.api_key),
             "turn_timeout_s": settings.model.turn_timeout,
         },
@@ -114,6 +117,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
             "max_attempts": settings.inbox.max_attempts,
             "drain_timeout_s": settings.inbox.drain_timeout,
         },
+        # Only the scheme: the rest may name a host and a user.
         "store": urlsplit(settings.store.shown).scheme,
         "language": settings.logs.language.value,
         "log_level": settings.logs.level,
@@ -160,6 +164,7 @@ class Status:
         now = self._clock.wall()
         month = month_of(now)
         parts = {
+            # Each name is part of the API: operators' scripts read them.
             "stream": self._ask(self._stream, dict),
             "inbox": self._ask(self._depth, depth_json),
             "turns_in_flight": self._ask(self._turns, int),
@@ -189,6 +194,7 @@ class Status:
 
 def figures_of(snapshot: Mapping[str, Any]) -> dict[str, object]:
     """Pick the figures that a chat shows; UNKNOWN stands where a source gave none."""
+    # A source that failed left `{"error": ...}` in its place, so that any figure may be missing.
     inbox = snapshot["inbox"]
     turns = snapshot["turns_in_flight"]
     return {

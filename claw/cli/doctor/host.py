@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 import aiohttp
 
-from claw.cli.doctor import store as checks_redis
+from claw.cli.doctor import store
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
 from claw.cli.health import LOOPBACK
 from claw.dingtalk.quota import month_of, sum_billable
@@ -30,17 +30,18 @@ T = TypeVar("T")
 
 FREE_MIN_MIB: Final = 64
 """Free space below which a warning is due; a store of 100 000 messages takes some 50 MiB."""
-FLEETING: Final = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "fuse-overlayfs"})
-"""File systems that go with the machine's memory or with the container."""
+EPHEMERAL: Final = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "fuse-overlayfs"})
+"""File systems that are lost with the machine's memory or with the container."""
 LOCAL_TIMEOUT_S: Final = 3.0
 """Seconds for a claw of this machine to answer; the checks behind /ready end within 2 s."""
-QUOTA_WEBHOOK: Final = 3_000
-QUOTA_OPENAPI: Final = 5_000
-"""Calls a month of a standard organisation (PROTOCOL section 6.6)."""
+WEBHOOK_QUOTA_MAX: Final = 3_000
+OPENAPI_QUOTA_MAX: Final = 5_000
+"""Calls a month of a standard organisation (docs/protocol.md section 6.6)."""
 QUOTA_NEAR: Final = 0.8
 
 
-async def settings(context: Context) -> Finding:
+async def check_settings(context: Context) -> Finding:
+    """Report every problem of the environment."""
     problems = "; ".join(context.problems)
     if context.problems:
         return fault("settings.faulty", count=len(context.problems), problems=problems)
@@ -52,16 +53,16 @@ async def settings(context: Context) -> Finding:
 # --- store -------------------------------------------------------------------------------------------------------
 
 
-async def store(context: Context) -> Finding:
-    """Whether claw could keep messages there, and whether they would outlast it."""
+async def check_store(context: Context) -> Finding:
+    """Check whether claw could keep messages there, and whether they would outlive the process."""
     file = file_of(context.settings.store)
     if file is None:
-        return await checks_redis.store(context)
+        return await store.check_store(context)
     path = file.absolute()
-    folder = _existing(path.parent)
+    folder = _find_existing(path.parent)
     kind = filesystem_of(folder)
     try:
-        await asyncio.to_thread(_try_writing, folder)
+        await asyncio.to_thread(_try_write, folder)
         if path.exists():
             async with _inspect(context) as inspection:
                 await inspection.check()
@@ -75,19 +76,19 @@ async def store(context: Context) -> Finding:
         return fault(key, path=path, cause=getattr(cause, "strerror", None) or cause)
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize // 2**20
-    if kind in FLEETING:
+    if kind in EPHEMERAL:
         return warn("store.fleeting", path=path, kind=kind)
     if free < FREE_MIN_MIB:
         return warn("store.full", path=path, free=free)
     return good("store.held" if context.store_held else "store.ok", path=path, kind=kind or "?")
 
 
-def _existing(folder: Path) -> Path:
-    """`folder`, or the nearest one above it that exists; claw makes the rest."""
+def _find_existing(folder: Path) -> Path:
+    """Return `folder`, or the nearest one above it that exists; claw makes the rest."""
     return next(each for each in (folder, *folder.parents) if each.exists())
 
 
-def _try_writing(folder: Path) -> None:
+def _try_write(folder: Path) -> None:
     """Write a file of our own as claw would write its store. Raises OSError."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".claw-doctor-") as trial:
         trial.write(b"claw doctor")
@@ -96,8 +97,9 @@ def _try_writing(folder: Path) -> None:
 
 
 def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The type of the file system that holds `path`; empty where the system does not tell (proc(5), mountinfo)."""
+    """Return the type of the file system that holds `path` (proc(5), mountinfo); empty where it is unknown."""
     target = path.resolve()
+    # Counted in parts of the path: /database does not lie below /data.
     best, kind = 0, ""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -109,6 +111,7 @@ def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
         if len(fields) < 5 or not after:
             continue
         point = Path(fields[4].encode().decode("unicode_escape"))  # A blank is written as \040.
+        # Mounts are listed in the order in which they were made.
         # The last of equals is on top of the others.
         if len(point.parts) >= best and target.is_relative_to(point):
             best, kind = len(point.parts), after.split()[0]
@@ -118,13 +121,14 @@ def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
 # --- access ------------------------------------------------------------------------------------------------------
 
 
-async def access(context: Context) -> Finding:
-    """Who may talk, and who owns the robot, by the rules in force; the gravest of what stands open is told."""
+async def check_access(context: Context) -> Finding:
+    """Check who may talk, and who owns the robot, by the rules in force; the gravest risk is reported."""
     settings = context.settings
     entries = await _read(context, lambda inspection: inspection.items()) or {}
     rules = rules_of(settings.access, entries)
     group, direct = rules.group_policy, rules.direct_policy
     model = settings.model.name
+    # OpenClaw keeps the history itself and has tools: who may talk to it may act by it.
     agent = model.split("/")[0].lower() == "openclaw" or settings.conversation.history_turns == 0
     if agent and (group is GroupPolicy.OPEN or direct is DirectPolicy.OPEN):
         return warn("access.open_agent", model=model)
@@ -140,7 +144,7 @@ async def access(context: Context) -> Finding:
 # --- the claw of this machine --------------------------------------------------------------------------------------
 
 
-async def instance(context: Context) -> Finding:
+async def check_instance(context: Context) -> Finding:
     """Ask /ready of the claw on this machine's port, if there is one."""
     http = context.settings.http
     host = LOOPBACK.get(http.host, http.host)
@@ -152,6 +156,7 @@ async def instance(context: Context) -> Finding:
             aiohttp.ClientSession() as session,
             session.get(url, allow_redirects=False) as response,
         ):
+            # Bounded, and read as JSON whatever it says it is: another program may listen there.
             report = json.loads(await response.content.read(64 * 1024))
         checks = dict(report["checks"])
         ready = report["status"] == "ready"
@@ -168,8 +173,8 @@ async def instance(context: Context) -> Finding:
 # --- quota -------------------------------------------------------------------------------------------------------
 
 
-async def quota(context: Context) -> Finding:
-    """What claw itself counted this month, unless DingTalk has just said that all is used up."""
+async def check_quota(context: Context) -> Finding:
+    """Report what claw itself counted this month, unless DingTalk has just said that all is used up."""
     if context.quota_used_up:
         return fault("quota.used_up")
     if _is_out_of_reach(context):
@@ -179,13 +184,13 @@ async def quota(context: Context) -> Finding:
     if calls is None:
         return skip("quota.unknown")
     openapi, webhook = sum_billable(calls)
-    near = webhook >= QUOTA_NEAR * QUOTA_WEBHOOK or openapi >= QUOTA_NEAR * QUOTA_OPENAPI
+    near = webhook >= QUOTA_NEAR * WEBHOOK_QUOTA_MAX or openapi >= QUOTA_NEAR * OPENAPI_QUOTA_MAX
     found = warn if near else good
     return found("quota.near" if near else "quota.ok", month=month, webhook=webhook, openapi=openapi)
 
 
 async def _read(context: Context, ask: Callable[[Inspection], Awaitable[T]]) -> T | None:
-    """What the store tells, beside a claw that may be writing; None where there is none, or it cannot be asked."""
+    """Ask the store, beside a claw that may be writing; None where there is none, or it cannot be asked."""
     if _is_out_of_reach(context):
         return None
     try:
@@ -200,4 +205,5 @@ def _inspect(context: Context) -> AbstractAsyncContextManager[Inspection]:
 
 
 def _is_out_of_reach(context: Context) -> bool:
+    # A file is read without the network, Redis is not.
     return context.offline and file_of(context.settings.store) is None

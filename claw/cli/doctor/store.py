@@ -11,8 +11,8 @@ from claw.store.open import inspect
 from claw.store.ports import Risk
 
 
-async def store(context: Context) -> Finding:
-    """Whether claw could keep messages there, and whether Redis may lose them; the graver of such settings is told."""
+async def check_store(context: Context) -> Finding:
+    """Check whether claw could keep messages there, and whether Redis may lose them; the graver of such settings is reported."""
     if context.offline:
         return skip("skip.offline")
     where = context.settings.store.shown
