@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from claw.cli import env_file
 from claw.cli.auth import ID, NAMES, SECRET, TRIES_MAX, Prompt, _list_caveats
-from claw.config import settings
+from claw.config import files
 from claw.emulator import Emulator
 from claw.language import Language
 from tests.cli.screen import Screen
@@ -358,7 +358,7 @@ def test_what_wins_over_the_file_is_told(
     monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], there: dict[str, str], container: bool, says: str
 ) -> None:
     """A variable of the shell that says something else, or a container, makes the file useless: that is told."""
-    monkeypatch.setattr(settings, "in_container", lambda _: container)
+    monkeypatch.setattr(files, "in_container", lambda _: container)
     notes = _list_caveats(Path(".env"), {ID: "a", SECRET: "b"}, environ, there, Prompt(Language.EN))
     assert bool(notes) is bool(says)
     assert not notes or says in notes[0]

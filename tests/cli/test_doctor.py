@@ -210,7 +210,7 @@ async def test_a_message_that_comes_meanwhile_is_left_to_claw(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A push that reaches the doctor's session is not acked, so that DingTalk repeats it; the line says so."""
-    monkeypatch.setattr(gateway, "FIRST_PING", 60.0)  # The message comes first, however busy the machine is.
+    monkeypatch.setattr(gateway, "FIRST_PING_DELAY_S", 60.0)  # The message comes first, however busy the machine is.
     looking = asyncio.create_task(look(emulator, tmp_path, *STREAM))
     await emulator.wait_connections(1)
     said = await emulator.say("hello")
