@@ -47,8 +47,9 @@ from claw.stream.gateway import Gateway
 from claw.stream.supervisor import Supervisor
 from claw.turn.access import AccessControl
 from claw.turn.commands.handlers import AdminActions, CommandHandlers
-from claw.turn.handler import MessageHandler, remedy_of
+from claw.turn.handler import MessageHandler
 from claw.turn.model.client import ModelClient
+from claw.turn.model.errors import suggest_remedy
 
 log: Final = logging.getLogger(__name__)
 
@@ -201,7 +202,7 @@ class App:
             owner=f"{socket.gethostname()}:{os.getpid()}",
             think=conversations.answer,
             apologise=conversations.apology,
-            remedy=remedy_of,
+            remedy=suggest_remedy,
             send=sender.send,
             clock=clock,
         )

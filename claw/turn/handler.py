@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Final
 
 from claw.config.settings import ConversationSettings
 from claw.errors import MediaError, ModelError
@@ -26,8 +26,7 @@ from claw.turn import texts
 from claw.turn.access import AccessControl, Verdict, decide
 from claw.turn.commands.handlers import CommandHandlers
 from claw.turn.commands.parser import order_of
-from claw.turn.model.client import Completion
-from claw.turn.model.errors import remedy_of as remedy_of_model
+from claw.turn.model.chat import ChatModel, Message
 
 log: Final = logging.getLogger(__name__)
 
@@ -40,16 +39,6 @@ SHORTENED_TO: Final = 4
 
 _THOUGHTS: Final = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 
-Message = dict[str, Any]
-
-
-class Asks(Protocol):
-    """The model, as a conversation needs it."""
-
-    async def ask(
-        self, messages: Sequence[Message], *, user: str, shorten: Callable[[], Sequence[Message] | None] | None = None
-    ) -> Completion: ...
-
 
 class MessageHandler:
     """Answers messages, one at a time per conversation: the order is the worker's business.
@@ -61,7 +50,7 @@ class MessageHandler:
         self,
         settings: ConversationSettings,
         *,
-        model: Asks,
+        model: ChatModel,
         history: History,
         door: AccessControl,
         orders: CommandHandlers,
@@ -142,7 +131,7 @@ class MessageHandler:
             user=hash_id(f"{history_key}:{epoch}"),
             shorten=lambda: self._shortened(turns, said, pictures),
         )
-        text = spoken(completion.text)
+        text = strip_reasoning(completion.text)
         kept = Exchange(history_key, self._kept(said, pictures, language), text[:TURN_KEPT_CHARS])
         if completion.cut:
             text += "\n\n" + texts.CUT[language]
@@ -199,12 +188,7 @@ class MessageHandler:
         return Answer.of(text, Outcome.FAILED, error=f"{type(error).__name__}: {error}"[:500])
 
 
-def spoken(text: str) -> str:
-    """An answer without the thoughts that some open models say aloud before it, in `<think>`."""
+def strip_reasoning(text: str) -> str:
+    """Return an answer without the thoughts that some open models say aloud before it, in `<think>`."""
     said = _THOUGHTS.sub("", text, count=1).strip()
     return said or text.strip()
-
-
-def remedy_of(error: Exception) -> str:
-    """What an operator can do about a failed turn."""
-    return remedy_of_model(error) if isinstance(error, ModelError) else "see the exception in the log"

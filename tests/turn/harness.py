@@ -15,7 +15,7 @@ from claw.store.sqlite.store import SqliteStore
 from claw.turn.access import AccessControl
 from claw.turn.commands.handlers import AdminActions, CommandHandlers
 from claw.turn.handler import MessageHandler
-from claw.turn.model.client import Completion
+from claw.turn.model.chat import Completion
 from tests.clock import FakeClock
 from tests.messages import inbound
 
@@ -38,6 +38,7 @@ class Parrot:
         *,
         user: str,
         shorten: Callable[[], Sequence[dict[str, Any]] | None] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> Completion:
         self.asked.append(messages)
         self.users.append(user)

@@ -1,4 +1,4 @@
-"""Local model servers that behave as real ones were seen to (OPENCLAW.md): real sockets, one behaviour per request.
+"""Local model servers that behave as real ones do (docs/openclaw.md): real sockets, one behaviour per request.
 
 `ModelServer` keeps what it was asked and answers by a list of behaviours, the last of which holds for the rest.
 """

@@ -11,8 +11,8 @@ from claw.messages import Answer, Exchange, Inbound, Media, MediaKind, Outcome
 from claw.secret import Secret
 from claw.store.sqlite.store import SqliteStore
 from claw.turn import texts
-from claw.turn.handler import remedy_of, spoken
-from claw.turn.model.client import Completion
+from claw.turn.handler import strip_reasoning
+from claw.turn.model.chat import Completion
 from tests.messages import inbound
 from tests.turn.harness import House
 
@@ -40,7 +40,7 @@ async def test_window_is_bounded(store: SqliteStore) -> None:
 
 
 async def test_gateway_keeps_the_session(store: SqliteStore) -> None:
-    """With CLAW_HISTORY_TURNS=0 the model gets the system prompt and the newest message only (OPENCLAW: history)."""
+    """With CLAW_HISTORY_TURNS=0 the model gets the system prompt and the newest message (docs/openclaw.md: history)."""
     house = House(store, ConversationSettings(system_prompt="p", history_turns=0))
     await house.say(inbound("one"))
     await house.say(inbound("two"))
@@ -86,7 +86,7 @@ async def test_nothing_to_shorten(store: SqliteStore) -> None:
 
 
 async def test_pictures_are_data_urls(store: SqliteStore) -> None:
-    """A picture reaches the model as a data URL, and history keeps a mark in its place (OPENCLAW: images)."""
+    """A picture reaches the model as a data URL, and history keeps a mark in its place (docs/openclaw.md: images)."""
     house = House(store, ConversationSettings())
     message = inbound("what is it?", msgtype="richText", media=(Media(MediaKind.PICTURE, Secret("dc1")),))
     answer = await house.say(message)
@@ -116,7 +116,7 @@ async def test_lost_picture_is_told(store: SqliteStore) -> None:
     ],
 )
 async def test_empty_text_is_never_sent(store: SqliteStore, message: Inbound, text: dict[Language, str]) -> None:
-    """A message without words costs no model call (OPENCLAW: empty text is a 400), and gets a hint that helps."""
+    """A message without words gets a hint, and no model call: empty text is a 400 (docs/openclaw.md)."""
     house = House(store, ConversationSettings())
     assert (await house.say(message)).text == text[Language.ZH]
     assert house.model.asked == []
@@ -160,7 +160,7 @@ async def test_cut_answer_is_told(store: SqliteStore) -> None:
 )
 def test_thoughts_are_not_answers(text: str, said: str) -> None:
     """What a model thinks aloud before its answer is neither sent nor remembered."""
-    assert spoken(text) == said
+    assert strip_reasoning(text) == said
 
 
 async def test_stop_interrupts_its_own_conversation(store: SqliteStore) -> None:
@@ -193,10 +193,3 @@ async def test_apology_ends_with_the_trace(
         inbound(said), ModelError(ModelErrorKind.UNREACHABLE, "refused")
     )
     assert apology.text.endswith(ending.format(trace="ab" * 16))
-
-
-@pytest.mark.parametrize("fault", list(ModelErrorKind))
-def test_every_fault_has_words(fault: ModelErrorKind) -> None:
-    """No fault of the model leaves a person or an operator without a sentence."""
-    assert set(texts.FAILURES[fault]) == set(Language)
-    assert remedy_of(ModelError(fault, "cause"))
