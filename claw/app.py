@@ -33,12 +33,15 @@ from claw.dingtalk.client import BILLABLE, Api, CallCounter, month_of
 from claw.dingtalk.media import PictureLoader
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.webhook import WebhookClient
+from claw.draft import Persist
 from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
 from claw.http.health import Health
 from claw.http.server import Scope, Server
 from claw.http.status import Status
 from claw.inbox.accept import Acceptance
+from claw.inbox.routing import session_of
 from claw.inbox.worker import Worker
+from claw.messages import Answer, Inbound, Route
 from claw.observe import logs, telemetry
 from claw.reply.sender import AnswerSender
 from claw.store.ports import Depth, Store
@@ -86,6 +89,16 @@ class House:
     calls: CallCounter
     health: Health
     server: Server
+
+
+class NoDraft:
+    """A draft that nobody sees: the worker still sends whole answers by itself."""
+
+    def update(self, text: str) -> None: ...
+
+    def activity(self, what: str) -> None: ...
+
+    async def finish(self, answer: Answer, persist: Persist) -> None: ...
 
 
 class App:
@@ -185,23 +198,28 @@ class App:
         def restarted(scope: str) -> bool:
             return self._restart(Scope(scope), supervisor)
 
-        door = AccessControl(settings.access, store, clock)
+        door = AccessControl(settings.access, store, store, clock)
         levers = AdminActions(stopped, restarted, figures, settings.model.name)
         conversations = MessageHandler(
             settings.conversation,
             model=model,
             history=store,
-            door=door,
-            orders=CommandHandlers(door, store, store, levers, clock),
+            access=door,
+            commands=CommandHandlers(door, history=store, config=store, chats=store, actions=levers, clock=clock),
             language=settings.logs.language,
-            pictures=PictureLoader(http, openapi, endpoints).of,
+            load_pictures=PictureLoader(http, openapi, endpoints).of,
         )
+
+        async def think(inbound: Inbound) -> Answer:
+            key = session_of(inbound, settings.conversation.group_session)
+            return await conversations.handle(inbound, Route(key, key), NoDraft())
+
         worker = Worker(
             store,
             settings.inbox,
             owner=f"{socket.gethostname()}:{os.getpid()}",
-            think=conversations.answer,
-            apologise=conversations.apology,
+            think=think,
+            apologise=conversations.failure_reply,
             remedy=suggest_remedy,
             send=sender.send,
             clock=clock,
@@ -289,7 +307,7 @@ class App:
         """Say who can become the owner, as soon as the store tells whether there is one."""
         while True:
             try:
-                return await door.begin()
+                return await door.announce_pairing()
             except StoreError as error:
                 log.warning("owner not known yet", extra={"cause": str(error)})
             await self._clock.sleep(LOOK_EVERY_S)

@@ -26,7 +26,7 @@ from claw.policy import DirectPolicy, GroupPolicy, Pairing
 from claw.store.ports import Store
 from claw.store.sqlite import queries as tables
 from claw.store.sqlite.schema import MIGRATIONS, Database
-from claw.turn.access import rules_of
+from claw.turn.access import resolve_rules
 
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ async def access(context: Context) -> Finding:
     """Who may talk, and who owns the robot, by the rules in force; the gravest of what stands open is told."""
     settings = context.settings
     entries = await _read(context, tables.entries, lambda store: store.items()) or {}
-    rules = rules_of(settings.access, entries)
+    rules = resolve_rules(settings.access, entries)
     group, direct = rules.group_policy, rules.direct_policy
     model = settings.model.name
     agent = model.split("/")[0].lower() == "openclaw" or settings.conversation.history_turns == 0
