@@ -243,8 +243,9 @@ class AccessControl:
         entries = await self._config.items()
         owner = parse_owner(entries)
         if owner is not None:
-            # Another try of the pairing message, after a crash, tells its sender so once more.
-            return owner.message == inbound.key
+            # Another try of the pairing message, after a crash, tells its sender so once more. By the person, too: the
+            # message that handed the robot over made somebody else the owner than who wrote it.
+            return owner.message == inbound.key and owner.staff_id == inbound.sender.staff_id
         if self._settings.owner or self._settings.pairing is Pairing.OFF:
             return False
         codes = {name: value for name, value in entries.items() if name.startswith(CODE_PREFIX)}

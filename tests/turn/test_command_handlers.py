@@ -12,7 +12,7 @@ from claw.language import Language
 from claw.policy import DirectPolicy, GroupPolicy
 from claw.store.sqlite.store import SqliteStore
 from claw.turn import texts
-from tests.turn.harness import TurnHarness
+from tests.turn.harness import TurnHarness, message
 
 ZH = Language.ZH
 OWNER = "u-owner"
@@ -117,6 +117,15 @@ async def test_handing_over(turn: TurnHarness) -> None:
     assert (await turn.access.rules()).owners == {"u-2"}
     assert await turn.tell(OWNER, "/status") == texts.OWNER_ONLY[ZH]
     assert await turn.tell("u-2", "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
+
+
+async def test_another_try_of_the_confirmation(turn: TurnHarness) -> None:
+    """The message that handed the robot over, tried again after a crash, still says so to who was its owner."""
+    await turn.tell(OWNER, "/owner u-2")
+    confirmation = message(OWNER, "/owner confirm")
+    told = [(await turn.handle(confirmation)).text for _ in range(2)]
+    assert told == [texts.HANDED_OVER[ZH].format(person="u-2")] * 2
+    assert await turn.tell(OWNER, "/owner confirm") == texts.OWNER_ONLY[ZH]
 
 
 async def test_handing_over_too_late(turn: TurnHarness) -> None:

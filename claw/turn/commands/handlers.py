@@ -115,7 +115,10 @@ class CommandHandlers:
         """Carry a command out, and return what the person is told. Raises StoreError."""
         is_owner = rules.is_owner(inbound.sender.staff_id)
         if command.spec.audience is Audience.OWNER and not is_owner:
-            return texts.OWNER_ONLY[language]
+            owner = parse_owner(await self._config.items(OWNER))
+            if owner is None or owner.message != inbound.key:
+                return texts.OWNER_ONLY[language]
+            # Another try of the very message that handed the robot over: its sender is no owner any more.
         call = Invocation(command, inbound, conversation_key, rules, language, is_owner)
         return await command.spec.handler(self, call)
 
@@ -279,21 +282,21 @@ class CommandHandlers:
         entries = await self._config.items()
         present = parse_owner(entries)
         if present is not None and present.message == call.inbound.key:
-            # Another try of this very message, which made the handover and died before it was acked.
-            return texts.HANDED_OVER[call.language].format(person=present.staff_id)
-        try:
-            handover = json.loads(entries.get(HANDOVER, ""))
-            valid = handover["by"] == call.inbound.sender.staff_id and self._clock.wall() < handover["ends"]
-            person = str(handover["to"])
-        except (ValueError, LookupError, TypeError):
-            valid, person = False, ""
-        if not valid:
-            return texts.NOTHING_TO_CONFIRM[call.language]
-        # The owner first: a crash in between leaves a handover that nobody can confirm any more, since only the old
-        # owner could, and that one is no owner now.
-        await self._config.set(OWNER, Owner(person, message=call.inbound.key).to_json())
+            # Another try of this very message, which set the owner and failed or died before it was acked.
+            person = present.staff_id
+        else:
+            try:
+                handover = json.loads(entries.get(HANDOVER, ""))
+                valid = handover["by"] == call.inbound.sender.staff_id and self._clock.wall() < handover["ends"]
+                person = str(handover["to"])
+            except (ValueError, LookupError, TypeError):
+                valid, person = False, ""
+            if not valid:
+                return texts.NOTHING_TO_CONFIRM[call.language]
+            # The owner first, and with this message's key: a crash from here on is made good by the next try.
+            await self._config.set(OWNER, Owner(person, message=call.inbound.key).to_json())
+            log.warning("the robot was handed to another owner", extra={"owner": hash_id(person)})
         await self._config.delete(HANDOVER, f"{DENIED_PREFIX}{person}")
-        log.warning("the robot was handed to another owner", extra={"owner": hash_id(person)})
         return texts.HANDED_OVER[call.language].format(person=person)
 
     @COMMANDS.command(
