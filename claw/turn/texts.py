@@ -25,159 +25,155 @@ class Bilingual:
 
 
 HELP: Final = Bilingual(
-    zh="直接说出你的问题即可；在群里请先 @ 我。",
-    en="Just ask your question; in a group, @ me first.",
+    "直接说出你的问题即可；在群里请先 @ 我。",
+    "Just ask your question; in a group, @ me first.",
 )
-HELP_OWNER: Final = Bilingual(zh="你是主人，还可以：", en="You are the owner, so you can also use:")
-OWNER_ONLY: Final = Bilingual(zh="这个命令只有主人可以使用。", en="Only my owner can use this command.")
+HELP_OWNER: Final = Bilingual("你是主人，还可以：", "You are the owner, so you can also use:")
+OWNER_ONLY: Final = Bilingual("这个命令只有主人可以使用。", "Only my owner can use this command.")
 PAIRED: Final = Bilingual(
-    zh="你已成为我的主人（owner），发送 `/help` 查看可用的命令。",
-    en="You are my owner now; send `/help` for what you can do.",
+    "你已成为我的主人（owner），发送 `/help` 查看可用的命令。",
+    "You are my owner now; send `/help` for what you can do.",
 )
 NOT_ALLOWED: Final = Bilingual(
-    zh="抱歉，你还没有使用权限。请把你的工号 {staff} 告诉管理员，请其加入允许名单。",
-    en="Sorry, you may not use me yet. Please give an administrator your staff id {staff} to be let in.",
+    "抱歉，你还没有使用权限。请把你的工号 {staff} 告诉管理员，请其加入允许名单。",
+    "Sorry, you may not use me yet. Please give an administrator your staff id {staff} to be let in.",
 )
-NO_STAFF_ID: Final = Bilingual(zh="（无：不是本组织成员）", en="(none: not a member of this organisation)")
+NO_STAFF_ID: Final = Bilingual("（无：不是本组织成员）", "(none: not a member of this organisation)")
 LIMIT_REACHED: Final = Bilingual(
-    zh="你今天的提问次数（{limit}）已用完，请明天再来。",
-    en="You have used up your {limit} questions for today. Please come back tomorrow.",
+    "你今天的提问次数（{limit}）已用完，请明天再来。",
+    "You have used up your {limit} questions for today. Please come back tomorrow.",
 )
-MODEL: Final = Bilingual(zh="当前模型：{model}", en="The model is {model}.")
+MODEL: Final = Bilingual("当前模型：{model}", "The model is {model}.")
 IDENTITY: Final = Bilingual(
-    zh="工号（staffId）：{staff}\n\n会话编号：{conversation}",
-    en="Staff id: {staff}\n\nConversation id: {conversation}",
+    "工号（staffId）：{staff}\n\n会话编号：{conversation}",
+    "Staff id: {staff}\n\nConversation id: {conversation}",
 )
 KINDS: Final = {
-    ChatKind.GROUP: Bilingual(zh="群", en="group"),
-    ChatKind.DIRECT: Bilingual(zh="单聊", en="direct"),
+    ChatKind.GROUP: Bilingual("群", "group"),
+    ChatKind.DIRECT: Bilingual("单聊", "direct"),
 }
-CHAT: Final = Bilingual(
-    zh="- {kind}「{title}」 {messages} 条消息 `{id}`", en="- {kind} {title}: {messages} messages `{id}`"
-)
-MORE_CHATS: Final = Bilingual(zh="- ……以及更早的会话", en="- ... and older ones")
-NO_CHATS: Final = Bilingual(zh="还没有任何会话。", en="No chats yet.")
+CHAT: Final = Bilingual("- {kind}「{title}」 {messages} 条消息 `{id}`", "- {kind} {title}: {messages} messages `{id}`")
+MORE_CHATS: Final = Bilingual("- ……以及更早的会话", "- ... and older ones")
+NO_CHATS: Final = Bilingual("还没有任何会话。", "No chats yet.")
 POLICIES: Final = Bilingual(
-    zh="群聊策略：{group}，单聊策略：{direct}，允许名单 {listed} 人，禁止名单 {denied} 人{lists}",
-    en="Groups: {group}, direct chats: {direct}, allowed: {listed}, denied: {denied}{lists}",
+    "群聊策略：{group}，单聊策略：{direct}，允许名单 {listed} 人，禁止名单 {denied} 人{lists}",
+    "Groups: {group}, direct chats: {direct}, allowed: {listed}, denied: {denied}{lists}",
 )
-CHANGED: Final = Bilingual(zh="（运行时修改）", en=" (changed at run time)")
+CHANGED: Final = Bilingual("（运行时修改）", " (changed at run time)")
 POLICY_USAGE: Final = Bilingual(
-    zh="用法：`/policy group open|allowlist|disabled`、`/policy direct open|allowlist|owner` 或 `/policy reset`",
-    en="Use `/policy group open|allowlist|disabled`, `/policy direct open|allowlist|owner` or `/policy reset`.",
+    "用法：`/policy group open|allowlist|disabled`、`/policy direct open|allowlist|owner` 或 `/policy reset`",
+    "Use `/policy group open|allowlist|disabled`, `/policy direct open|allowlist|owner` or `/policy reset`.",
 )
-DONE: Final = Bilingual(zh="好的。", en="Done. ")
+DONE: Final = Bilingual("好的。", "Done. ")
 WHOM: Final = Bilingual(
-    zh="请 @ 要操作的人，或写上工号：`/{command} @某人`",
-    en="Please @ the person, or write the staff id: `/{command} @person`",
+    "请 @ 要操作的人，或写上工号：`/{command} @某人`",
+    "Please @ the person, or write the staff id: `/{command} @person`",
 )
-ALLOWED: Final = Bilingual(zh="已允许：{people}", en="Allowed: {people}")
-DENIED: Final = Bilingual(zh="已禁止：{people}", en="Denied: {people}")
-LIST_FULL: Final = Bilingual(zh="名单已满，请改用开放策略。", en="The lists are full; use an open policy instead.")
-OWNER_STAYS: Final = Bilingual(zh="不能禁止主人自己。", en="The owner cannot be denied.")
+ALLOWED: Final = Bilingual("已允许：{people}", "Allowed: {people}")
+DENIED: Final = Bilingual("已禁止：{people}", "Denied: {people}")
+LIST_FULL: Final = Bilingual("名单已满，请改用开放策略。", "The lists are full; use an open policy instead.")
+OWNER_STAYS: Final = Bilingual("不能禁止主人自己。", "The owner cannot be denied.")
 OWNERS: Final = Bilingual(
-    zh="主人：{owners}。移交请发送 `/owner @某人`。",
-    en="Owner: {owners}. To hand me over, send `/owner @person`.",
+    "主人：{owners}。移交请发送 `/owner @某人`。",
+    "Owner: {owners}. To hand me over, send `/owner @person`.",
 )
-ONE_OWNER: Final = Bilingual(zh="一次只能移交给一个人。", en="I can be handed to one person only.")
+ONE_OWNER: Final = Bilingual("一次只能移交给一个人。", "I can be handed to one person only.")
 CONFIRM_OWNER: Final = Bilingual(
-    zh="确认把主人身份移交给 {person} 吗？{minutes} 分钟内发送 `/owner confirm` 确认；之后你将不再是主人。",
-    en="Hand me over to {person}? Send `/owner confirm` within {minutes} minutes; you will no longer be my owner.",
+    "确认把主人身份移交给 {person} 吗？{minutes} 分钟内发送 `/owner confirm` 确认；之后你将不再是主人。",
+    "Hand me over to {person}? Send `/owner confirm` within {minutes} minutes; you will no longer be my owner.",
 )
-HANDED_OVER: Final = Bilingual(zh="已移交，新的主人是 {person}。", en="Done: {person} is my owner now.")
+HANDED_OVER: Final = Bilingual("已移交，新的主人是 {person}。", "Done: {person} is my owner now.")
 NOTHING_TO_CONFIRM: Final = Bilingual(
-    zh="没有待确认的移交（或已过期）。",
-    en="There is nothing to confirm, or it is too late.",
+    "没有待确认的移交（或已过期）。",
+    "There is nothing to confirm, or it is too late.",
 )
-RESTARTING: Final = Bilingual(zh="好的，正在重启，不会丢失消息。", en="Restarting now; no message gets lost.")
-RESTART_BUSY: Final = Bilingual(zh="已经在重启了。", en="A restart is already under way.")
-RESTART_USAGE: Final = Bilingual(
-    zh="用法：`/restart` 或 `/restart process`", en="Use `/restart` or `/restart process`."
-)
+RESTARTING: Final = Bilingual("好的，正在重启，不会丢失消息。", "Restarting now; no message gets lost.")
+RESTART_BUSY: Final = Bilingual("已经在重启了。", "A restart is already under way.")
+RESTART_USAGE: Final = Bilingual("用法：`/restart` 或 `/restart process`", "Use `/restart` or `/restart process`.")
 FORGOTTEN: Final = Bilingual(
-    zh="好的，之前的对话已忘掉，我们重新开始。",
-    en="Done: I have forgotten our conversation. Let's start afresh.",
+    "好的，之前的对话已忘掉，我们重新开始。",
+    "Done: I have forgotten our conversation. Let's start afresh.",
 )
-STOPPED: Final = Bilingual(zh="已停止。", en="Stopped.")
-NOTHING_TO_STOP: Final = Bilingual(zh="现在没有正在生成的回答。", en="Nothing is running right now.")
+STOPPED: Final = Bilingual("已停止。", "Stopped.")
+NOTHING_TO_STOP: Final = Bilingual("现在没有正在生成的回答。", "Nothing is running right now.")
 NO_TEXT: Final = Bilingual(
-    zh="我在。请说出你的问题，发送 `/help` 查看用法。",
-    en="I'm here. What is your question? Send `/help` for what I can do.",
+    "我在。请说出你的问题，发送 `/help` 查看用法。",
+    "I'm here. What is your question? Send `/help` for what I can do.",
 )
 UNREADABLE: Final = Bilingual(
-    zh="这类消息我还看不了，请发文字、语音或图片。",
-    en="I can't read this kind of message yet. Please send text, speech or a picture.",
+    "这类消息我还看不了，请发文字、语音或图片。",
+    "I can't read this kind of message yet. Please send text, speech or a picture.",
 )
 PICTURE_LOST: Final = Bilingual(
-    zh="图片没能取到（可能已过期），请重新发送一次。",
-    en="I could not fetch the picture (it may have expired). Please send it again.",
+    "图片没能取到（可能已过期），请重新发送一次。",
+    "I could not fetch the picture (it may have expired). Please send it again.",
 )
 QUOTA_EXHAUSTED: Final = Bilingual(
-    zh="本月钉钉接口调用额度已用完，我收不到消息内容。请联系管理员升级额度。",
-    en="This month's DingTalk quota is used up: your message came without its content. Please tell an administrator.",
+    "本月钉钉接口调用额度已用完，我收不到消息内容。请联系管理员升级额度。",
+    "This month's DingTalk quota is used up: your message came without its content. Please tell an administrator.",
 )
 CUT: Final = Bilingual(
-    zh="（回答因长度限制被截断，发送“继续”可接着说。）",
-    en='(The answer hit its length limit; send "go on" to continue.)',
+    "（回答因长度限制被截断，发送“继续”可接着说。）",
+    '(The answer hit its length limit; send "go on" to continue.)',
 )
 STATUS: Final = Bilingual(
-    zh=(
+    (
         "模型：{model}\n\n连接：{stream}\n\n等待中的消息：{pending}，正在回答：{turns}，失败：{dead}\n\n"
         "本月钉钉调用：{calls}\n\n{policies}\n\n版本：{version}"
     ),
-    en=(
+    (
         "Model: {model}\n\nConnection: {stream}\n\nWaiting: {pending}, answering: {turns}, failed: {dead}\n\n"
         "DingTalk calls this month: {calls}\n\n{policies}\n\nVersion: {version}"
     ),
 )
 ATTACHMENT: Final = Bilingual(
-    zh="[对方发来了一个附件：{name}，内容不可读]",
-    en="[The person attached {name}; its content cannot be read]",
+    "[对方发来了一个附件：{name}，内容不可读]",
+    "[The person attached {name}; its content cannot be read]",
 )
-PICTURE_LOST_MARK: Final = Bilingual(zh="[一张图片，未能取到]", en="[a picture, which could not be fetched]")
-PICTURE_MARK: Final = Bilingual(zh="[图片]", en="[picture]")
-QUOTE: Final = Bilingual(zh="引用的消息：", en="Quoted message:")
-REFERENCE: Final = Bilingual(zh="（编号 {trace}）", en=" (reference {trace})")
+PICTURE_LOST_MARK: Final = Bilingual("[一张图片，未能取到]", "[a picture, which could not be fetched]")
+PICTURE_MARK: Final = Bilingual("[图片]", "[picture]")
+QUOTE: Final = Bilingual("引用的消息：", "Quoted message:")
+REFERENCE: Final = Bilingual("（编号 {trace}）", " (reference {trace})")
 
 FAILURES: Final[dict[ModelErrorKind, Bilingual]] = {
     ModelErrorKind.UNREACHABLE: Bilingual(
-        zh="抱歉，暂时连不上模型服务，请稍后再试。",
-        en="Sorry, the model cannot be reached right now. Please try again later.",
+        "抱歉，暂时连不上模型服务，请稍后再试。",
+        "Sorry, the model cannot be reached right now. Please try again later.",
     ),
     ModelErrorKind.TIMEOUT: Bilingual(
-        zh="抱歉，模型太久没有答完，这次先停下了。请换个更简短的问法，或稍后再试。",
-        en="Sorry, the model took too long, so I stopped waiting. Try a shorter question, or try again later.",
+        "抱歉，模型太久没有答完，这次先停下了。请换个更简短的问法，或稍后再试。",
+        "Sorry, the model took too long, so I stopped waiting. Try a shorter question, or try again later.",
     ),
     ModelErrorKind.BUSY: Bilingual(
-        zh="抱歉，模型服务现在很忙，请过一会儿再试。",
-        en="Sorry, the model is very busy right now. Please try again in a while.",
+        "抱歉，模型服务现在很忙，请过一会儿再试。",
+        "Sorry, the model is very busy right now. Please try again in a while.",
     ),
     ModelErrorKind.UNAUTHORIZED: Bilingual(
-        zh="抱歉，模型服务拒绝了我的凭证，需要管理员处理。请把编号告诉管理员。",
-        en="Sorry, the model refused my credentials. An administrator has to fix this; please pass on the reference.",
+        "抱歉，模型服务拒绝了我的凭证，需要管理员处理。请把编号告诉管理员。",
+        "Sorry, the model refused my credentials. An administrator has to fix this; please pass on the reference.",
     ),
     ModelErrorKind.BAD_REQUEST: Bilingual(
-        zh="抱歉，模型服务不接受这个请求，需要管理员检查配置。请把编号告诉管理员。",
-        en="Sorry, the model did not accept the request. Please pass on the reference to an administrator.",
+        "抱歉，模型服务不接受这个请求，需要管理员检查配置。请把编号告诉管理员。",
+        "Sorry, the model did not accept the request. Please pass on the reference to an administrator.",
     ),
     ModelErrorKind.TOO_LONG: Bilingual(
-        zh="内容太长，模型读不完。请发送 `/new` 重新开始，或把问题缩短一些。",
-        en="That is too long for the model. Send `/new` to start afresh, or shorten the question.",
+        "内容太长，模型读不完。请发送 `/new` 重新开始，或把问题缩短一些。",
+        "That is too long for the model. Send `/new` to start afresh, or shorten the question.",
     ),
     ModelErrorKind.BROKEN_OFF: Bilingual(
-        zh="抱歉，回答到一半中断了。请把问题再发一次。",
-        en="Sorry, the answer broke off half-way. Please send your question again.",
+        "抱歉，回答到一半中断了。请把问题再发一次。",
+        "Sorry, the answer broke off half-way. Please send your question again.",
     ),
     ModelErrorKind.EMPTY: Bilingual(
-        zh="抱歉，模型没有给出内容。请换个问法再试一次。",
-        en="Sorry, the model gave an empty answer. Please try to put it differently.",
+        "抱歉，模型没有给出内容。请换个问法再试一次。",
+        "Sorry, the model gave an empty answer. Please try to put it differently.",
     ),
     ModelErrorKind.SERVER: Bilingual(
-        zh="抱歉，模型服务出错了，请稍后再试。",
-        en="Sorry, the model ran into an error. Please try again later.",
+        "抱歉，模型服务出错了，请稍后再试。",
+        "Sorry, the model ran into an error. Please try again later.",
     ),
 }
 INTERNAL: Final = Bilingual(
-    zh="抱歉，我这边出错了，这条消息没能处理。请稍后再试。",
-    en="Sorry, something went wrong on my side and I could not handle this message. Please try again later.",
+    "抱歉，我这边出错了，这条消息没能处理。请稍后再试。",
+    "Sorry, something went wrong on my side and I could not handle this message. Please try again later.",
 )

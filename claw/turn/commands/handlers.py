@@ -37,7 +37,7 @@ from claw.turn.access import (
     Rules,
     parse_owner,
 )
-from claw.turn.commands.registry import Audience, Command, CommandRegistry, Invocation
+from claw.turn.commands.registry import Command, CommandRegistry, Invocation
 from claw.turn.texts import Bilingual
 
 log: Final = logging.getLogger(__name__)
@@ -65,11 +65,11 @@ _POLICY_WORDS: Final = {
     "重置": "reset",
 }
 _STATUS_AND_CHATS_HELP: Final = Bilingual(
-    zh="`/status` 运行状态　`/chats` 所有会话", en="`/status` how I am doing, `/chats` where I am"
+    "`/status` 运行状态　`/chats` 所有会话", "`/status` how I am doing, `/chats` where I am"
 )
 _LISTS_HELP: Final = Bilingual(
-    zh="`/allow @某人`、`/deny @某人` 允许或禁止使用（单聊里写工号）",
-    en="`/allow @person`, `/deny @person` (in a direct chat: their staff id)",
+    "`/allow @某人`、`/deny @某人` 允许或禁止使用（单聊里写工号）",
+    "`/allow @person`, `/deny @person` (in a direct chat: their staff id)",
 )
 
 COMMANDS: Final = CommandRegistry()
@@ -113,23 +113,19 @@ class CommandHandlers:
         self, command: Command, inbound: Inbound, conversation_key: str, rules: Rules, language: Language
     ) -> str:
         """Carry a command out, and return what the person is told. Raises StoreError."""
-        is_owner = rules.is_owner(inbound.sender.staff_id)
-        if command.spec.audience is Audience.OWNER and not is_owner:
+        if command.spec.owner_only and not rules.is_owner(inbound.sender.staff_id):
             owner = parse_owner(await self._config.items(OWNER))
             if owner is None or owner.message != inbound.key:
                 return texts.OWNER_ONLY[language]
             # Another try of the very message that handed the robot over: its sender is no owner any more.
-        call = Invocation(command, inbound, conversation_key, rules, language, is_owner)
-        return await command.spec.handler(self, call)
+        return await command.spec.handler(self, Invocation(command, inbound, conversation_key, rules, language))
 
     # --- for everybody -------------------------------------------------------------------------------------------
 
     @COMMANDS.command(
         "new",
         "新对话",
-        help_text=Bilingual(
-            zh="`/new` 忘掉之前的对话，重新开始", en="`/new` forget this conversation and start afresh"
-        ),
+        help_text=Bilingual("`/new` 忘掉之前的对话，重新开始", "`/new` forget this conversation and start afresh"),
     )
     async def _forget(self, call: Invocation) -> str:
         await self._history.forget(call.conversation_key)
@@ -139,16 +135,14 @@ class CommandHandlers:
         "stop",
         "停止",
         urgent=True,
-        help_text=Bilingual(zh="`/stop` 停止正在生成的回答", en="`/stop` stop the answer in progress"),
+        help_text=Bilingual("`/stop` 停止正在生成的回答", "`/stop` stop the answer in progress"),
     )
     async def _stop(self, call: Invocation) -> str:
         stopped = await self._actions.stop(call.conversation_key)
         return (texts.STOPPED if stopped else texts.NOTHING_TO_STOP)[call.language]
 
     @COMMANDS.command(
-        "model",
-        "模型",
-        help_text=Bilingual(zh="`/model` 查看使用的模型", en="`/model` show which model answers"),
+        "model", "模型", help_text=Bilingual("`/model` 查看使用的模型", "`/model` show which model answers")
     )
     async def _show_model(self, call: Invocation) -> str:
         return texts.MODEL[call.language].format(model=self._actions.model)
@@ -156,9 +150,7 @@ class CommandHandlers:
     @COMMANDS.command(
         "id",
         "我的id",
-        help_text=Bilingual(
-            zh="`/id` 查看自己的工号和会话编号", en="`/id` show your staff id and this conversation's id"
-        ),
+        help_text=Bilingual("`/id` 查看自己的工号和会话编号", "`/id` show your staff id and this conversation's id"),
     )
     async def _show_ids(self, call: Invocation) -> str:
         """Tell who somebody is to DingTalk, for an operator's lists."""
@@ -167,22 +159,22 @@ class CommandHandlers:
             conversation=call.inbound.conversation.id,
         )
 
-    @COMMANDS.command("help", "帮助", help_text=Bilingual(zh="`/help` 显示这份说明", en="`/help` show this"))
+    @COMMANDS.command("help", "帮助", help_text=Bilingual("`/help` 显示这份说明", "`/help` show this"))
     async def _help(self, call: Invocation) -> str:
         language = call.language
-        parts = [texts.HELP[language], COMMANDS.help_lines(Audience.EVERYBODY, language)]
-        if call.is_owner:
-            parts += [texts.HELP_OWNER[language], COMMANDS.help_lines(Audience.OWNER, language)]
+        parts = [texts.HELP[language], COMMANDS.help_lines(language, owner_only=False)]
+        if call.rules.is_owner(call.inbound.sender.staff_id):
+            parts += [texts.HELP_OWNER[language], COMMANDS.help_lines(language, owner_only=True)]
         return "\n\n".join(parts)
 
     # --- for the owner -------------------------------------------------------------------------------------------
 
-    @COMMANDS.command("status", "状态", audience=Audience.OWNER, help_text=_STATUS_AND_CHATS_HELP)
+    @COMMANDS.command("status", "状态", owner_only=True, help_text=_STATUS_AND_CHATS_HELP)
     async def _show_status(self, call: Invocation) -> str:
         figures = await self._actions.status()
         return texts.STATUS[call.language].format(**figures, policies=format_policies(call.rules, call.language))
 
-    @COMMANDS.command("chats", "会话", audience=Audience.OWNER, help_text=_STATUS_AND_CHATS_HELP)
+    @COMMANDS.command("chats", "会话", owner_only=True, help_text=_STATUS_AND_CHATS_HELP)
     async def _list_chats(self, call: Invocation) -> str:
         language = call.language
         chats = await self._chats.chats(CHATS_SHOWN_MAX + 1)  # One more tells whether there are more.
@@ -202,12 +194,12 @@ class CommandHandlers:
     @COMMANDS.command(
         "policy",
         "策略",
-        audience=Audience.OWNER,
+        owner_only=True,
         takes_arguments=True,
         help_text=Bilingual(
-            zh="`/policy` 查看策略；`/policy group open|allowlist|disabled`；`/policy direct open|allowlist|owner`；"
+            "`/policy` 查看策略；`/policy group open|allowlist|disabled`；`/policy direct open|allowlist|owner`；"
             "`/policy reset` 恢复默认",
-            en="`/policy` show the policies; `/policy group open|allowlist|disabled`; "
+            "`/policy` show the policies; `/policy group open|allowlist|disabled`; "
             "`/policy direct open|allowlist|owner`; `/policy reset`",
         ),
     )
@@ -229,11 +221,11 @@ class CommandHandlers:
         # Read again rather than worked out: what is told is what holds, also where two owners change it at once.
         return texts.DONE[call.language] + format_policies(await self._access.rules(), call.language)
 
-    @COMMANDS.command("allow", "允许", audience=Audience.OWNER, takes_arguments=True, help_text=_LISTS_HELP)
+    @COMMANDS.command("allow", "允许", owner_only=True, takes_arguments=True, help_text=_LISTS_HELP)
     async def _allow(self, call: Invocation) -> str:
         return await self._move(call, to=ALLOWED_PREFIX, away_from=DENIED_PREFIX, done=texts.ALLOWED)
 
-    @COMMANDS.command("deny", "禁止", audience=Audience.OWNER, takes_arguments=True, help_text=_LISTS_HELP)
+    @COMMANDS.command("deny", "禁止", owner_only=True, takes_arguments=True, help_text=_LISTS_HELP)
     async def _deny(self, call: Invocation) -> str:
         # Nobody but the owner could undo it.
         if set(find_people(call)) & call.rules.owners:
@@ -257,9 +249,9 @@ class CommandHandlers:
     @COMMANDS.command(
         "owner",
         "主人",
-        audience=Audience.OWNER,
+        owner_only=True,
         takes_arguments=True,
-        help_text=Bilingual(zh="`/owner @某人` 移交主人身份", en="`/owner @person` hand me over"),
+        help_text=Bilingual("`/owner @某人` 移交主人身份", "`/owner @person` hand me over"),
     )
     async def _hand_over(self, call: Invocation) -> str:
         if call.arguments and call.arguments[0].lower() in _CONFIRM:
@@ -302,11 +294,11 @@ class CommandHandlers:
     @COMMANDS.command(
         "restart",
         "重启",
-        audience=Audience.OWNER,
+        owner_only=True,
         takes_arguments=True,
         help_text=Bilingual(
-            zh="`/restart` 重建连接；`/restart process` 重启进程",
-            en="`/restart` replace the connection; `/restart process` restart",
+            "`/restart` 重建连接；`/restart process` 重启进程",
+            "`/restart` replace the connection; `/restart process` restart",
         ),
     )
     async def _restart(self, call: Invocation) -> str:

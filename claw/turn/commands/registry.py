@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, TypeVar
 
 from claw.language import Language
@@ -17,29 +16,21 @@ from claw.turn.access import Rules
 from claw.turn.texts import Bilingual
 
 
-class Audience(Enum):
-    """Who may give a command."""
-
-    EVERYBODY = "everybody"
-    """Everybody who may talk to the robot."""
-    OWNER = "owner"
-
-
 @dataclass(frozen=True, slots=True)
 class CommandSpec:
     """A command as it is declared.
 
-    `aliases` are its other names, in Chinese. `takes_arguments`: without it, any words behind the name make the message
-    a question. `urgent`: it interrupts the running turn of its conversation rather than to wait for it. `help_text` is
-    a line of `/help`; commands that share a text share the line.
+    `aliases` are its other names, in Chinese. `help_text` is its line of `/help`; commands may share one. `owner_only`:
+    anybody else who may talk is refused. `takes_arguments`: without it, any words behind the name make the message a
+    question. `urgent`: it interrupts the running turn of its conversation rather than to wait for it.
     """
 
     name: str
     aliases: tuple[str, ...]
-    audience: Audience
+    help_text: Bilingual
+    owner_only: bool
     takes_arguments: bool
     urgent: bool
-    help_text: Bilingual
     handler: Callable[[Any, Invocation], Awaitable[str]]
 
 
@@ -62,7 +53,6 @@ class Invocation:
     conversation_key: str
     rules: Rules
     language: Language
-    is_owner: bool
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -87,14 +77,14 @@ class CommandRegistry:
         name: str,
         *aliases: str,
         help_text: Bilingual,
-        audience: Audience = Audience.EVERYBODY,
+        owner_only: bool = False,
         takes_arguments: bool = False,
         urgent: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Declare the decorated method as the handler of a command. Raises ValueError for a name that is taken."""
 
         def register(handler: Handler) -> Handler:
-            spec = CommandSpec(name, aliases, audience, takes_arguments, urgent, help_text, handler)
+            spec = CommandSpec(name, aliases, help_text, owner_only, takes_arguments, urgent, handler)
             for each in (name, *aliases):
                 if each in self._by_name:
                     raise ValueError(f"two commands are called {each}")
@@ -108,7 +98,8 @@ class CommandRegistry:
         """Return the command of this name or alias, both in lower case."""
         return self._by_name.get(name)
 
-    def help_lines(self, audience: Audience, language: Language) -> str:
-        """Return the lines of `/help` for an audience's own commands."""
-        lines = (f"- {spec.help_text[language]}" for spec in self if spec.audience is audience)
+    def help_lines(self, language: Language, *, owner_only: bool) -> str:
+        """Return the lines of `/help` for the owner's commands, or for everybody's."""
+        lines = (f"- {spec.help_text[language]}" for spec in self if spec.owner_only is owner_only)
+        # Without repeats: two commands that are told in one line share its text.
         return "\n".join(dict.fromkeys(lines))
