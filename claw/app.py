@@ -44,8 +44,8 @@ from claw.inbox.worker import Worker
 from claw.messages import Answer, Inbound, Route
 from claw.observe import logs, telemetry
 from claw.reply.sender import AnswerSender
+from claw.store.open import open_store
 from claw.store.ports import Depth, Store
-from claw.store.sqlite.store import SqliteStore
 from claw.stream.gateway import Gateway
 from claw.stream.supervisor import Supervisor
 from claw.turn.access import AccessControl
@@ -133,8 +133,8 @@ class App:
 
     async def _opened_store(self, leaving: asyncio.Future[Exit]) -> Store | None:
         """The store, opened; None where we were asked to stop while somebody else held it."""
-        shown = self._settings.store.path if not self._settings.store.in_redis else self._settings.store.shown
-        store = self._new_store()
+        settings = self._settings
+        store = open_store(settings.store, settings.dingtalk.client_id, self._clock)
         deadline = self._clock.monotonic() + STORE_LOCK_PATIENCE_S
         while True:
             try:
@@ -149,17 +149,9 @@ class App:
             except StoreSchemaError as error:
                 raise SettingsError([f"CLAW_STORE_URL: {error}; start the newer version"]) from None
             except StoreError as error:
-                raise SettingsError([f"CLAW_STORE_URL: {shown} cannot be used: {error}"]) from None
+                raise SettingsError([f"CLAW_STORE_URL: {settings.store.shown} cannot be used: {error}"]) from None
             else:
                 return store
-
-    def _new_store(self) -> Store:
-        settings = self._settings
-        if not settings.store.in_redis:
-            return SqliteStore(settings.store.path, clock=self._clock)
-        from claw.store.redis.store import RedisStore  # noqa: PLC0415 - 10 MB and 0.2 s, only where Redis is used
-
-        return RedisStore(settings.store.url, settings.dingtalk.client_id, clock=self._clock)
 
     def _built(self, store: Store, http: aiohttp.ClientSession) -> House:
         """Build each part, and hand it what it needs of the others."""

@@ -16,11 +16,11 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from claw.errors import StoreError
 from claw.inbox.routing import session_of
-from claw.messages import Delivery, Inbound
+from claw.messages import Delivery, Inbound, Route
 from claw.observe import telemetry
 from claw.policy import GroupSession
 from claw.secret import hash_id
-from claw.store.ports import Inbox
+from claw.store.ports import Inbox, Row
 from claw.turn.commands.parser import is_urgent
 
 log: Final = logging.getLogger(__name__)
@@ -33,10 +33,11 @@ _FIXED: Final = {
 }
 
 
-def queue_of(inbound: Inbound, groups: GroupSession = GroupSession.SHARED) -> str:
-    """The queue in which a message waits: its conversation's, or one of its own where it must not wait."""
-    session = session_of(inbound, groups)
-    return f"{session}!{inbound.msg_id}" if is_urgent(inbound) else session
+def route_of(inbound: Inbound, groups: GroupSession = GroupSession.SHARED) -> Route:
+    """The way of a message: in its conversation's queue, or in one of its own where it must not wait."""
+    key = session_of(inbound, groups)
+    urgent = is_urgent(inbound)
+    return Route(key, f"{key}!{inbound.msg_id}" if urgent else key, urgent)
 
 
 class Acceptance:
@@ -64,9 +65,7 @@ class Acceptance:
             start_time=int(delivery.read_at * 1e9),
         ) as span:
             try:
-                new = await self._inbox.put(
-                    inbound, queue=queue_of(inbound, self._groups), trace=telemetry.inject(), urgent=is_urgent(inbound)
-                )
+                new = await self._inbox.put(Row(inbound, route_of(inbound, self._groups), telemetry.inject()))
             except StoreError as error:
                 span.set_status(Status(StatusCode.ERROR, "not stored"))
                 span.set_attribute(telemetry.ERROR_TYPE, type(error).__name__)

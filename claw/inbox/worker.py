@@ -176,8 +176,8 @@ class Worker:
 
     def _start(self, lease: Lease) -> None:
         run = Run(lease)
-        self._runs[lease.queue] = run
-        run.task = asyncio.create_task(self._turn(run), name=f"turn-{hash_id(lease.queue)[:12]}")
+        self._runs[lease.route.queue] = run
+        run.task = asyncio.create_task(self._turn(run), name=f"turn-{hash_id(lease.route.queue)[:12]}")
 
     # --- leases --------------------------------------------------------------------------------------------------
 
@@ -242,8 +242,8 @@ class Worker:
         finally:
             telemetry.turn_duration.record(self._clock.monotonic() - began)
             # A turn that lost its lease may end after the lane's next one has begun here.
-            if self._runs.get(lease.queue) is run:
-                del self._runs[lease.queue]
+            if self._runs.get(lease.route.queue) is run:
+                del self._runs[lease.route.queue]
             self._slot_freed.set()
 
     async def _take(self, run: Run, span: Span) -> None:
@@ -398,7 +398,7 @@ class Worker:
         """Another process wants that lease's turn stopped; by now its lane may have gone on to another message."""
         for run in self._runs.values():
             if (run.lease.seq, run.lease.fence) == (seq, fence):
-                self.stop(run.lease.queue)
+                self.stop(run.lease.route.queue)
                 return
 
     async def drain(self, timeout: float) -> None:

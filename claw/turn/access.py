@@ -27,7 +27,7 @@ from claw.config.settings import AccessSettings
 from claw.messages import ChatKind, Inbound
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
 from claw.secret import hash_id
-from claw.store.ports import ConfigStore
+from claw.store.ports import ConfigStore, QuotaStore
 
 log: Final = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def parse_owner(entries: Mapping[str, str]) -> Owner | None:
 class AccessControl:
     """Lets people in or denies them, pairs the owner, and counts questions. Every method raises StoreError."""
 
-    def __init__(self, settings: AccessSettings, config: ConfigStore, quotas: ConfigStore, clock: Clock) -> None:
+    def __init__(self, settings: AccessSettings, config: ConfigStore, quotas: QuotaStore, clock: Clock) -> None:
         self._settings = settings
         self._config = config
         self._quotas = quotas

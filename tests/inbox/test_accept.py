@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from claw.errors import StoreError
-from claw.inbox.accept import Acceptance, queue_of
-from claw.messages import Delivery, Inbound
+from claw.inbox.accept import Acceptance, route_of
+from claw.messages import Delivery, Inbound, Route
+from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
 from tests.messages import inbound
 
@@ -68,7 +69,7 @@ async def test_no_ack_when_the_store_fails(store: SqliteStore) -> None:
     socket = Socket(store)
     await store.close()
     with pytest.raises(StoreError):
-        await store.put(inbound(), queue="x", trace={})
+        await store.put(Row(inbound(), Route("x", "x")))
     await Acceptance(store)(socket.delivery(inbound()))
     assert socket.pending_at_ack == []
 
@@ -87,5 +88,8 @@ async def test_order_of_arrival_is_kept(store: SqliteStore) -> None:
 
 def test_stop_has_a_lane_of_its_own() -> None:
     """/stop does not queue behind the turn that it is to interrupt; everything else does."""
-    assert queue_of(inbound("/stop")) != queue_of(inbound("/stop")) != queue_of(inbound("hello"))
-    assert queue_of(inbound("hello")) == queue_of(inbound("/new")) == inbound().chat_key
+    key = inbound().chat_key
+    stops = [route_of(inbound("/stop")) for _ in range(2)]
+    assert stops[0].queue != stops[1].queue != key
+    assert {(stop.conversation_key, stop.urgent) for stop in stops} == {(key, True)}
+    assert route_of(inbound("hello")) == route_of(inbound("/new")) == Route(key, key)

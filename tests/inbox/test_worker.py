@@ -12,12 +12,11 @@ import pytest
 
 from claw.config.settings import InboxSettings
 from claw.errors import DingTalkError, ModelError, ModelErrorKind, StoreError
-from claw.inbox.accept import queue_of
+from claw.inbox.accept import route_of
 from claw.inbox.worker import LEASE_TTL_S, SEND_BACKOFF_S, SEND_PATIENCE_S, Worker
 from claw.messages import Answer, Exchange, Inbound, Outcome
-from claw.store.ports import Lease
+from claw.store.ports import Lease, Row
 from claw.store.sqlite.store import SqliteStore
-from claw.turn.commands.parser import is_urgent
 from tests.clock import FakeClock
 from tests.messages import inbound
 
@@ -64,7 +63,7 @@ class Office:
 
     async def put(self, *messages: Inbound) -> None:
         for message in messages:
-            await self.store.put(message, queue=queue_of(message), trace={}, urgent=is_urgent(message))
+            await self.store.put(Row(message, route_of(message)))
 
     def start(self) -> None:
         self.task = asyncio.create_task(self.worker.run(), name="worker")

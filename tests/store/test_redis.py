@@ -22,10 +22,10 @@ from claw.errors import LeaseLostError, StoreError, StoreRefusedError
 from claw.inbox.worker import Worker
 from claw.messages import Answer, Exchange, Inbound
 from claw.secret import Secret
-from claw.store.ports import REST_KEPT_MAX_S, SEEN_KEPT_S
+from claw.store.ports import REST_KEPT_MAX_S, SEEN_KEPT_S, Risk
 from claw.store.redis import client as redis_link
 from claw.store.redis import scripts as redis_scripts
-from claw.store.redis.store import RedisStore, Risk, prefix_of
+from claw.store.redis.store import RedisStore, prefix_of
 from tests.certificates import certificate
 from tests.clock import FakeClock
 from tests.redis_server import RedisServer, free_port, running
@@ -965,7 +965,7 @@ async def live(world: RedisWorld, messages: int) -> None:
         if number % 11 == 0:
             await store.bury(lease, "cause")
         else:
-            await store.interrupt(lease.queue)
+            await store.interrupt(lease.route.queue)
             await store.save_answer(lease, ANSWER)
             await store.ack(lease, Exchange(f"m{number % 5}", "u" * 100, "a" * 100))
         day = datetime.fromtimestamp(world.clock.wall(), UTC).date().isoformat()

@@ -12,6 +12,7 @@ from claw.inbox.routing import session_of
 from claw.language import Language
 from claw.messages import Answer, ChatKind, Conversation, Inbound, Route, Sender
 from claw.secret import Secret
+from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
 from claw.turn.access import AccessControl
 from claw.turn.commands.handlers import AdminActions, CommandHandlers
@@ -128,7 +129,7 @@ class TurnHarness:
 
     async def say(self, message: Inbound) -> Answer:
         """Answer a message, and keep its exchange as the worker would."""
-        await self.store.put(message, queue=self.route(message).queue, trace={})
+        await self.store.put(Row(message, self.route(message)))
         answer = await self.handle(message)
         lease = await self.store.claim("test", 30)
         assert lease is not None

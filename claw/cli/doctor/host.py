@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -21,11 +20,10 @@ from claw.cli.doctor import store as checks_redis
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
 from claw.cli.health import LOOPBACK
 from claw.dingtalk.client import BILLABLE, Api, month_of
-from claw.errors import StoreBusyError, StoreError
+from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
-from claw.store.ports import Store
-from claw.store.sqlite import queries as tables
-from claw.store.sqlite.schema import MIGRATIONS, Database
+from claw.store.open import file_of, inspect
+from claw.store.ports import Inspection
 from claw.turn.access import resolve_rules
 
 T = TypeVar("T")
@@ -34,7 +32,6 @@ FREE_MIN_MIB: Final = 64
 """Free space below which a warning is due; a store of 100 000 messages takes some 50 MiB."""
 FLEETING: Final = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "fuse-overlayfs"})
 """File systems that go with the machine's memory or with the container."""
-BUSY_S: Final = 1.0
 LOCAL_TIMEOUT_S: Final = 3.0
 """Seconds for a claw of this machine to answer; the checks behind /ready end within 2 s."""
 QUOTA_WEBHOOK: Final = 3_000
@@ -57,22 +54,24 @@ async def settings(context: Context) -> Finding:
 
 async def store(context: Context) -> Finding:
     """Whether claw could keep messages there, and whether they would outlast it."""
-    if context.settings.store.in_redis:
+    file = file_of(context.settings.store)
+    if file is None:
         return await checks_redis.store(context)
-    path = context.settings.store.path
-    return await asyncio.to_thread(_store, context, path.absolute())
-
-
-def _store(context: Context, path: Path) -> Finding:
+    path = file.absolute()
     folder = _existing(path.parent)
     kind = filesystem_of(folder)
     try:
-        context.store_held = _tried(path, folder)
+        await asyncio.to_thread(_try_writing, folder)
+        if path.exists():
+            async with _inspect(context) as inspection:
+                await inspection.check()
+    except StoreBusyError:
+        context.store_held = True
     except OSError as error:
         return fault("store.unwritable", path=path, cause=error.strerror or type(error).__name__)
-    except (StoreError, sqlite3.Error) as error:
+    except StoreError as error:
         cause = error.__cause__ or error
-        key = "store.newer" if "schema" in str(error) else "store.broken"
+        key = "store.newer" if isinstance(error, StoreSchemaError) else "store.broken"
         return fault(key, path=path, cause=getattr(cause, "strerror", None) or cause)
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize // 2**20
@@ -88,29 +87,12 @@ def _existing(folder: Path) -> Path:
     return next(each for each in (folder, *folder.parents) if each.exists())
 
 
-def _tried(path: Path, folder: Path) -> bool:
-    """Write as claw would; whether a running claw holds the store. Raises OSError, StoreError or sqlite3.Error."""
+def _try_writing(folder: Path) -> None:
+    """Write a file of our own as claw would write its store. Raises OSError."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".claw-doctor-") as trial:
         trial.write(b"claw doctor")
         trial.flush()
         os.fsync(trial.fileno())
-    if not path.exists():
-        return False
-    database = Database(path)
-    try:
-        database.lock()
-    except StoreBusyError:
-        return True
-    try:
-        with closing(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)) as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > len(MIGRATIONS):
-                raise StoreError(f"schema {version}, this claw knows {len(MIGRATIONS)} at most")
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-    finally:
-        database.unlock()
-    return False
 
 
 def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
@@ -139,7 +121,7 @@ def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
 async def access(context: Context) -> Finding:
     """Who may talk, and who owns the robot, by the rules in force; the gravest of what stands open is told."""
     settings = context.settings
-    entries = await _read(context, tables.entries, lambda store: store.items()) or {}
+    entries = await _read(context, lambda inspection: inspection.items()) or {}
     rules = resolve_rules(settings.access, entries)
     group, direct = rules.group_policy, rules.direct_policy
     model = settings.model.name
@@ -190,10 +172,10 @@ async def quota(context: Context) -> Finding:
     """What claw itself counted this month, unless DingTalk has just said that all is used up."""
     if context.quota_used_up:
         return fault("quota.used_up")
-    if context.offline and context.settings.store.in_redis:
+    if _is_out_of_reach(context):
         return skip("skip.offline")
     month = month_of(context.clock.wall())
-    calls = await _read(context, lambda connection: tables.calls(connection, month), lambda store: store.calls(month))
+    calls = await _read(context, lambda inspection: inspection.calls(month))
     if calls is None:
         return skip("quota.unknown")
     webhook = calls.get(Api.WEBHOOK, 0)
@@ -203,22 +185,20 @@ async def quota(context: Context) -> Finding:
     return found("quota.near" if near else "quota.ok", month=month, webhook=webhook, openapi=openapi)
 
 
-async def _read(
-    context: Context, read: Callable[[sqlite3.Connection], T], ask: Callable[[Store], Awaitable[T]]
-) -> T | None:
-    """What the store tells, read beside a claw that may be writing; None where there is none, or it cannot be read.
-
-    `read` looks into the file, `ask` asks Redis.
-    """
-    if context.settings.store.in_redis:
-        return await checks_redis.asked(context, ask)
-    return await asyncio.to_thread(_read_only, context.settings.store.path.absolute(), read)
-
-
-def _read_only(path: Path, read: Callable[[sqlite3.Connection], T]) -> T | None:
-    try:
-        path.stat()
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as connection:
-            return read(connection)
-    except (OSError, sqlite3.Error):
+async def _read(context: Context, ask: Callable[[Inspection], Awaitable[T]]) -> T | None:
+    """What the store tells, beside a claw that may be writing; None where there is none, or it cannot be asked."""
+    if _is_out_of_reach(context):
         return None
+    try:
+        async with _inspect(context) as inspection:
+            return await ask(inspection)
+    except StoreError:
+        return None
+
+
+def _inspect(context: Context) -> AbstractAsyncContextManager[Inspection]:
+    return inspect(context.settings.store, context.settings.dingtalk.client_id, context.clock)
+
+
+def _is_out_of_reach(context: Context) -> bool:
+    return context.offline and file_of(context.settings.store) is None

@@ -145,12 +145,14 @@ class Link:
         *,
         clock: Clock,
         time: Callable[[], int] | None = None,
+        read_only: bool = False,
     ) -> None:
         self._url = url
         self._prefix = prefix
         self._on_hint = on_hint
         self._clock = clock
         self._time = time
+        self._read_only = read_only
         self._name = secrets.token_hex(8)
         self._calls = 0
         self._queue: deque[Call] = deque()
@@ -328,7 +330,7 @@ class Link:
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 await _open(connection)
-                hello = ("EVAL", HELLO.text, 1, self._prefix, "hello", -1)
+                hello = ("EVAL", HELLO.text, 1, self._prefix, "hello", -1, int(self._read_only))
                 loads = [("SCRIPT", "LOAD", script.text) for script in ALL]
                 self._greeted(*await _exchange(connection, [("INFO",), hello, *loads]))
         except BaseException:

@@ -22,7 +22,7 @@ from claw.language import Language
 from claw.messages import Inbound
 from claw.policy import DirectPolicy, GroupPolicy
 from claw.secret import hash_id
-from claw.store.ports import ConfigStore, History
+from claw.store.ports import ChatDirectory, ConfigStore, History
 from claw.turn import texts
 from claw.turn.access import (
     ALLOWED_PREFIX,
@@ -98,7 +98,7 @@ class CommandHandlers:
         *,
         history: History,
         config: ConfigStore,
-        chats: ConfigStore,
+        chats: ChatDirectory,
         actions: AdminActions,
         clock: Clock,
     ) -> None:
