@@ -67,6 +67,7 @@ CLAW_DUPLICATE: Final = "claw.duplicate"
 CLAW_DELIVERY_LAG_MS: Final = "claw.delivery.lag_ms"
 CLAW_QUEUE_WAIT_MS: Final = "claw.queue.wait_ms"
 CLAW_ATTEMPT: Final = "claw.attempt"
+CLAW_KIND: Final = "claw.kind"
 CLAW_OUTCOME: Final = "claw.outcome"
 CLAW_REPLY_MODE: Final = "claw.reply.mode"
 CLAW_CONVERSATION: Final = "claw.conversation"
@@ -104,11 +105,13 @@ gen_ai_token_usage: Final = _meter.create_histogram(
 )
 
 
-def gauge(name: str, unit: str, description: str, read: Callable[[], float]) -> None:
-    """Export what `read` returns at each collection, as `name`."""
+def gauge(
+    name: str, unit: str, description: str, read: Callable[[], float], attributes: Mapping[str, str] | None = None
+) -> None:
+    """Export what `read` returns at each collection, as `name` with `attributes`, which tell two of a name apart."""
 
     def observe(_: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(read())
+        yield Observation(read(), attributes)
 
     _meter.create_observable_gauge(name, [observe], unit, description)
 

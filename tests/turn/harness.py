@@ -8,7 +8,7 @@ from typing import Any
 from claw.config.settings import AccessSettings, ConversationSettings
 from claw.draft import Persist
 from claw.errors import MediaError
-from claw.inbox.routing import session_of
+from claw.inbox.routing import Router
 from claw.language import Language
 from claw.messages import Answer, ChatKind, Conversation, Inbound, Route, Sender
 from claw.secret import Secret
@@ -16,6 +16,7 @@ from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
 from claw.turn.access import AccessControl
 from claw.turn.commands.handlers import AdminActions, CommandHandlers
+from claw.turn.commands.parser import is_urgent
 from claw.turn.handler import MessageHandler
 from claw.turn.model.chat import Completion, Message, OnText, Shorten
 from tests.clock import FakeClock
@@ -120,8 +121,7 @@ class TurnHarness:
         )
 
     def route(self, message: Inbound) -> Route:
-        key = session_of(message, self.settings.group_session)
-        return Route(key, key)
+        return Router(self.settings.group_session, is_urgent).route(message)
 
     async def handle(self, message: Inbound) -> Answer:
         """Answer a message, and keep nothing."""
