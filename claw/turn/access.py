@@ -1,8 +1,8 @@
 """Who may talk to the robot: the owner, the policies, the lists and the daily limit.
 
 Order of events for a message: a first direct message may make its sender the owner (`pair`). `resolve_rules` puts what
-was settled at run time over the environment's defaults. `Rules.role` finds what the sender is here, and `decide`, a
-pure function, says whether somebody of this role may talk. `consume_quota` counts a question to its sender's day.
+was settled at run time over the environment's defaults. `Rules.find_role` finds what the sender is here, and `decide`,
+a pure function, says whether somebody of this role may talk. `consume_quota` counts a question to its sender's day.
 
 Staff ids are compared whole. People from outside of the organisation have none: only an open policy lets them in, and
 no list or ownership can name them.
@@ -94,7 +94,7 @@ class Rules:
         """Whether somebody is the owner; an empty id, of somebody from outside, never is."""
         return bool(staff_id) and staff_id in self.owners
 
-    def role(self, staff_id: str, kind: ChatKind) -> Role:
+    def find_role(self, staff_id: str, kind: ChatKind) -> Role:
         """Return what somebody is in this kind of chat."""
         if not staff_id:
             return Role.OTHER
@@ -118,6 +118,7 @@ def decide(rules: Rules, kind: ChatKind, role: Role) -> Decision:
         return Decision.ALLOWED
     if role is Role.DENIED:
         return Decision.DENIED
+    # Each policy for its own kind of chat: an open group says nothing about direct chats.
     if kind is ChatKind.GROUP:
         welcome = rules.group_policy is GroupPolicy.OPEN or role is Role.LISTED
     else:
@@ -132,6 +133,7 @@ def resolve_rules(settings: AccessSettings, entries: Mapping[str, str]) -> Rules
     An entry that this version does not understand is passed over on the safe side: the default holds.
     """
     overrides = set()
+    # One owner found at run time replaces all that CLAW_OWNER names: a handover must be able to take the robot away.
     owners = frozenset(settings.owner)
     owner = parse_owner(entries)
     if owner is not None:
@@ -144,6 +146,7 @@ def resolve_rules(settings: AccessSettings, entries: Mapping[str, str]) -> Rules
     if entries.get(DIRECT_POLICY) in set(DirectPolicy):
         direct = DirectPolicy(entries[DIRECT_POLICY])
         overrides.add(Override.DIRECT)
+    # Lists add up: those of the environment are an operator's, and a command in chat must not empty them.
     allowed = frozenset(name.removeprefix(ALLOWED_PREFIX) for name in entries if name.startswith(ALLOWED_PREFIX))
     denied = frozenset(name.removeprefix(DENIED_PREFIX) for name in entries if name.startswith(DENIED_PREFIX))
     if allowed or denied:
@@ -179,6 +182,7 @@ def parse_owner(entries: Mapping[str, str]) -> Owner | None:
         fields = json.loads(entries[OWNER])
         return Owner(str(fields["staff_id"]), str(fields.get("nick", "")), str(fields.get("message", "")))
     except (ValueError, LookupError, TypeError, AttributeError):
+        # Not raised: nobody could talk to the robot then, the owner who might cure it included.
         log.error("the owner's entry cannot be read: the robot has no owner until it is paired again")
         return None
 
@@ -201,13 +205,13 @@ class AccessControl:
     def daily_limit(self) -> int:
         return self._settings.daily_limit
 
-    async def rules(self) -> Rules:
+    async def read_rules(self) -> Rules:
         """Return the rules in force now."""
         return resolve_rules(self._settings, await self._config.items())
 
     async def report(self) -> dict[str, object]:
         """Report owner and policies for `/status`; staff ids are hashed, as everywhere."""
-        rules = await self.rules()
+        rules = await self.read_rules()
         return {
             "owner": sorted(hash_id(owner) for owner in rules.owners),
             "warning": "" if rules.owners else f"no owner yet, pairing is: {self._settings.pairing.value}",
@@ -220,7 +224,7 @@ class AccessControl:
 
     async def announce_pairing(self) -> None:
         """Say loudly at the start who can become the owner, and print the code where one is wanted."""
-        if (await self.rules()).owners:
+        if (await self.read_rules()).owners:
             return
         match self._settings.pairing:
             case Pairing.FIRST:
@@ -238,6 +242,7 @@ class AccessControl:
 
         A group message never does: whoever is first in a group is not who set the robot up.
         """
+        # Without a staff id nobody could be recognised as the owner later.
         if inbound.conversation.kind is not ChatKind.DIRECT or not inbound.sender.staff_id:
             return False
         entries = await self._config.items()

@@ -77,8 +77,8 @@ class MessageHandler:
             return Answer.of(texts.QUOTA_EXHAUSTED[language], Outcome.DENIED)
         # Before the rules are read: the owner's first message is answered by the rules that it makes.
         paired = await self._access.pair(inbound)
-        rules = await self._access.rules()
-        role = rules.role(inbound.sender.staff_id, inbound.conversation.kind)
+        rules = await self._access.read_rules()
+        role = rules.find_role(inbound.sender.staff_id, inbound.conversation.kind)
         if decide(rules, inbound.conversation.kind, role) is Decision.DENIED:
             return await self._deny(inbound, language)
         if command is not None:
@@ -108,6 +108,7 @@ class MessageHandler:
 
     async def _deny(self, inbound: Inbound, language: Language) -> Answer:
         """Say nothing in a group; in a direct chat a word, once an hour."""
+        # A group must not be disturbed by a robot that is not meant for it, and each word costs the month's quota.
         direct = inbound.conversation.kind is ChatKind.DIRECT
         if not direct or not await self._access.once_per(inbound, "denied", NOTICE_INTERVAL_S):
             return Answer.of("", Outcome.DENIED)
@@ -127,6 +128,7 @@ class MessageHandler:
                 if not inbound.text:
                     return Answer.of(texts.PICTURE_LOST[language], Outcome.ANSWERED)
                 said = f"{said}\n{texts.PICTURE_LOST_MARK[language]}"
+        # Never sent on: servers answer an empty text with a 400 (docs/openclaw.md).
         if not said and not pictures:
             hint = texts.UNREADABLE if inbound.msgtype not in {"text", "richText"} else texts.NO_TEXT
             return Answer.of(hint[language], Outcome.ANSWERED)

@@ -44,6 +44,7 @@ class Prompt:
 
     def to_history(self, language: Language) -> str:
         """Return what history keeps of it: a mark for each picture, whose data would fill any context."""
+        # Cut after the marks, so that a book with a picture is not longer than one without.
         marks = " ".join([texts.PICTURE_MARK[language]] * len(self.pictures))
         return f"{self.said} {marks}".strip()[:EXCHANGE_MAX_CHARS]
 
@@ -76,6 +77,7 @@ def describe(inbound: Inbound, language: Language) -> str:
     if not inbound.text and not inbound.quoted:
         # A file alone may be a question to an agent by its name; a video alone is none.
         return "\n".join(files) if any(media.kind is MediaKind.FILE for media in inbound.media) else ""
+    # As Markdown quotes: models know who said which part by it.
     quoted = ["> " + line for line in inbound.quoted.splitlines()]
     parts = [texts.QUOTE[language], *quoted, ""] if quoted else []
     return "\n".join([*parts, inbound.text, *files]).strip()

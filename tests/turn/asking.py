@@ -29,7 +29,7 @@ QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 async def model_at(
     base_url: str, *, key: str = KEY, elsewhere: bool = False, timeout: float = 30.0
 ) -> AsyncIterator[ModelClient]:
-    """A Model that is closed in the end, with no task of it left."""
+    """Give a client that is closed in the end, with no task of it left."""
     chosen = settings.ModelSettings(api_key=Secret(key), base_url=base_url, name="openclaw", turn_timeout=timeout)
     before = asyncio.all_tasks()
     model = ModelClient(chosen, history_kept_elsewhere=elsewhere)

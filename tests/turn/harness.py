@@ -142,7 +142,7 @@ class TurnHarness:
 
 
 def message(staff_id: str, text: str, *, group: str = "", **fields: Any) -> Inbound:
-    """A message by somebody, in their direct chat or in a group; no staff id: from outside of the organisation."""
+    """Make a message by somebody, in their direct chat or in a group; no staff id: from outside of the organisation."""
     where = Conversation(group, ChatKind.GROUP, "群") if group else Conversation(f"direct-{staff_id}", ChatKind.DIRECT)
     sender = Sender(f"$:LWCP_v1:${staff_id or 'outside'}", staff_id, f"nick of {staff_id}")
     return inbound(text, conversation=where, sender=sender, webhook=Secret(""), **fields)

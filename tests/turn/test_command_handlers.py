@@ -70,12 +70,12 @@ async def test_help_tells_the_owner_more(turn: TurnHarness) -> None:
 async def test_policy(turn: TurnHarness) -> None:
     """A policy set in chat holds at once, shows as changed, and falls back to the default with reset."""
     assert "allowlist" in await turn.tell(OWNER, "/policy group allowlist")
-    assert (await turn.access.rules()).group_policy is GroupPolicy.ALLOWLIST
+    assert (await turn.access.read_rules()).group_policy is GroupPolicy.ALLOWLIST
     await turn.tell(OWNER, "/策略 单聊 主人")
-    assert (await turn.access.rules()).direct_policy is DirectPolicy.OWNER
+    assert (await turn.access.read_rules()).direct_policy is DirectPolicy.OWNER
     assert texts.CHANGED[ZH] in await turn.tell(OWNER, "/status")
     await turn.tell(OWNER, "/policy reset")
-    in_force = await turn.access.rules()
+    in_force = await turn.access.read_rules()
     assert (in_force.group_policy, in_force.direct_policy, in_force.overrides) == (
         GroupPolicy.OPEN,
         DirectPolicy.OPEN,
@@ -111,10 +111,10 @@ async def test_owner_cannot_be_denied(turn: TurnHarness) -> None:
 async def test_handing_over(turn: TurnHarness) -> None:
     """The robot is handed over after a confirmation; then the old owner may no longer command it."""
     assert "u-2" in await turn.tell(OWNER, "/owner @王大伟", group="cidG", mentioned=("u-2",))
-    assert (await turn.access.rules()).owners == {OWNER}
+    assert (await turn.access.read_rules()).owners == {OWNER}
     assert await turn.tell("u-2", "/owner confirm") == texts.OWNER_ONLY[ZH]
     assert await turn.tell(OWNER, "/owner confirm") == texts.HANDED_OVER[ZH].format(person="u-2")
-    assert (await turn.access.rules()).owners == {"u-2"}
+    assert (await turn.access.read_rules()).owners == {"u-2"}
     assert await turn.tell(OWNER, "/status") == texts.OWNER_ONLY[ZH]
     assert await turn.tell("u-2", "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
 
@@ -133,7 +133,7 @@ async def test_handing_over_too_late(turn: TurnHarness) -> None:
     await turn.tell(OWNER, "/owner u-2")
     await turn.clock.advance(301)
     assert await turn.tell(OWNER, "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
-    assert (await turn.access.rules()).owners == {OWNER}
+    assert (await turn.access.read_rules()).owners == {OWNER}
 
 
 async def test_chats(turn: TurnHarness) -> None:
@@ -167,4 +167,4 @@ async def test_hostile_commands(turn: TurnHarness) -> None:
         told = await turn.tell(draw.choice(["u-1", ""]), text)
         assert 0 < len(told) < 1000
     assert (await turn.store.items(), turn.restarted) == ({}, [])
-    assert (await turn.access.rules()).owners == {OWNER}
+    assert (await turn.access.read_rules()).owners == {OWNER}

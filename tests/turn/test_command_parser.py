@@ -66,7 +66,7 @@ def test_only_stop_is_urgent(text: str, urgent: bool) -> None:
 @pytest.mark.parametrize("owner_only", [False, True])
 def test_every_command_is_in_help(owner_only: bool, language: Language) -> None:
     """`/help` names every command, the owner's apart, and tells each line once."""
-    told = COMMANDS.help_lines(language, owner_only=owner_only)
+    told = COMMANDS.format_help(language, owner_only=owner_only)
     for spec in COMMANDS:
         assert (f"`/{spec.name}" in told) is (spec.owner_only is owner_only)
     assert len(set(told.splitlines())) == len(told.splitlines())

@@ -53,7 +53,7 @@ def connection(cause: Exception) -> openai.APIConnectionError:
 
 
 def in_stream(message: str, **more: Any) -> openai.APIError:
-    """What the SDK raises for an error event: no status, the words in the body."""
+    """Make what the SDK raises for an error event: no status, the words in the body."""
     return openai.APIError(message, REQUEST, body={"message": message} | more)
 
 

@@ -72,6 +72,7 @@ _LISTS_HELP: Final = Bilingual(
     "`/allow @person`, `/deny @person` (in a direct chat: their staff id)",
 )
 
+# Filled by the decorators below: whoever reads it must import it from here, or it is empty.
 COMMANDS: Final = CommandRegistry()
 
 
@@ -138,6 +139,7 @@ class CommandHandlers:
         help_text=Bilingual("`/stop` 停止正在生成的回答", "`/stop` stop the answer in progress"),
     )
     async def _stop(self, call: Invocation) -> str:
+        # By the conversation's key, which is the name of its queue: this very message waits in another one.
         stopped = await self._actions.stop(call.conversation_key)
         return (texts.STOPPED if stopped else texts.NOTHING_TO_STOP)[call.language]
 
@@ -162,9 +164,9 @@ class CommandHandlers:
     @COMMANDS.command("help", "帮助", help_text=Bilingual("`/help` 显示这份说明", "`/help` show this"))
     async def _help(self, call: Invocation) -> str:
         language = call.language
-        parts = [texts.HELP[language], COMMANDS.help_lines(language, owner_only=False)]
+        parts = [texts.HELP[language], COMMANDS.format_help(language, owner_only=False)]
         if call.rules.is_owner(call.inbound.sender.staff_id):
-            parts += [texts.HELP_OWNER[language], COMMANDS.help_lines(language, owner_only=True)]
+            parts += [texts.HELP_OWNER[language], COMMANDS.format_help(language, owner_only=True)]
         return "\n\n".join(parts)
 
     # --- for the owner -------------------------------------------------------------------------------------------
@@ -211,6 +213,7 @@ class CommandHandlers:
                 entries = await self._config.items()
                 lists = [name for name in entries if name.startswith((ALLOWED_PREFIX, DENIED_PREFIX))]
                 await self._config.delete(GROUP_POLICY, DIRECT_POLICY, *lists)
+            # Each policy has words of its own: `owner` is none for groups, `disabled` none for direct chats.
             case ["group", word] if word in set(GroupPolicy):
                 await self._config.set(GROUP_POLICY, word)
             case ["direct", word] if word in set(DirectPolicy):
@@ -219,20 +222,20 @@ class CommandHandlers:
                 return texts.POLICY_USAGE[call.language]
         log.info("policy changed by the owner", extra={"words": " ".join(call.arguments)[:40]})
         # Read again rather than worked out: what is told is what holds, also where two owners change it at once.
-        return texts.DONE[call.language] + format_policies(await self._access.rules(), call.language)
+        return texts.DONE[call.language] + format_policies(await self._access.read_rules(), call.language)
 
     @COMMANDS.command("allow", "允许", owner_only=True, takes_arguments=True, help_text=_LISTS_HELP)
     async def _allow(self, call: Invocation) -> str:
-        return await self._move(call, to=ALLOWED_PREFIX, away_from=DENIED_PREFIX, done=texts.ALLOWED)
+        return await self._move_to_list(call, to=ALLOWED_PREFIX, away_from=DENIED_PREFIX, done=texts.ALLOWED)
 
     @COMMANDS.command("deny", "禁止", owner_only=True, takes_arguments=True, help_text=_LISTS_HELP)
     async def _deny(self, call: Invocation) -> str:
         # Nobody but the owner could undo it.
         if set(find_people(call)) & call.rules.owners:
             return texts.OWNER_STAYS[call.language]
-        return await self._move(call, to=DENIED_PREFIX, away_from=ALLOWED_PREFIX, done=texts.DENIED)
+        return await self._move_to_list(call, to=DENIED_PREFIX, away_from=ALLOWED_PREFIX, done=texts.DENIED)
 
-    async def _move(self, call: Invocation, *, to: str, away_from: str, done: Bilingual) -> str:
+    async def _move_to_list(self, call: Invocation, *, to: str, away_from: str, done: Bilingual) -> str:
         """Put the people whom a command names on one list, and take them off the other."""
         people, rules = find_people(call), call.rules
         if not people:
@@ -261,6 +264,8 @@ class CommandHandlers:
             return texts.OWNERS[call.language].format(owners=", ".join(sorted(call.rules.owners)))
         if len(people) > 1:
             return texts.ONE_OWNER[call.language]
+        # In the store and not in memory: the confirmation may come to another replica, or after a restart. A second
+        # handover replaces the first.
         handover = {
             "to": people[0],
             "by": call.inbound.sender.staff_id,
@@ -302,6 +307,7 @@ class CommandHandlers:
         ),
     )
     async def _restart(self, call: Invocation) -> str:
+        # Answered before it happens: the worker sends this text while the process drains.
         scope = call.arguments[0].lower() if call.arguments else "stream"
         if len(call.arguments) > 1 or scope not in {"stream", "process"}:
             return texts.RESTART_USAGE[call.language]

@@ -23,6 +23,7 @@ def parse_command(text: str) -> Command | None:
     if not stripped.startswith(("/", "／")) or len(stripped) > COMMAND_MAX_CHARS:
         return None
     name, *arguments = stripped[1:].split() or [""]
+    # A known name only: `/etc/hosts` is a question, and the gateway behind may have commands of its own.
     spec = COMMANDS.find(name.lower())
     if spec is None or (arguments and not spec.takes_arguments):
         return None

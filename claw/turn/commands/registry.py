@@ -86,6 +86,7 @@ class CommandRegistry:
         def register(handler: Handler) -> Handler:
             spec = CommandSpec(name, aliases, help_text, owner_only, takes_arguments, urgent, handler)
             for each in (name, *aliases):
+                # At import, not when somebody writes it: the second command would silently take over the first.
                 if each in self._by_name:
                     raise ValueError(f"two commands are called {each}")
                 self._by_name[each] = spec
@@ -98,7 +99,7 @@ class CommandRegistry:
         """Return the command of this name or alias, both in lower case."""
         return self._by_name.get(name)
 
-    def help_lines(self, language: Language, *, owner_only: bool) -> str:
+    def format_help(self, language: Language, *, owner_only: bool) -> str:
         """Return the lines of `/help` for the owner's commands, or for everybody's."""
         lines = (f"- {spec.help_text[language]}" for spec in self if spec.owner_only is owner_only)
         # Without repeats: two commands that are told in one line share its text.

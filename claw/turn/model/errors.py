@@ -31,13 +31,16 @@ CAUSES_MAX: Final = 10
 SESSION_RACE: Final = "internal_error"
 """`ModelError.code` of the failure that two first requests of a session cause in each other at OpenClaw."""
 
+# By words only: some servers send neither a type nor a code with them (rows in tests/turn/test_model_errors.py).
 _TOO_LONG: Final = re.compile(
     r"context[ _](length|size|window)|maximum context|prompt is too long|too many (input )?tokens", re.IGNORECASE
 )
+# OpenClaw's sentences for the provider behind it, which it sends with status 200 and no code (docs/openclaw.md).
 _UPSTREAM: Final = re.compile(r"upstream provider (error|timeout)", re.IGNORECASE)
 _REFUSED: Final = re.compile(r"temporarily disabled|(invalid|incorrect) api key|unauthorized", re.IGNORECASE)
 _SAYS_RETRY: Final = re.compile(r"\bretry\b|try again|overloaded|rate.?limit|too many requests", re.IGNORECASE)
 _RACE: Final = re.compile(r"\binternal error\b", re.IGNORECASE)
+# OpenAI quotes a wrong key half masked; the stars belong to it.
 _KEY: Final = re.compile(r"\b(?:(?:sk|pk)-|Bearer )[A-Za-z0-9*._~+/-]{6,}")
 _USERINFO: Final = re.compile(r"//[^/@\s]+@")
 
@@ -62,6 +65,7 @@ class ErrorBody(NamedTuple):
                 # llama.cpp repeats the status as a number here.
                 str(code) if type(code) is int and 0 <= code < 1000 else clip_text(code),
             )
+        # A proxy's page tells an operator nothing that its status does not.
         text = body.strip() if isinstance(body, str) else ""
         return cls("an HTML page" if text.startswith("<") else text)
 
@@ -92,11 +96,13 @@ class ErrorBody(NamedTuple):
 
     @property
     def wants_retry(self) -> bool:
+        # In a stream the status is 200 already: some gateways put the real one into `code`.
         return self.code in {"429", "503", "529"} or bool(_SAYS_RETRY.search(f"{self.message} {self.type} {self.code}"))
 
 
 _STATUSES: Final = {
-    # Status: (kind, whether another try is worth it).
+    # Status: (kind, whether another try is worth it). 402 is DeepSeek's for an empty account, 529
+    # Anthropic's for too much load.
     401: (ModelErrorKind.UNAUTHORIZED, False),
     402: (ModelErrorKind.UNAUTHORIZED, False),
     403: (ModelErrorKind.UNAUTHORIZED, False),
@@ -175,6 +181,7 @@ def classify_error(
         case _:
             # Its words may quote what was said: nobody foresaw it.
             reason = f"unexpected {type(error).__name__}"
+    # The gateway takes the turn up again by itself: asking once more would run the agent's tools twice.
     retry = retry and not (began and history_kept_elsewhere)
     return ModelError(
         kind,
@@ -217,6 +224,7 @@ def suggest_remedy(error: Exception) -> str:
     if not isinstance(error, ModelError):
         return "see the exception in the log"
     if error.status == 404:
+        # Nearly always the address is wrong; the remedy of its kind would point to the model's name.
         return "check OPENAI_BASE_URL (for most servers it ends in /v1) and OPENAI_MODEL"
     return REMEDIES[error.kind]
 

@@ -67,7 +67,7 @@ class ChatSpan:
         if parser.model:
             common[telemetry.GEN_AI_RESPONSE_MODEL] = parser.model
         if error is not None:
-            common[telemetry.ERROR_TYPE] = _error_type(error)
+            common[telemetry.ERROR_TYPE] = _get_error_type(error)
         self._describe(self._span, error)
         # Without the error: the span would record its words and its stack, which may quote what was said.
         self._span_scope.__exit__(None, None, None)
@@ -92,13 +92,13 @@ class ChatSpan:
             span.set_attribute(telemetry.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, self._first_text)
         # A cancelled request (`/stop`, a drain) is no Exception: the person wanted it, nothing failed.
         if isinstance(error, Exception):
-            span.set_status(StatusCode.ERROR, _error_type(error))
+            span.set_status(StatusCode.ERROR, _get_error_type(error))
         elif error is None and telemetry.captures_content():
             answer = {"role": "assistant", "content": parser.text, "finish_reason": parser.finish_reason}
             span.set_attribute(telemetry.GEN_AI_OUTPUT_MESSAGES, _to_gen_ai_json([answer]))
 
 
-def _error_type(error: BaseException) -> str:
+def _get_error_type(error: BaseException) -> str:
     """Return the value of `error.type`: of few different ones, so that metrics can be told apart by them."""
     if isinstance(error, ModelError):
         return str(error.status or error.kind.value)

@@ -72,6 +72,7 @@ class StreamParser:
         self._data_size = 0
         self._pieces: list[str] = []
         self._size = 0
+        # The first half of a character (a surrogate) whose second half is in the next chunk.
         self._half = ""
 
     @property
@@ -138,6 +139,7 @@ class StreamParser:
             data, name = b"\n".join(self._data), self._event
             self._data, self._data_size, self._event = [], 0, b""
             return self._dispatch(name, data)
+        # A byte order mark may stand before the first line only, but never belongs to a field's name.
         field, _, value = line.lstrip(b"\xef\xbb\xbf").partition(b":")
         if field == b"data":
             self._data.append(value.removeprefix(b" "))
@@ -167,7 +169,7 @@ class StreamParser:
             raise UnreadableError("what came is not JSON") from None
         if not isinstance(value, dict):
             raise UnreadableError("what came is JSON, but no object")
-        # OpenClaw and llama.cpp tell an error within a stream of status 200 (docs/openclaw.md).
+        # OpenClaw tells an error within a stream of status 200, with or without an event's name (docs/openclaw.md).
         if value.get("error"):
             raise EventError(value["error"])
         return value
@@ -176,7 +178,7 @@ class StreamParser:
         """Take a chunk's first choice, whose text is in `holder`: `delta` in a stream, `message` in a whole body."""
         self.model = self.model or clip_text(chunk.get("model"))
         self.id = self.id or clip_text(chunk.get("id"))
-        # Usage comes with the last chunk, which has no choices; some servers send it with each.
+        # Usage comes with the last chunk, which has no choices, or with each; the last count stands.
         self.usage = _parse_usage(chunk.get("usage")) or self.usage
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():

@@ -42,7 +42,7 @@ class _Body(httpx2.AsyncByteStream):
             raise httpx2.ReadError(_describe(error), request=self._request) from error
 
     async def aclose(self) -> None:
-        # `close` and not `release`, which would read the rest: a stopped answer would go on to the model's end.
+        # A closed connection is how the server learns that nobody listens any more: it stops the model's work.
         self._response.close()
 
 
