@@ -167,7 +167,7 @@ class App:
         """Say who can become the owner, as soon as the store tells whether there is one."""
         while True:
             try:
-                return await self._parts.access.begin()
+                return await self._parts.access.announce_pairing()
             except StoreError as error:
                 log.warning("owner not known yet", extra={"cause": str(error)})
             await self._clock.sleep(ANNOUNCE_RETRY_DELAY_S)

@@ -22,7 +22,6 @@ from claw.dingtalk.media import PictureLoader
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.quota import CallCounter
 from claw.dingtalk.webhook import WebhookClient
-from claw.draft import Draft
 from claw.errors import StoreError
 from claw.http.admin import Scope
 from claw.http.admin import routes as admin_routes
@@ -33,9 +32,7 @@ from claw.http.status import Status
 from claw.http.status import routes as status_routes
 from claw.inbox.accept import Acceptance
 from claw.inbox.routing import Router
-from claw.inbox.turns import Handle
 from claw.inbox.worker import Worker
-from claw.messages import Answer, Inbound, Route
 from claw.reply.outbound import Outbound
 from claw.reply.sender import AnswerSender
 from claw.store.ports import Store
@@ -44,8 +41,9 @@ from claw.stream.supervisor import Supervisor
 from claw.turn.access import AccessControl
 from claw.turn.commands.handlers import AdminActions, CommandHandlers
 from claw.turn.commands.parser import is_urgent
-from claw.turn.handler import MessageHandler, remedy_of
+from claw.turn.handler import MessageHandler
 from claw.turn.model.client import ModelClient
+from claw.turn.model.errors import suggest_remedy
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def build(
     openapi = OpenApiClient(client, dingtalk.openapi_endpoint, dingtalk.credentials, clock)
     sender = AnswerSender(WebhookClient(client, endpoints), openapi, settings.logs.language, clock)
     model = ModelClient(settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock)
-    access = AccessControl(settings.access, store, clock)
+    access = AccessControl(settings.access, store, store, clock)
 
     async def stop_turn(conversation_key: str) -> bool:
         # A conversation's queue has its key for a name; urgent messages have another, and nobody stops those.
@@ -87,10 +85,10 @@ def build(
         settings.conversation,
         model=model,
         history=store,
-        door=access,
-        orders=CommandHandlers(access, store, store, actions, clock),
+        access=access,
+        commands=CommandHandlers(access, history=store, config=store, chats=store, actions=actions, clock=clock),
         language=settings.logs.language,
-        pictures=PictureLoader(client, openapi, endpoints).load,
+        load_pictures=PictureLoader(client, openapi, endpoints).load,
     )
     worker = _build_worker(settings, store, handler, Outbound(sender), clock)
     supervisor = _build_supervisor(settings, store, http, clock)
@@ -107,21 +105,12 @@ def _build_worker(
         store,
         settings.inbox,
         owner=f"{socket.gethostname()}:{os.getpid()}",
-        handle=_handle_by(handler),
+        handle=handler.handle,
         begin_draft=outbound.begin,
-        failure_reply=handler.apology,
-        remedy=remedy_of,
+        failure_reply=handler.failure_reply,
+        remedy=suggest_remedy,
         clock=clock,
     )
-
-
-def _handle_by(handler: MessageHandler) -> Handle:
-    """Adapt a handler that takes neither the stored route nor a draft."""
-
-    async def handle(inbound: Inbound, route: Route, draft: Draft) -> Answer:
-        return await handler.answer(inbound)
-
-    return handle
 
 
 def _build_supervisor(settings: Settings, store: Store, http: aiohttp.ClientSession, clock: Clock) -> Supervisor:

@@ -35,7 +35,3 @@ class Router:
         # A queue hands out one lease at a time, so `/stop` in its conversation's queue would wait for the very turn
         # that it is to end. The name stays that of one message: two urgent ones do not wait for each other either.
         return Route(key, f"{key}!{inbound.msg_id}", urgent=True) if self._is_urgent(inbound) else Route(key, key)
-
-
-# For callers that are not handed the stored route yet.
-session_of = conversation_key

@@ -280,25 +280,25 @@ def _openapi(data: bytes, draw: random.Random) -> None:
 
 def _model(data: bytes, draw: random.Random) -> None:
     """A model's answer in pieces of any size: the same text, however it was cut."""
-    whole, cut = sse.Reading(), sse.Reading()
+    whole, cut = sse.StreamParser(), sse.StreamParser()
     told = [_read(whole, [data]), _read(cut, list(_pieces(data, draw)))]
     _promise(told[0] == told[1], f"another answer by other cuts: {told[0]!s:.80} {told[1]!s:.80}")
     for reading in (whole, cut):
-        _promise(len(reading.text) <= sse.TEXT_MAX, "more text than there may be")
+        _promise(len(reading.text) <= sse.TEXT_MAX_CHARS, "more text than there may be")
         reading.text.encode()
         for word in (reading.model, reading.id, reading.finish_reason):
-            _promise(len(word) <= sse.WORD_MAX, "a word that is too long")
+            _promise(len(word) <= sse.FIELD_MAX_CHARS, "a word that is too long")
     if isinstance(told[0], Exception):
         raise told[0]
 
 
-def _read(reading: sse.Reading, pieces: list[bytes]) -> object:
+def _read(reading: sse.StreamParser, pieces: list[bytes]) -> object:
     """What came of it; an error by its type and words."""
     out = []
     try:
         for piece in pieces:
             out.append(reading.feed(piece))
-            if reading.over:
+            if reading.finished:
                 break
         out.append(reading.end())
     except sse.UnreadableError as error:

@@ -24,7 +24,7 @@ from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
 from claw.store.open import file_of, inspect
 from claw.store.ports import Inspection
-from claw.turn.access import rules_of
+from claw.turn.access import resolve_rules
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ async def check_access(context: Context) -> Finding:
     """Check who may talk, and who owns the robot, by the rules in force; the gravest risk is reported."""
     settings = context.settings
     entries = await _read(context, lambda inspection: inspection.items()) or {}
-    rules = rules_of(settings.access, entries)
+    rules = resolve_rules(settings.access, entries)
     group, direct = rules.group_policy, rules.direct_policy
     model = settings.model.name
     # OpenClaw keeps the history itself and has tools: who may talk to it may act by it.

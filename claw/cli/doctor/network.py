@@ -18,7 +18,7 @@ from yarl import URL
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
 from claw.errors import ModelError, ModelErrorKind
 from claw.proxy import proxy_of
-from claw.turn.model.client import ModelClient, probe
+from claw.turn.model.client import ModelClient
 
 SKEW_WARNED_S: Final = 5.0
 SKEW_FAULT_S: Final = 300.0
@@ -136,13 +136,16 @@ async def check_clock(context: Context) -> Finding:
 
 # --- model -------------------------------------------------------------------------------------------------------
 
-_MODEL_TEXTS: Final = {
+MODEL_TEXTS: Final = {
     ModelErrorKind.UNAUTHORIZED: "model.unauthorized",
     ModelErrorKind.BAD_REQUEST: "model.refused",
     ModelErrorKind.TOO_LONG: "model.refused",
     ModelErrorKind.BUSY: "model.busy",
     ModelErrorKind.TIMEOUT: "model.timeout",
     ModelErrorKind.UNREACHABLE: "model.unreachable",
+    ModelErrorKind.BROKEN_OFF: "model.server",
+    ModelErrorKind.EMPTY: "model.server",
+    ModelErrorKind.SERVER: "model.server",
 }
 
 
@@ -157,12 +160,12 @@ async def check_model(context: Context) -> Finding:
         await client.warm()  # The SDK's import is not the server's latency.
         started = context.clock.monotonic()
         async with asyncio.timeout(seconds):
-            await probe(client)
+            await client.probe()
     except TimeoutError:
         # Our own limit: the model's client has a longer one, for people's questions.
         return fault("model.timeout", seconds=f"{seconds:g}")
     except ModelError as error:
-        key = "model.not_found" if error.status == 404 else _MODEL_TEXTS.get(error.kind, "model.server")
+        key = "model.not_found" if error.status == 404 else MODEL_TEXTS[error.kind]
         finding = warn if error.kind is ModelErrorKind.BUSY else fault
         return finding(key, host=host, cause=error.reason, seconds=f"{seconds:g}")
     finally:

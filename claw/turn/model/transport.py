@@ -1,13 +1,11 @@
-"""The SDK's requests over aiohttp: half the CPU of its own transport, whose HTTP parser is written in Python.
+"""The SDK's requests over aiohttp: half the CPU of the SDK's own transport, whose HTTP parser is written in Python.
 
-Order of events: the SDK hands a request in; aiohttp sends it on a pooled connection, by the proxy and certificate
-settings of the environment, and once more where a connection of the pool turns out to be dead (claw/http_client.py;
-llama.cpp closes after an error, and does not say so); the body is handed out as it comes; a body that is not read to
-its end closes its connection, by which servers stop working. Imported with the SDK, off the critical path (llm.py):
-httpx2 comes with it.
+Order of events: the SDK hands a request in. aiohttp sends it on a pooled connection, by the proxy and certificate
+settings of the environment. Where a pooled connection turns out to be dead, the request goes out once more. The body
+is handed out as it comes; closing it before its end closes the connection, by which servers stop working.
 
-The SDK brings a transport like it (`openai.DefaultAioHttpClient`), which does not find a proxy in the environment and
-takes every broken connection for a connect timeout.
+The SDK brings a transport like it (`openai.DefaultAioHttpClient`, openai 3.50), which finds no proxy in the environment
+and takes every broken connection for a connect timeout. This module goes when that one does both.
 """
 
 from __future__ import annotations
@@ -30,28 +28,32 @@ class _Body(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
+            # As it comes, in parts of any size: a person waits for each word.
             async for part in self._response.content.iter_any():
                 yield part
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise httpx2.ReadError(_words(error), request=self._request) from error
+            raise httpx2.ReadError(_describe(error), request=self._request) from error
 
     async def aclose(self) -> None:
+        # A closed connection is how the server learns that nobody listens any more: it stops the model's work.
         self._response.close()
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
     """Sends over an aiohttp session of its own, made at the first request."""
 
-    def __init__(self, connect_timeout: float) -> None:
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
-        self._verify = httpx2.create_ssl_context()
+    def __init__(self, connect_timeout_s: float) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
+        self._ssl = httpx2.create_ssl_context()
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send, and return when the head of the response is there. Raises httpx2.TransportError."""
         if self._session is None:
+            # Made here and not in the constructor: that one runs in a thread, and a session belongs to a loop.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=self._verify),
+                # CLAW_MAX_CONCURRENCY bounds the requests; to wait for a connection here would eat the deadline.
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 timeout=self._timeout,
@@ -67,11 +69,11 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 timeout=self._timeout,
             )
         except aiohttp.ClientConnectorError as error:
-            raise httpx2.ConnectError(_words(error), request=request) from error
+            raise httpx2.ConnectError(_describe(error), request=request) from error
         except (aiohttp.ConnectionTimeoutError, TimeoutError) as error:
-            raise httpx2.ConnectTimeout(_words(error), request=request) from error
+            raise httpx2.ConnectTimeout(_describe(error), request=request) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise httpx2.RemoteProtocolError(_words(error), request=request) from error
+            raise httpx2.RemoteProtocolError(_describe(error), request=request) from error
         return httpx2.Response(
             response.status, headers=list(response.raw_headers), stream=_Body(response, request), request=request
         )
@@ -82,5 +84,5 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             await session.close()
 
 
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return str(error) or type(error).__name__
