@@ -7,7 +7,11 @@ clients of one broken server do not come back in step.
 
 from __future__ import annotations
 
+import math
 import random
+import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Final
 
@@ -17,6 +21,9 @@ from claw.errors import ClawError, GatewayError, SessionLostError
 
 STEADY_S: Final = 5.0
 """Seconds that a connection must have served to be replaced at once; a shorter one counts as a failed try."""
+
+RETRY_AFTER_MAX_S: Final = 3600.0
+"""Seconds of a Retry-After that are believed: a wrong date must not silence us for a day."""
 
 
 class Verdict(Enum):
@@ -60,3 +67,22 @@ def backoff(tries: int, *, base: float, ceiling: float, draw: random.Random | No
     """Seconds to wait after `tries` failures (1 or more): full jitter below min(ceiling, base * 2^(tries-1))."""
     limit = min(ceiling, base * 2 ** min(max(tries, 1) - 1, 30))
     return (draw or random).uniform(0, limit)
+
+
+def parse_retry_after(header: str | None, wall: float) -> float | None:
+    """Read a Retry-After header (RFC 9110, 10.2.3): seconds to wait, 0 to 3 600; None where it says nothing usable.
+
+    A date is measured against `wall`, in seconds since the epoch: the server's own `Date` where it sends one, as two
+    machines' clocks differ.
+    """
+    value = (header or "").strip()
+    try:
+        if re.fullmatch(r"[0-9]+(\.[0-9]*)?", value):
+            seconds = float(value)
+        else:
+            date = parsedate_to_datetime(value)
+            # The zone "-0000" makes a date without one, which would be read as this machine's local time.
+            seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - wall
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), RETRY_AFTER_MAX_S) if math.isfinite(seconds) else None

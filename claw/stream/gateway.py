@@ -16,7 +16,6 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -29,6 +28,7 @@ from claw.config.settings import Credentials
 from claw.errors import GatewayError
 from claw.observe import logs, telemetry
 from claw.proxy import proxy_of
+from claw.retry import parse_retry_after
 from claw.secret import Secret
 from claw.stream import frames
 
@@ -37,8 +37,6 @@ TIMEOUT_S: Final = 10.0
 """Seconds for a registration in all (PROTOCOL section 8, bug 1: peers without a limit hang for ever)."""
 BODY_MAX: Final = 64 * 1024
 """Bytes of an answer that are read; a real one has some 150."""
-RETRY_AFTER_MAX_S: Final = 300.0
-"""Seconds that we let ourselves be sent away for: the longest ban DingTalk documents (PROTOCOL section 1.3)."""
 QPS_WAIT_S: Final = 1.0
 """Seconds after which a per-second quota is worth another try (PROTOCOL section 6.6)."""
 RATE_CALLS: Final = 2
@@ -222,18 +220,6 @@ def _fields(body: bytes) -> dict[str, Any]:
 def _is_html(headers: Mapping[str, str], body: bytes) -> bool:
     start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:15].lower()
     return headers.get("Content-Type", "").lower().startswith("text/html") or start.startswith((b"<html", b"<!doctype"))
-
-
-def parse_retry_after(value: str, now: float) -> float | None:
-    """Seconds out of a Retry-After header (a number or an HTTP date), at most 300; None where there is none."""
-    value = value.strip()
-    try:
-        seconds = (
-            float(value) if re.fullmatch(r"[0-9.]{1,12}", value) else parsedate_to_datetime(value).timestamp() - now
-        )
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return min(max(seconds, 0.0), RETRY_AFTER_MAX_S) if math.isfinite(seconds) else None
 
 
 def explain(error: GatewayError) -> str:
