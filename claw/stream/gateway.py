@@ -1,4 +1,4 @@
-"""Registers at DingTalk's gateway: credentials -> endpoint and one-use ticket (PROTOCOL section 1).
+"""Registers at DingTalk's gateway: credentials -> endpoint and one-use ticket (docs/protocol.md section 1).
 
 Order of events in `register`: wait for our turn (never more than two registrations a second, whoever asks), POST
 the credentials, judge the answer. It returns a `Registration` or raises GatewayError, which says whether DingTalk
@@ -34,17 +34,17 @@ from claw.stream import frames
 
 PATH: Final = "/v1.0/gateway/connections/open"
 TIMEOUT_S: Final = 10.0
-"""Seconds for a registration in all (PROTOCOL section 8, bug 1: peers without a limit hang for ever)."""
+"""Seconds for a registration in all (docs/protocol.md section 8, bug 1: peers without a limit hang for ever)."""
 BODY_MAX: Final = 64 * 1024
 """Bytes of an answer that are read; a real one has some 150."""
 QPS_WAIT_S: Final = 1.0
-"""Seconds after which a per-second quota is worth another try (PROTOCOL section 6.6)."""
+"""Seconds after which a per-second quota is worth another try (docs/protocol.md section 6.6)."""
 RATE_CALLS: Final = 2
 RATE_WINDOW_S: Final = 1.05
 """Two registrations a second at most; the window is a little wider, as two machines' clocks do not run alike."""
 
 USER_AGENT: Final = f"claw-sdk-python/v{__version__}"
-"""`name-sdk-lang/version`, as DingTalk's own SDKs call themselves (PROTOCOL section 1.1)."""
+"""`name-sdk-lang/version`, as DingTalk's own SDKs call themselves (docs/protocol.md section 1.1)."""
 _METRIC_API: Final = "gateway.open"
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}")
 
@@ -144,7 +144,7 @@ class Gateway:
             "localIp": local_ip(),
         }
         headers = {
-            "Accept": "application/json",  # else XML may come (PROTOCOL section 1.1)
+            "Accept": "application/json",  # else XML may come (docs/protocol.md section 1.1)
             "User-Agent": USER_AGENT,
             # A pooled connection may have died of the very fault that we recover from, and cost us an attempt.
             "Connection": "close",
@@ -165,7 +165,7 @@ class Gateway:
 def judge(
     status: int, headers: Mapping[str, str], body: bytes, credentials: Credentials, *, now: float
 ) -> Registration:
-    """What an answer of the gateway means (PROTOCOL section 1.3). Raises GatewayError.
+    """What an answer of the gateway means (docs/protocol.md section 1.3). Raises GatewayError.
 
     `now`: seconds since the epoch, for a Retry-After that names a date.
     """

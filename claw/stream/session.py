@@ -28,6 +28,7 @@ from claw.proxy import proxy_of
 from claw.stream import frames
 from claw.stream.frames import Frame, FrameKind
 from claw.stream.gateway import Registration
+from claw.stream.inbound import to_inbound
 
 log: Final = logging.getLogger(__name__)
 
@@ -35,14 +36,14 @@ HANDSHAKE_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 2.0
 """Seconds that the peer gets to answer our close frame, and pending acks to be written when we drain."""
 CLOCK_JUMP_S: Final = 30.0
-"""Seconds of difference that tell a machine that slept (or a stopped process) from a slow one (DESIGN section 3)."""
+"""Seconds of difference that tell a machine that slept, or a stopped process, from a slow one."""
 CLOCK_CHECK_S: Final = 1.0
 PINGS_UNANSWERED_MAX: Final = 2
 LAST_WAIT: Final = 0.7
 """Share of a heartbeat for which the last ping is waited for, so that a peer which falls silent just after a pong is
-left, and the next session open, within three heartbeats (DESIGN section 3)."""
+left, and the next session open, within three heartbeats (docs/architecture.md)."""
 FRAME_MAX: Final = 8 * 1024 * 1024
-"""Bytes of one frame, the most that any client is known to accept (PROTOCOL section 1.4)."""
+"""Bytes of one frame, the most that any client is known to accept (docs/protocol.md section 1.4)."""
 DELIVERIES_MAX: Final = 1_000
 """Deliveries of one session that are under way at once; beyond that reading rests, and TCP holds the peer back."""
 FAULTS_LOGGED: Final = 10
@@ -274,7 +275,7 @@ class Session:
                 await self._answer(frame.message_id, frames.NOT_FOUND, "{}", "topic not supported")
 
     async def _accept(self, frame: Frame, read_at: float) -> None:
-        inbound = frames.to_inbound(frame, self._client_id)
+        inbound = to_inbound(frame, self._client_id)
         push = frame.message_id  # the frame itself may be large, and is not needed until the ack
 
         async def acknowledge() -> None:

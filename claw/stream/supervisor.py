@@ -1,4 +1,4 @@
-"""Keeps sessions serving: state, retry, make-before-break, rotation (DESIGN section 3).
+"""Keeps sessions serving: state, retry, make-before-break, rotation (docs/architecture.md).
 
 A `Supervisor` has `CLAW_STREAM_CONNECTIONS` lanes; each lane keeps one session serving. Order of events in a lane:
 register, open, serve. A session that ends after 5 s of service is followed by a new one at once; one that ends
@@ -42,7 +42,7 @@ CREDENTIALS_POLL_S: Final = 1.0
 AT_ONCE_S: Final = 0.5
 """Seconds of life below which a `disconnect` says more of the gateway than of the connection's age."""
 LEAVE_S: Final = 10.0
-"""Seconds for which a replaced session reads and acks; DingTalk closes it after some 10 s (PROTOCOL section 4)."""
+"""Seconds for which a replaced session reads and acks; DingTalk closes after 10 s (docs/protocol.md section 4)."""
 ROTATE_SPREAD: Final = 0.1
 GRACE_S: Final = 5.0
 """Seconds without a session that readiness does not speak of."""

@@ -23,6 +23,7 @@ from claw.errors import DingTalkError, FrameError, GatewayError
 from claw.messages import Inbound
 from claw.secret import Secret
 from claw.stream import frames, gateway
+from claw.stream.inbound import to_inbound
 from claw.turn.model import sse
 from tests.stream import vectors
 
@@ -235,7 +236,7 @@ def _frame(data: bytes, _: random.Random) -> None:
     frames.ack(frame.message_id, 200, "{}").encode()
     frames.disconnect_reason(frame).encode()
     if frame.kind is frames.FrameKind.ROBOT:
-        inbound = frames.to_inbound(frame, "dingfakeclient")
+        inbound = to_inbound(frame, "dingfakeclient")
         _promise(isinstance(inbound, Inbound) and inbound.msg_id, "a message without an id")
         _promise(inbound.conversation.id and inbound.robot_code, "a message that nobody can be answered for")
         for text in (inbound.text, inbound.quoted, inbound.sender.nick, inbound.conversation.title, inbound.msg_id):

@@ -18,7 +18,6 @@ from claw.errors import HandshakeError
 from claw.messages import Delivery
 from claw.proxy import forget
 from claw.secret import Secret
-from claw.stream import frames
 from claw.stream import session as module
 from claw.stream.gateway import Registration
 from claw.stream.session import EndKind, Session, SessionConfig, SessionEnd, open_session
@@ -480,7 +479,7 @@ async def test_fault_of_ours_in_one_frame(connect: Connect, monkeypatch: pytest.
 
     line = await connect()
     with monkeypatch.context() as patched:
-        patched.setattr(frames, "to_inbound", broken)
+        patched.setattr(module, "to_inbound", broken)
         await line.peer.push(vectors.robot(1))
         await line.peer.push(vectors.PING)
         await line.peer.ack()
