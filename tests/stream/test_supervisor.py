@@ -19,7 +19,8 @@ from claw.messages import Delivery
 from claw.secret import Secret
 from claw.stream.gateway import Gateway, RateLimiter, Registration
 from claw.stream.session import EndKind, SessionCounters, SessionEnd
-from claw.stream.supervisor import Slot, SlotState, Supervisor
+from claw.stream.slot import Slot, SlotState
+from claw.stream.supervisor import Supervisor
 from tests.clock import FakeClock
 from tests.stream import vectors
 from tests.stream.dingtalk import DingTalk, Peer, nothing_left, until
