@@ -1,7 +1,7 @@
 """Registers at DingTalk's gateway: credentials -> endpoint and one-use ticket (docs/protocol.md section 1).
 
 Order of events in `register`: wait for our turn (never more than two registrations a second, whoever asks), POST
-the credentials, judge the answer. It returns a `Registration` or raises GatewayError, which says whether DingTalk
+the credentials, read the answer. It returns a `Registration` or raises GatewayError, which says whether DingTalk
 rejected us (a person must act) or is merely in trouble. A ticket is good for 90 s and one connection, so each
 connection registers anew. Neither secret, ticket nor a body ever reaches a log.
 """
@@ -35,7 +35,7 @@ from claw.stream import frames
 PATH: Final = "/v1.0/gateway/connections/open"
 TIMEOUT_S: Final = 10.0
 """Seconds for a registration in all (docs/protocol.md section 8, bug 1: peers without a limit hang for ever)."""
-BODY_MAX: Final = 64 * 1024
+BODY_MAX_BYTES: Final = 64 * 1024
 """Bytes of an answer that are read; a real one has some 150."""
 QPS_WAIT_S: Final = 1.0
 """Seconds after which a per-second quota is worth another try (docs/protocol.md section 6.6)."""
@@ -68,22 +68,22 @@ class RateLimiter:
     def __init__(self, clock: Clock, calls: int = RATE_CALLS, window: float = RATE_WINDOW_S) -> None:
         self._clock = clock
         self._window = window
-        self._places: asyncio.Queue[float] = asyncio.Queue()
+        self._slots: asyncio.Queue[float] = asyncio.Queue()
         """For each place the time from which on it may be used."""
         for _ in range(calls):
-            self._places.put_nowait(clock.monotonic())
+            self._slots.put_nowait(clock.monotonic())
 
     @contextlib.asynccontextmanager
     async def call(self) -> AsyncIterator[None]:
         """Enter when it is our turn; the call is over when this is left."""
-        free_at = await self._places.get()
+        free_at = await self._slots.get()
         try:
             await self._clock.sleep(free_at - self._clock.monotonic())
             free_at = math.inf
             yield
         finally:
             # Cancelled while it waited, it has used nothing up.
-            self._places.put_nowait(min(free_at, self._clock.monotonic() + self._window))
+            self._slots.put_nowait(min(free_at, self._clock.monotonic() + self._window))
 
 
 class Gateway:
@@ -103,16 +103,16 @@ class Gateway:
         self._url = endpoint.rstrip("/") + PATH
         self._clock = clock or Clock()
         self._timeout = timeout
-        self._pace = RateLimiter(self._clock)
+        self._rate_limiter = RateLimiter(self._clock)
 
     async def register(self, credentials: Credentials | None = None) -> Registration:
         """Ask for an endpoint and a ticket, within 10 s. Raises GatewayError."""
         credentials = credentials or self.credentials()
         logs.register(credentials.client_secret)  # It may be another one than at the start: files change.
-        async with self._pace.call():
+        async with self._rate_limiter.call():
             outcome = "cancelled"
             try:
-                registration = await self._open(credentials)
+                registration = await self._request(credentials)
                 outcome = "ok"
             except GatewayError as error:
                 outcome = "rejected" if error.rejected else "failed"
@@ -121,7 +121,7 @@ class Gateway:
                 telemetry.dingtalk_calls.add(1, {"api": _METRIC_API, "outcome": outcome})
         return registration
 
-    async def _open(self, credentials: Credentials) -> Registration:
+    async def _request(self, credentials: Credentials) -> Registration:
         try:
             async with asyncio.timeout(self._timeout):
                 status, headers, body = await self._post(credentials)
@@ -130,7 +130,7 @@ class Gateway:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # ValueError: an address that cannot even be tried, for instance by its host's encoding.
             raise GatewayError(f"the gateway cannot be reached ({type(error).__name__})") from None
-        return judge(status, headers, body, credentials, now=self._clock.wall())
+        return parse_registration(status, headers, body, credentials, now=self._clock.wall())
 
     async def _post(self, credentials: Credentials) -> tuple[int, Mapping[str, str], bytes]:
         body = {
@@ -157,12 +157,12 @@ class Gateway:
             answer = bytearray()
             async for chunk in response.content.iter_any():
                 answer += chunk
-                if len(answer) > BODY_MAX:
+                if len(answer) > BODY_MAX_BYTES:
                     break
             return response.status, response.headers, bytes(answer)
 
 
-def judge(
+def parse_registration(
     status: int, headers: Mapping[str, str], body: bytes, credentials: Credentials, *, now: float
 ) -> Registration:
     """What an answer of the gateway means (docs/protocol.md section 1.3). Raises GatewayError.
@@ -183,7 +183,7 @@ def judge(
         asked = parse_retry_after(str(wait), now) if isinstance(wait, int | float) else None
         raise GatewayError("the gateway has banned this address for a while", status=status, retry_after=asked)
     if 200 <= status < 300:
-        return _registration(fields, body, status, credentials)
+        return _parse_endpoint(fields, body, status, credentials)
     if status == 403 and re.search(r"Q[pP][sSmM]Limit", code):
         wait_s = retry_after or QPS_WAIT_S
         raise GatewayError("too many calls in this second", status=status, code=code, retry_after=wait_s)
@@ -193,7 +193,7 @@ def judge(
     raise GatewayError(f"the gateway answered HTTP {status}", status=status, code=code, retry_after=retry_after)
 
 
-def _registration(fields: Mapping[str, Any], body: bytes, status: int, credentials: Credentials) -> Registration:
+def _parse_endpoint(fields: Mapping[str, Any], body: bytes, status: int, credentials: Credentials) -> Registration:
     endpoint, ticket = fields.get("endpoint"), fields.get("ticket")
     if not (isinstance(endpoint, str) and isinstance(ticket, str) and endpoint and ticket):
         size = len(body)
@@ -222,7 +222,7 @@ def _is_html(headers: Mapping[str, str], body: bytes) -> bool:
     return headers.get("Content-Type", "").lower().startswith("text/html") or start.startswith((b"<html", b"<!doctype"))
 
 
-def explain(error: GatewayError) -> str:
+def rejection_text(error: GatewayError) -> str:
     """Why DingTalk rejected us and what to do about it, in both languages."""
     shown = f"HTTP {error.status}" + (f" {error.code}" if error.code else "")
     if "Ip" in error.code and "White" in error.code:

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from claw.errors import FrameError
 
-TEXT_MAX: Final = 200_000
+TEXT_MAX_CHARS: Final = 200_000
 """Characters of a message that are kept; what a person can type ends far below, a model's window as well."""
 NODES_MAX: Final = 10_000
 """Nodes of a nested card, records of a forwarded chat and items of a rich text that are looked at."""
@@ -65,7 +65,7 @@ def text_of(value: Any) -> str:
         return str(value)
     if not isinstance(value, str):
         return ""
-    text: str = value[:TEXT_MAX]
+    text: str = value[:TEXT_MAX_CHARS]
     try:
         text.encode()
     except UnicodeEncodeError:

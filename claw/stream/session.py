@@ -1,7 +1,7 @@
 """One WebSocket, from open to its typed end.
 
 Order of events: `open_session` upgrades with the ticket. `run` reads frames until the end and answers each on this
-very socket: a ping is echoed, a `disconnect` sets `farewell`, a robot message is handed to `deliver` in a task of
+very socket: a ping is echoed, a `disconnect` is noted, a robot message is handed to `accept` in a task of
 its own, which stores it and then asks for the ack. Meanwhile our own pings ask whether the peer lives: two without
 a sign of life from it, and the socket is aborted. What ends is only the socket: deliveries under way go on (their
 message may become durable) and find that their ack has nowhere to go. DingTalk's repeat is deduplicated then.
@@ -39,15 +39,15 @@ CLOCK_JUMP_S: Final = 30.0
 """Seconds of difference that tell a machine that slept, or a stopped process, from a slow one."""
 CLOCK_CHECK_S: Final = 1.0
 PINGS_UNANSWERED_MAX: Final = 2
-LAST_WAIT: Final = 0.7
+LAST_WAIT_SHARE: Final = 0.7
 """Share of a heartbeat for which the last ping is waited for, so that a peer which falls silent just after a pong is
 left, and the next session open, within three heartbeats (docs/architecture.md)."""
-FRAME_MAX: Final = 8 * 1024 * 1024
+FRAME_MAX_BYTES: Final = 8 * 1024 * 1024
 """Bytes of one frame, the most that any client is known to accept (docs/protocol.md section 1.4)."""
 DELIVERIES_MAX: Final = 1_000
 """Deliveries of one session that are under way at once; beyond that reading rests, and TCP holds the peer back."""
-FAULTS_LOGGED: Final = 10
-FAULTS_LOGGED_EACH: Final = 1_000
+REFUSALS_LOGGED: Final = 10
+REFUSALS_LOGGED_EACH: Final = 1_000
 """Of refused frames, the first 10 are logged and then each 1 000th: a broken peer must not fill the disk."""
 
 _WS_TO_HTTP: Final = {"ws": "http", "wss": "https"}
@@ -89,11 +89,11 @@ class SessionCounters:
 class SessionConfig:
     """What all sessions of a supervisor share.
 
-    `deliver` stores a message and then calls its `acknowledge`. `deliveries` owns the tasks that do so: they outlive
+    `accept` stores a message and then calls its `acknowledge`. `deliveries` owns the tasks that do so: they outlive
     their session, and whoever stops the supervisor waits for them. `heartbeat` is in seconds.
     """
 
-    deliver: Callable[[Delivery], Awaitable[None]]
+    accept: Callable[[Delivery], Awaitable[None]]
     heartbeat: float
     clock: Clock
     deliveries: set[asyncio.Task[None]] = field(default_factory=set)
@@ -105,23 +105,23 @@ class SessionConfig:
 async def open_session(
     http: aiohttp.ClientSession,
     registration: Registration,
-    wiring: SessionConfig,
-    traffic: SessionCounters | None = None,
+    config: SessionConfig,
+    counters: SessionCounters | None = None,
 ) -> Session:
     """Upgrade to a WebSocket within 10 s. Raises HandshakeError; the ticket is used up either way."""
     url = URL(registration.url.reveal(), encoded=True)
     # aiohttp looks for WSS_PROXY where a wss address is given; as https the usual HTTPS_PROXY and NO_PROXY hold.
     url = url.with_scheme(_WS_TO_HTTP.get(url.scheme, url.scheme))
     try:
-        async with asyncio.timeout(wiring.handshake_timeout):
+        async with asyncio.timeout(config.handshake_timeout):
             socket = await http.ws_connect(
                 url,
                 autoclose=False,
                 autoping=False,
                 heartbeat=None,
                 proxy=proxy_of(url),
-                max_msg_size=FRAME_MAX,
-                timeout=aiohttp.ClientWSTimeout(ws_close=wiring.close_timeout),
+                max_msg_size=FRAME_MAX_BYTES,
+                timeout=aiohttp.ClientWSTimeout(ws_close=config.close_timeout),
             )
     except TimeoutError:
         raise HandshakeError("the endpoint did not upgrade in time") from None
@@ -131,7 +131,7 @@ async def open_session(
         ) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise HandshakeError(f"the endpoint cannot be reached ({type(error).__name__})") from None
-    return Session(socket, registration, wiring, traffic or SessionCounters())
+    return Session(socket, registration, config, counters or SessionCounters())
 
 
 class Session:
@@ -141,24 +141,24 @@ class Session:
         self,
         socket: aiohttp.ClientWebSocketResponse,
         registration: Registration,
-        wiring: SessionConfig,
-        traffic: SessionCounters,
+        config: SessionConfig,
+        counters: SessionCounters,
     ) -> None:
-        self.opened_at: Final = wiring.clock.monotonic()
+        self.opened_at: Final = config.clock.monotonic()
         self.host: Final = registration.host
-        self.traffic: Final = traffic
-        self.farewell: Final = asyncio.Event()
+        self.counters: Final = counters
+        self.disconnect_requested: Final = asyncio.Event()
         """Set when DingTalk says that it will close this connection and pushes nothing on it any more."""
         self._socket = socket
         self._transport = _transport_of(socket)
         self._client_id = registration.client_id
-        self._wiring = wiring
-        self._clock = wiring.clock
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._places = asyncio.Semaphore(wiring.deliveries_max)
+        self._config = config
+        self._clock = config.clock
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._capacity = asyncio.Semaphore(config.deliveries_max)
         self._unanswered = 0
-        self._ended_by_us = ""
-        self._gone = asyncio.Event()
+        self._close_reason = ""
+        self._closed = asyncio.Event()
         """Set when the socket is closed for good by us."""
 
     @property
@@ -170,14 +170,14 @@ class Session:
         """Serve until the end; the socket is gone when this returns, or is cancelled."""
         reading = asyncio.create_task(self._read(), name="claw.stream.session.read")
         watching = asyncio.create_task(self._watch(), name="claw.stream.session.watch")
-        gone = asyncio.create_task(self._gone.wait(), name="claw.stream.session.gone")
+        gone = asyncio.create_task(self._closed.wait(), name="claw.stream.session.gone")
         tasks = {reading, watching, gone}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if self._ended_by_us:
+            if self._close_reason:
                 # Reading ends as soon as we begin to say goodbye; the peer's answer is still to come.
-                await self._gone.wait()
-                return SessionEnd(EndKind.CLOSED, self._ended_by_us, self.lived)
+                await self._closed.wait()
+                return SessionEnd(EndKind.CLOSED, self._close_reason, self.lived)
             kind, detail = (watching if watching in done else reading).result()
             return SessionEnd(kind, detail, self.lived)
         finally:
@@ -189,12 +189,12 @@ class Session:
 
     async def close(self, code: int = aiohttp.WSCloseCode.OK) -> None:
         """Say goodbye with a close frame; the peer gets 2 s to answer it."""
-        if self._ended_by_us:
-            await self._gone.wait()
+        if self._close_reason:
+            await self._closed.wait()
             return
-        self._ended_by_us = f"close {code}"
+        self._close_reason = f"close {code}"
         try:
-            async with asyncio.timeout(self._wiring.close_timeout):
+            async with asyncio.timeout(self._config.close_timeout):
                 await self._socket.close(code=code)
         except (TimeoutError, aiohttp.ClientError, OSError):
             pass  # the peer is gone, which is what we wanted
@@ -203,18 +203,18 @@ class Session:
 
     async def drain(self) -> None:
         """Close as soon as the acks of all messages read so far are written, or after 2 s."""
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=self._wiring.close_timeout)
+        if self._deliveries:
+            await asyncio.wait(self._deliveries, timeout=self._config.close_timeout)
         await self.close()
 
     def abort(self) -> None:
         """Cut the connection at once, without a close frame."""
-        self._ended_by_us = self._ended_by_us or "abort"
+        self._close_reason = self._close_reason or "abort"
         if self._transport is not None:
             self._transport.abort()
         # Gives the connection's place in the pool back, which the WebSocket alone does not do in each of its ends.
         self._socket._response.close()
-        self._gone.set()
+        self._closed.set()
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -245,72 +245,72 @@ class Session:
 
     async def _frame(self, text: str) -> None:
         read_at = self._clock.wall()
-        self.traffic.frames += 1
-        self.traffic.last_frame_at = read_at
+        self.counters.frames += 1
+        self.counters.last_frame_at = read_at
         try:
             await self._act(frames.parse(text), read_at)
         except FrameError as error:
             self._refuse(error.reason, error.size)
-            await self._answer(error.message_id, frames.BAD_REQUEST, "{}", "bad request")
+            await self._reply(error.message_id, frames.BAD_REQUEST, "{}", "bad request")
         except Exception as error:  # noqa: BLE001 - no single frame, whatever it holds, may end the session
             self._refuse(type(error).__name__, len(text))
 
     async def _act(self, frame: Frame, read_at: float) -> None:
         match frame.kind:
             case FrameKind.ROBOT:
-                await self._accept(frame, read_at)
+                await self._hand_on(frame, read_at)
             case FrameKind.PING:
-                await self._answer(frame.message_id, frames.OK, frame.data)
+                await self._reply(frame.message_id, frames.OK, frame.data)
             case FrameKind.CARD:
-                await self._answer(frame.message_id, frames.OK, frames.CARD_ACK)
+                await self._reply(frame.message_id, frames.OK, frames.CARD_ACK)
             case FrameKind.EVENT:
-                await self._answer(frame.message_id, frames.OK, frames.EVENT_ACK)
+                await self._reply(frame.message_id, frames.OK, frames.EVENT_ACK)
             case FrameKind.DISCONNECT:
                 log.info("dingtalk asks to reconnect", extra={"reason": frames.disconnect_reason(frame)})
-                self.farewell.set()
+                self.disconnect_requested.set()
             case FrameKind.LEGACY:
                 pass
             case FrameKind.UNKNOWN:
                 self._refuse("an unknown topic", frame.size)
-                await self._answer(frame.message_id, frames.NOT_FOUND, "{}", "topic not supported")
+                await self._reply(frame.message_id, frames.NOT_FOUND, "{}", "topic not supported")
 
-    async def _accept(self, frame: Frame, read_at: float) -> None:
+    async def _hand_on(self, frame: Frame, read_at: float) -> None:
         inbound = to_inbound(frame, self._client_id)
         push = frame.message_id  # the frame itself may be large, and is not needed until the ack
 
         async def acknowledge() -> None:
-            await self._answer(push, frames.OK, frames.ROBOT_ACK)
+            await self._reply(push, frames.OK, frames.ROBOT_ACK)
 
-        await self._places.acquire()
+        await self._capacity.acquire()
         # Tasks start in the order of their creation, so messages reach the store in the order of their arrival.
         task = asyncio.create_task(
             self._deliver(Delivery(inbound, read_at, acknowledge)), name="claw.stream.session.deliver"
         )
-        self._under_way.add(task)
-        self._wiring.deliveries.add(task)
-        task.add_done_callback(self._delivered)
+        self._deliveries.add(task)
+        self._config.deliveries.add(task)
+        task.add_done_callback(self._on_delivered)
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
-            await self._wiring.deliver(delivery)
+            await self._config.accept(delivery)
         except Exception as error:
             # Not acked, so DingTalk repeats it after 60 s.
             log.warning("message could not be accepted", extra={"cause": type(error).__name__}, exc_info=True)
 
-    def _delivered(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        self._wiring.deliveries.discard(task)
-        self._places.release()
+    def _on_delivered(self, task: asyncio.Task[None]) -> None:
+        self._deliveries.discard(task)
+        self._config.deliveries.discard(task)
+        self._capacity.release()
 
     def _refuse(self, reason: str, size: int) -> None:
-        self.traffic.refused += 1
-        count = self.traffic.refused
-        if count <= FAULTS_LOGGED or count % FAULTS_LOGGED_EACH == 0:
+        self.counters.refused += 1
+        count = self.counters.refused
+        if count <= REFUSALS_LOGGED or count % REFUSALS_LOGGED_EACH == 0:
             log.warning("frame refused", extra={"reason": reason, "size": size, "refused": count})
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    async def _answer(self, message_id: str, code: int, data: str, message: str = "OK") -> None:
+    async def _reply(self, message_id: str, code: int, data: str, message: str = "OK") -> None:
         if message_id:  # without an id there is nothing that an answer could refer to
             await self._send(self._socket.send_str(frames.ack(message_id, code, data, message)))
 
@@ -325,7 +325,7 @@ class Session:
 
     async def _watch(self) -> tuple[EndKind, str]:
         """Ping each heartbeat; return when two pings in a row brought no sign of life, or when time has jumped."""
-        heartbeat = self._wiring.heartbeat
+        heartbeat = self._config.heartbeat
         wall, monotonic = self._clock.wall(), self._clock.monotonic()
         due = monotonic + heartbeat
         while True:
@@ -342,9 +342,9 @@ class Session:
             if self._unanswered >= PINGS_UNANSWERED_MAX:
                 return EndKind.PONGS_MISSED, f"{self._unanswered} pings"
             # While reading rests, a pong could not be seen: that is our fault and no sign of the peer's death.
-            if not self._places.locked():
+            if not self._capacity.locked():
                 self._unanswered += 1
-            due = monotonic + heartbeat * (LAST_WAIT if self._unanswered >= PINGS_UNANSWERED_MAX else 1)
+            due = monotonic + heartbeat * (LAST_WAIT_SHARE if self._unanswered >= PINGS_UNANSWERED_MAX else 1)
             await self._ping(heartbeat)
 
     async def _ping(self, timeout: float) -> None:

@@ -16,48 +16,48 @@ from claw.config.settings import StreamSettings
 from claw.errors import GatewayError
 from claw.messages import Delivery
 from claw.observe import telemetry
-from claw.stream.gateway import Gateway, Registration, explain
+from claw.stream.gateway import Gateway, Registration, rejection_text
 from claw.stream.session import HANDSHAKE_TIMEOUT_S, SessionConfig, SessionCounters, open_session
-from claw.stream.slot import Opener, Serving, Slot, SlotState, stop_tasks
+from claw.stream.slot import Connect, SessionLike, Slot, SlotState, stop_tasks
 
 GRACE_S: Final = 5.0
 """Seconds without a session that readiness does not speak of."""
-SETTLE_S: Final = 2.0
+DELIVERIES_TIMEOUT_S: Final = 2.0
 """Seconds that deliveries under way get when we stop."""
 
 
 class Supervisor:
-    """All lanes, and what they are together."""
+    """All slots, and what they are together."""
 
     def __init__(
         self,
         settings: StreamSettings,
         gateway: Gateway,
         http: aiohttp.ClientSession,
-        deliver: Callable[[Delivery], Awaitable[None]],
+        accept: Callable[[Delivery], Awaitable[None]],
         clock: Clock | None = None,
         *,
         handshake_timeout: float = HANDSHAKE_TIMEOUT_S,
-        opener: Opener | None = None,
-        draw: random.Random | None = None,
+        connect: Connect | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._clock = clock or Clock()
-        wiring = SessionConfig(deliver, settings.heartbeat, self._clock, handshake_timeout=handshake_timeout)
-        self._deliveries = wiring.deliveries
+        config = SessionConfig(accept, settings.heartbeat, self._clock, handshake_timeout=handshake_timeout)
+        self._deliveries = config.deliveries
 
-        async def opened(registration: Registration, traffic: SessionCounters) -> Serving:
-            return await open_session(http, registration, wiring, traffic)
+        async def open_one(registration: Registration, counters: SessionCounters) -> SessionLike:
+            return await open_session(http, registration, config, counters)
 
         self.slots: Final = tuple(
             Slot(
                 number,
                 register=gateway.register,
-                opener=opener or opened,
+                connect=connect or open_one,
                 credentials=gateway.credentials,
                 rotate=settings.rotate,
                 clock=self._clock,
-                changed=self._note,
-                draw=draw,
+                on_change=self._update,
+                rng=rng,
             )
             for number in range(settings.connections)
         )
@@ -70,12 +70,12 @@ class Supervisor:
     @property
     def connected(self) -> int:
         """How many sessions DingTalk pushes messages to."""
-        return sum(slot.serving for slot in self.slots)
+        return sum(slot.is_open for slot in self.slots)
 
     @property
     def last_frame_at(self) -> float:
         """Seconds since the epoch at which the last frame was read; 0: none yet."""
-        return max(slot.traffic.last_frame_at for slot in self.slots)
+        return max(slot.counters.last_frame_at for slot in self.slots)
 
     async def run(self) -> None:
         """Serve until `drain` is called. Cancelling cuts all connections; nothing is left in either case."""
@@ -83,11 +83,11 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 for slot in self.slots:
-                    group.create_task(slot.run(), name=f"claw.stream.lane{slot.number}")
+                    group.create_task(slot.run(), name=f"claw.stream.slot{slot.number}")
         finally:
             # What was read may still become durable; then DingTalk's repeat is known as one.
             if self._deliveries:
-                await asyncio.wait(self._deliveries, timeout=SETTLE_S)
+                await asyncio.wait(self._deliveries, timeout=DELIVERIES_TIMEOUT_S)
             await stop_tasks(*self._deliveries)
             self._finished.set()
 
@@ -107,11 +107,11 @@ class Supervisor:
 
     def check(self) -> Check:
         """Good while DingTalk can push to us, and for 5 s beyond."""
-        # DingTalk's farewell ends a session's service some turns of the loop before its lane says so.
-        self._note()
+        # DingTalk's `disconnect` ends a session's service some turns of the loop before its slot says so.
+        self._update()
         lost = self._lost_at is not None and self._clock.monotonic() - self._lost_at < GRACE_S
         ok = self._state is not SlotState.CLOSED and (self.connected > 0 or lost)
-        return Check(ok, self._state.value, self._trouble(), self._since)
+        return Check(ok, self._state.value, self._last_error(), self._since)
 
     def status(self) -> dict[str, Any]:
         """Everything an operator asks, as JSON."""
@@ -122,32 +122,32 @@ class Supervisor:
             "state": self._state.value,
             "since": format_rfc3339(self._since),
             "connected": self.connected,
-            "lanes": [
+            "slots": [
                 {
                     "state": slot.state.value,
                     "since": format_rfc3339(slot.since),
                     "age_s": round(slot.age, 1),
-                    "frames": slot.traffic.frames,
-                    "last_frame_at": format_rfc3339(slot.traffic.last_frame_at),
+                    "frames": slot.counters.frames,
+                    "last_frame_at": format_rfc3339(slot.counters.last_frame_at),
                 }
                 for slot in self.slots
             ],
             "reconnects": dict(reconnects),
-            "refused_frames": sum(slot.traffic.refused for slot in self.slots),
+            "refused_frames": sum(slot.counters.refused for slot in self.slots),
             "last_frame_at": format_rfc3339(self.last_frame_at),
-            "last_error": self._trouble(),
+            "last_error": self._last_error(),
         }
 
-    def _trouble(self) -> str:
-        """Why some lane has no session, if so; a rejection first, in both languages."""
+    def _last_error(self) -> str:
+        """Why some slot has no session, if so; a rejection first, in both languages."""
         errors = [slot.last_error for slot in self.slots if slot.last_error is not None]
         for error in errors:
             if isinstance(error, GatewayError) and error.rejected:
-                return explain(error)
+                return rejection_text(error)
         return str(errors[0]) if errors else ""
 
-    def _note(self) -> None:
-        """A lane has changed: see what we are together, and whether an outage begins or ends."""
+    def _update(self) -> None:
+        """A slot has changed: see what we are together, and whether an outage begins or ends."""
         order = list(SlotState)
         state = min((slot.state for slot in self.slots), key=order.index)
         if state is not self._state:

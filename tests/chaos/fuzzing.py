@@ -248,9 +248,9 @@ def _gateway(data: bytes, draw: random.Random) -> None:
     wait = draw.choice(("", "5", "99999999999", "-1", "nan", "Wed, 21 Oct 2026 07:28:00 GMT", "٣", "1e9", "soon"))
     headers = {"Retry-After": wait, "Content-Type": draw.choice(("application/json", "text/html", ""))}
     try:
-        registration = gateway.judge(status, headers, data, CREDENTIALS, now=1.8e9)
+        registration = gateway.parse_registration(status, headers, data, CREDENTIALS, now=1.8e9)
     except GatewayError as error:
-        gateway.explain(error).encode()
+        gateway.rejection_text(error).encode()
         _promise(error.retry_after is None or 0 <= error.retry_after <= 3600, "a wait that is none")
         _promise("not-a-real-secret" not in str(error), "the secret in an error")
         raise

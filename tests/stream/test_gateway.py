@@ -19,7 +19,7 @@ from claw.config.settings import Credentials
 from claw.errors import GatewayError
 from claw.secret import Secret
 from claw.stream import gateway
-from claw.stream.gateway import Gateway, RateLimiter, Registration, explain, judge
+from claw.stream.gateway import Gateway, RateLimiter, Registration, parse_registration, rejection_text
 from tests.clock import FakeClock
 from tests.stream import vectors
 from tests.stream.dingtalk import DingTalk
@@ -44,7 +44,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 def judged(status: int, body: str | bytes = b"", **headers: str) -> Registration:
     raw = body.encode() if isinstance(body, str) else body
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return judge(status, named, raw, CREDENTIALS, now=NOW)
+    return parse_registration(status, named, raw, CREDENTIALS, now=NOW)
 
 
 async def test_request(dingtalk: DingTalk, http: aiohttp.ClientSession) -> None:
@@ -162,7 +162,7 @@ def test_errors(
 )
 def test_explanation(status: int, code: str, words: str) -> None:
     """A rejection says in both languages what a person has to check."""
-    text = explain(GatewayError("x", status=status, code=code, rejected=True))
+    text = rejection_text(GatewayError("x", status=status, code=code, rejected=True))
     zh, en = text.split(" / ")
     assert words in en
     assert "请" in zh

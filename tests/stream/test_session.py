@@ -27,7 +27,7 @@ from tests.stream.dingtalk import DingTalk, Peer, nothing_left, until
 
 
 @dataclass
-class Line:
+class SessionHarness:
     """A session that runs, its peer, and what was delivered. `accept` is done with each delivery."""
 
     dingtalk: DingTalk
@@ -35,7 +35,7 @@ class Line:
     session: Session
     peer: Peer
     running: asyncio.Task[SessionEnd]
-    wiring: SessionConfig
+    config: SessionConfig
     delivered: list[str] = field(default_factory=list)
 
     async def end(self) -> SessionEnd:
@@ -43,15 +43,15 @@ class Line:
             return await asyncio.shield(self.running)
 
 
-Connect = Callable[..., Awaitable[Line]]
+Connect = Callable[..., Awaitable[SessionHarness]]
 
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    lines: list[Line] = []
+    harnesses: list[SessionHarness] = []
     async with nothing_left(), DingTalk() as dingtalk, aiohttp.ClientSession() as http:
 
-        async def connect(accept: Callable[[Delivery], Awaitable[None]] | None = None, **wired: Any) -> Line:
+        async def connect(accept: Callable[[Delivery], Awaitable[None]] | None = None, **wired: Any) -> SessionHarness:
             delivered: list[str] = []
 
             async def deliver(delivery: Delivery) -> None:
@@ -62,20 +62,22 @@ async def connect() -> AsyncIterator[Connect]:
                     await delivery.acknowledge()
 
             clock = wired.pop("clock", None) or FakeClock()
-            wiring = SessionConfig(deliver, wired.pop("heartbeat", 5.0), clock, **wired)
+            config = SessionConfig(deliver, wired.pop("heartbeat", 5.0), clock, **wired)
             registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "dingclient")
-            opened = await open_session(http, registration, wiring)
-            line = Line(dingtalk, clock, opened, await dingtalk.peer(), asyncio.create_task(opened.run()), wiring)
-            line.delivered = delivered
-            lines.append(line)
+            session = await open_session(http, registration, config)
+            harness = SessionHarness(
+                dingtalk, clock, session, await dingtalk.peer(), asyncio.create_task(session.run()), config
+            )
+            harness.delivered = delivered
+            harnesses.append(harness)
             await FakeClock().settle()
-            return line
+            return harness
 
         yield connect
-        for line in lines:
-            line.running.cancel()
-            await asyncio.wait({line.running})
-            for task in [*line.wiring.deliveries]:
+        for harness in harnesses:
+            harness.running.cancel()
+            await asyncio.wait({harness.running})
+            for task in [*harness.config.deliveries]:
                 task.cancel()
         # However a session ended, its place in the pool of connections is free again.
         assert http.connector is not None
@@ -104,16 +106,16 @@ async def connect() -> AsyncIterator[Connect]:
 )
 async def test_answers(connect: Connect, text: str, answer: dict[str, Any]) -> None:
     """Each frame that asks for an answer gets the official one, under its own id."""
-    line = await connect()
-    await line.peer.push(text)
-    got = await line.peer.ack()
+    harness = await connect()
+    await harness.peer.push(text)
+    got = await harness.peer.ack()
     assert got | answer == got
     assert got["headers"]["messageId"] == json.loads(text)["headers"]["messageId"]
 
 
 async def test_frames_without_answer(connect: Connect) -> None:
     """A disconnect, legacy notes, frames without id and nonsense are not answered, and the session goes on."""
-    line = await connect()
+    harness = await connect()
     for text in (
         vectors.DISCONNECT,
         vectors.frame("{}", frame_type="SYSTEM", topic="KEEPALIVE"),
@@ -121,23 +123,23 @@ async def test_frames_without_answer(connect: Connect) -> None:
         "nonsense",
         vectors.PING,
     ):
-        await line.peer.push(text)
-    assert (await line.peer.ack())["headers"]["messageId"] == json.loads(vectors.PING)["headers"]["messageId"]
-    assert line.session.farewell.is_set()
+        await harness.peer.push(text)
+    assert (await harness.peer.ack())["headers"]["messageId"] == json.loads(vectors.PING)["headers"]["messageId"]
+    assert harness.session.disconnect_requested.is_set()
 
 
 async def test_delivery(connect: Connect) -> None:
     """A delivery tells the message and when it was read; the ack is written only when it is asked for."""
     deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
-    line = await connect(accept=deliveries.put)
-    await line.peer.push(vectors.robot(1))
+    harness = await connect(accept=deliveries.put)
+    await harness.peer.push(vectors.robot(1))
     delivery = await deliveries.get()
     assert delivery.inbound.key == "dingfakeclient:msg-1"
-    assert delivery.read_at == line.clock.wall() == line.session.traffic.last_frame_at
-    await line.peer.push(vectors.PING)
-    assert (await line.peer.ack())["headers"]["messageId"].startswith("2141a0c7")
+    assert delivery.read_at == harness.clock.wall() == harness.session.counters.last_frame_at
+    await harness.peer.push(vectors.PING)
+    assert (await harness.peer.ack())["headers"]["messageId"].startswith("2141a0c7")
     await delivery.acknowledge()
-    assert (await line.peer.ack())["headers"]["messageId"] == "push-1"
+    assert (await harness.peer.ack())["headers"]["messageId"] == "push-1"
 
 
 async def test_deliveries_start_in_order_and_do_not_hold_up_reading(connect: Connect) -> None:
@@ -148,14 +150,14 @@ async def test_deliveries_start_in_order_and_do_not_hold_up_reading(connect: Con
         await gate.wait()
         await delivery.acknowledge()
 
-    line = await connect(accept=accept)
+    harness = await connect(accept=accept)
     for number in range(50):
-        await line.peer.push(vectors.robot(number))
-    await line.peer.push(vectors.PING)
-    await line.peer.ack()
-    assert line.delivered == [f"msg-{number}" for number in range(50)]
+        await harness.peer.push(vectors.robot(number))
+    await harness.peer.push(vectors.PING)
+    await harness.peer.ack()
+    assert harness.delivered == [f"msg-{number}" for number in range(50)]
     gate.set()
-    acks = {(await line.peer.ack())["headers"]["messageId"] for _ in range(50)}
+    acks = {(await harness.peer.ack())["headers"]["messageId"] for _ in range(50)}
     assert acks == {f"push-{number}" for number in range(50)}
 
 
@@ -167,17 +169,17 @@ async def test_backpressure(connect: Connect) -> None:
         await gate.wait()
         await delivery.acknowledge()
 
-    line = await connect(accept=accept, deliveries_max=3)
+    harness = await connect(accept=accept, deliveries_max=3)
     for number in range(10):
-        await line.peer.push(vectors.robot(number))
-    await until(lambda: len(line.delivered) == 3)
+        await harness.peer.push(vectors.robot(number))
+    await until(lambda: len(harness.delivered) == 3)
     for _ in range(30):
-        await line.clock.advance(1)
-    assert len(line.delivered) == 3
-    assert not line.running.done()
+        await harness.clock.advance(1)
+    assert len(harness.delivered) == 3
+    assert not harness.running.done()
     gate.set()
     for _ in range(10):
-        await line.peer.ack()
+        await harness.peer.ack()
 
 
 async def test_delivery_that_fails_is_not_acked(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
@@ -188,19 +190,19 @@ async def test_delivery_that_fails_is_not_acked(connect: Connect, caplog: pytest
             raise OSError("disk full")
         await delivery.acknowledge()
 
-    line = await connect(accept=accept)
-    await line.peer.push(vectors.robot(1, "private words"))
-    await line.peer.push(vectors.robot(2))
-    assert (await line.peer.ack())["headers"]["messageId"] == "push-2"
+    harness = await connect(accept=accept)
+    await harness.peer.push(vectors.robot(1, "private words"))
+    await harness.peer.push(vectors.robot(2))
+    assert (await harness.peer.ack())["headers"]["messageId"] == "push-2"
     assert "message could not be accepted" in caplog.text
     assert "private words" not in caplog.text
 
 
 async def test_server_pings_are_answered(connect: Connect) -> None:
     """A WebSocket ping of the server gets its pong."""
-    line = await connect()
-    await line.peer.socket.ping(b"are you there")
-    await until(lambda: line.peer.pongs == [b"are you there"])
+    harness = await connect()
+    await harness.peer.socket.ping(b"are you there")
+    await until(lambda: harness.peer.pongs == [b"are you there"])
 
 
 # --- ends --------------------------------------------------------------------------------------------------------
@@ -208,40 +210,40 @@ async def test_server_pings_are_answered(connect: Connect) -> None:
 
 async def test_reset(connect: Connect) -> None:
     """A connection that breaks ends the session at once, as lost."""
-    line = await connect()
-    await line.clock.advance(3)
-    line.peer.reset()
-    end = await line.end()
+    harness = await connect()
+    await harness.clock.advance(3)
+    harness.peer.reset()
+    end = await harness.end()
     assert (end.kind, end.lived) == (EndKind.LOST, 3.0)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 4000])
 async def test_close_of_the_server(connect: Connect, code: int) -> None:
     """A close frame ends the session with its code, is answered, and leaves the server satisfied."""
-    line = await connect()
-    await line.peer.socket.close(code=code)
-    end = await line.end()
+    harness = await connect()
+    await harness.peer.socket.close(code=code)
+    end = await harness.end()
     assert (end.kind, end.detail) == (EndKind.PEER_CLOSED, str(code))
-    await line.peer.closed.wait()
+    await harness.peer.closed.wait()
 
 
 async def test_close_by_us(connect: Connect) -> None:
     """Our close sends 1000 and waits for the server's answer."""
-    line = await connect()
-    await asyncio.gather(line.session.close(), line.session.close())
-    assert (await line.end()).kind is EndKind.CLOSED
-    await line.peer.closed.wait()
-    assert line.peer.close_code == 1000
+    harness = await connect()
+    await asyncio.gather(harness.session.close(), harness.session.close())
+    assert (await harness.end()).kind is EndKind.CLOSED
+    await harness.peer.closed.wait()
+    assert harness.peer.close_code == 1000
 
 
 async def test_close_with_a_peer_that_is_gone(connect: Connect) -> None:
     """Our close does not wait for a dead peer beyond its limit."""
-    line = await connect(close_timeout=0.1)
-    transport = line.peer.request.transport
+    harness = await connect(close_timeout=0.1)
+    transport = harness.peer.request.transport
     assert isinstance(transport, asyncio.Transport)
     transport.pause_reading()
-    await line.session.close()
-    assert (await line.end()).kind is EndKind.CLOSED
+    await harness.session.close()
+    assert (await harness.end()).kind is EndKind.CLOSED
 
 
 async def test_drain(connect: Connect) -> None:
@@ -252,17 +254,17 @@ async def test_drain(connect: Connect) -> None:
         await gate.wait()
         await delivery.acknowledge()
 
-    line = await connect(accept=accept)
-    await line.peer.push(vectors.robot(1))
-    await until(lambda: line.delivered)
-    drain = asyncio.create_task(line.session.drain())
+    harness = await connect(accept=accept)
+    await harness.peer.push(vectors.robot(1))
+    await until(lambda: harness.delivered)
+    drain = asyncio.create_task(harness.session.drain())
     await asyncio.sleep(0.05)
     assert not drain.done()
     gate.set()
     await drain
-    assert (await line.peer.ack())["headers"]["messageId"] == "push-1"
-    await line.peer.closed.wait()
-    assert line.peer.close_code == 1000
+    assert (await harness.peer.ack())["headers"]["messageId"] == "push-1"
+    await harness.peer.closed.wait()
+    assert harness.peer.close_code == 1000
 
 
 async def test_close_while_reading_rests(connect: Connect) -> None:
@@ -272,13 +274,13 @@ async def test_close_while_reading_rests(connect: Connect) -> None:
     async def accept(_: Delivery) -> None:
         await gate.wait()
 
-    line = await connect(accept=accept, deliveries_max=1)
-    await line.peer.push(vectors.robot(1))
-    await line.peer.push(vectors.robot(2))
-    await until(lambda: line.session.traffic.frames == 2)
-    await line.session.close()
-    assert (await line.end()).kind is EndKind.CLOSED
-    await line.peer.closed.wait()
+    harness = await connect(accept=accept, deliveries_max=1)
+    await harness.peer.push(vectors.robot(1))
+    await harness.peer.push(vectors.robot(2))
+    await until(lambda: harness.session.counters.frames == 2)
+    await harness.session.close()
+    assert (await harness.end()).kind is EndKind.CLOSED
+    await harness.peer.closed.wait()
     gate.set()
 
 
@@ -305,41 +307,41 @@ async def test_delivery_outlives_its_session(connect: Connect) -> None:
         stored.set()
         await delivery.acknowledge()
 
-    line = await connect(accept=accept)
-    await line.peer.push(vectors.robot(1))
-    await until(lambda: line.delivered)
-    line.peer.reset()
-    await line.end()
-    assert len(line.wiring.deliveries) == 1
+    harness = await connect(accept=accept)
+    await harness.peer.push(vectors.robot(1))
+    await until(lambda: harness.delivered)
+    harness.peer.reset()
+    await harness.end()
+    assert len(harness.config.deliveries) == 1
     gate.set()
     async with asyncio.timeout(5):
         await stored.wait()
-    await until(lambda: not line.wiring.deliveries)
+    await until(lambda: not harness.config.deliveries)
 
 
 async def test_too_large_frame_ends_the_session_only(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame beyond the limit is a typed end, not a crash."""
-    monkeypatch.setattr(module, "FRAME_MAX", 1024)
-    line = await connect()
-    await line.peer.push("x" * 2048)
-    end = await line.end()
+    monkeypatch.setattr(module, "FRAME_MAX_BYTES", 1024)
+    harness = await connect()
+    await harness.peer.push("x" * 2048)
+    end = await harness.end()
     assert (end.kind, end.detail) == (EndKind.BAD_PROTOCOL, "1009")
 
 
 async def test_frame_of_eight_mebibytes(connect: Connect) -> None:
     """A message of 7 MiB is read and delivered."""
-    line = await connect()
-    await line.peer.push(vectors.robot(1, "x" * (7 << 20)))
-    assert (await line.peer.ack())["code"] == 200
+    harness = await connect()
+    await harness.peer.push(vectors.robot(1, "x" * (7 << 20)))
+    assert (await harness.peer.ack())["code"] == 200
 
 
 async def test_cancellation(connect: Connect) -> None:
     """Cancelling `run` propagates, and cuts the socket."""
-    line = await connect()
-    line.running.cancel()
+    harness = await connect()
+    harness.running.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await line.running
-    await line.peer.closed.wait()
+        await harness.running
+    await harness.peer.closed.wait()
 
 
 # --- liveness ----------------------------------------------------------------------------------------------------
@@ -347,40 +349,40 @@ async def test_cancellation(connect: Connect) -> None:
 
 async def test_pings_and_pongs(connect: Connect) -> None:
     """Every heartbeat brings one ping; as long as pongs come, a session without any frame lives."""
-    line = await connect()
+    harness = await connect()
     pings = 0
 
     def asked() -> bool:
-        return line.peer.pings == pings
+        return harness.peer.pings == pings
 
     for pings in range(1, 13):  # noqa: B007 - read by `asked`
-        await line.clock.advance(5)
+        await harness.clock.advance(5)
         await until(asked)
-        await until(lambda: line.session._unanswered == 0)
-    assert not line.running.done()
+        await until(lambda: harness.session._unanswered == 0)
+    assert not harness.running.done()
 
 
 async def test_two_missed_pongs(connect: Connect) -> None:
     """Two pings without any sign of life are death, within three heartbeats of the fault with time to spare."""
-    line = await connect()
-    line.dingtalk.pongs = False
-    await line.clock.advance(13.4)
-    assert not line.running.done()
-    await line.clock.advance(0.1)
-    end = await line.end()
+    harness = await connect()
+    harness.dingtalk.pongs = False
+    await harness.clock.advance(13.4)
+    assert not harness.running.done()
+    await harness.clock.advance(0.1)
+    end = await harness.end()
     assert end.kind is EndKind.PONGS_MISSED
     assert end.lived == pytest.approx(13.5)
 
 
 async def test_any_data_is_life(connect: Connect) -> None:
     """A peer that sends no pongs but sends frames is alive."""
-    line = await connect()
-    line.dingtalk.pongs = False
+    harness = await connect()
+    harness.dingtalk.pongs = False
     for number in range(6):
-        await line.clock.advance(5)
-        await line.peer.push(vectors.robot(number))
-        await line.peer.ack()
-    assert not line.running.done()
+        await harness.clock.advance(5)
+        await harness.peer.push(vectors.robot(number))
+        await harness.peer.ack()
+    assert not harness.running.done()
 
 
 async def test_local_work_is_no_life(connect: Connect) -> None:
@@ -391,56 +393,56 @@ async def test_local_work_is_no_life(connect: Connect) -> None:
         await gate.wait()
         await delivery.acknowledge()
 
-    line = await connect(accept=accept)
+    harness = await connect(accept=accept)
     for number in range(20):
-        await line.peer.push(vectors.robot(number))
-    await until(lambda: len(line.delivered) == 20)
-    line.dingtalk.pongs = False
-    await line.clock.advance(13)
+        await harness.peer.push(vectors.robot(number))
+    await until(lambda: len(harness.delivered) == 20)
+    harness.dingtalk.pongs = False
+    await harness.clock.advance(13)
     gate.set()
-    await line.peer.ack()
-    await line.clock.advance(1)
-    assert (await line.end()).kind is EndKind.PONGS_MISSED
+    await harness.peer.ack()
+    await harness.clock.advance(1)
+    assert (await harness.end()).kind is EndKind.PONGS_MISSED
 
 
 async def test_peer_that_does_not_read(connect: Connect) -> None:
     """A peer that reads nothing cannot hang our ping: the session ends all the same."""
-    line = await connect(clock=Clock(), heartbeat=0.1)
-    transport = line.peer.request.transport
+    harness = await connect(clock=Clock(), heartbeat=0.1)
+    transport = harness.peer.request.transport
     assert isinstance(transport, asyncio.Transport)
     transport.pause_reading()
-    client = line.session._transport
+    client = harness.session._transport
     assert client is not None
     client.set_write_buffer_limits(high=0)
     client.write(b"\x89\x80aaaa" * 5_000_000)
-    assert (await line.end()).kind is EndKind.PONGS_MISSED
+    assert (await harness.end()).kind is EndKind.PONGS_MISSED
 
 
 @pytest.mark.parametrize("seconds", [31.0, -31.0, 36_000.0])
 async def test_clock_jump(connect: Connect, seconds: float) -> None:
     """A machine that slept has lost its connections: the session ends at once, without asking by ping."""
-    line = await connect()
-    await line.clock.advance(2)
-    line.clock.jump(seconds)
-    await line.clock.advance(1)
-    assert (await line.end()).kind is EndKind.CLOCK_JUMP
+    harness = await connect()
+    await harness.clock.advance(2)
+    harness.clock.jump(seconds)
+    await harness.clock.advance(1)
+    assert (await harness.end()).kind is EndKind.CLOCK_JUMP
 
 
 async def test_stopped_process(connect: Connect) -> None:
     """A process that was stopped for more than 30 s sees the monotonic clock run ahead, and ends the session."""
-    line = await connect()
-    line.clock._now += 40
-    await line.clock.advance(1)
-    assert (await line.end()).kind is EndKind.CLOCK_JUMP
+    harness = await connect()
+    harness.clock._now += 40
+    await harness.clock.advance(1)
+    assert (await harness.end()).kind is EndKind.CLOCK_JUMP
 
 
 async def test_small_clock_step_is_no_jump(connect: Connect) -> None:
     """A clock that is set right by a few seconds changes nothing."""
-    line = await connect()
+    harness = await connect()
     for step in (5, -5, 25, -25):
-        line.clock.jump(step)
-        await line.clock.advance(2)
-    assert not line.running.done()
+        harness.clock.jump(step)
+        await harness.clock.advance(2)
+    assert not harness.running.done()
 
 
 # --- hostile peers -----------------------------------------------------------------------------------------------
@@ -448,26 +450,26 @@ async def test_small_clock_step_is_no_jump(connect: Connect) -> None:
 
 async def test_thousands_of_hostile_frames(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     """After thousands of broken frames a good one is delivered; the log holds a handful of lines, and no content."""
-    line = await connect()
+    harness = await connect()
     draw = random.Random(11)
     good = vectors.robot(1, "private words")
     caplog.set_level(logging.INFO, "claw")
     for number in range(3_000):
         match number % 4:
             case 0:
-                await line.peer.push(good[: draw.randrange(len(good))])
+                await harness.peer.push(good[: draw.randrange(len(good))])
             case 1:
                 at = draw.randrange(len(good))
-                await line.peer.push(good[:at] + draw.choice('"{}[]\\\0') + good[at + 5 :])
+                await harness.peer.push(good[:at] + draw.choice('"{}[]\\\0') + good[at + 5 :])
             case 2:
-                await line.peer.socket.send_bytes(draw.randbytes(30))
+                await harness.peer.socket.send_bytes(draw.randbytes(30))
             case _:
-                await line.peer.push("[" * 3_000)
-    await line.peer.push(vectors.robot(2))
-    await until(lambda: "msg-2" in line.delivered)
-    assert line.session.traffic.refused > 2_000
-    lines = [record for record in caplog.records if record.message == "frame refused"]
-    assert len(lines) < 20
+                await harness.peer.push("[" * 3_000)
+    await harness.peer.push(vectors.robot(2))
+    await until(lambda: "msg-2" in harness.delivered)
+    assert harness.session.counters.refused > 2_000
+    harnesses = [record for record in caplog.records if record.message == "frame refused"]
+    assert len(harnesses) < 20
     assert "private words" not in caplog.text
 
 
@@ -477,14 +479,14 @@ async def test_fault_of_ours_in_one_frame(connect: Connect, monkeypatch: pytest.
     def broken(*_: object) -> None:
         raise RuntimeError("ours")
 
-    line = await connect()
+    harness = await connect()
     with monkeypatch.context() as patched:
         patched.setattr(module, "to_inbound", broken)
-        await line.peer.push(vectors.robot(1))
-        await line.peer.push(vectors.PING)
-        await line.peer.ack()
-    await line.peer.push(vectors.robot(2))
-    assert (await line.peer.ack())["headers"]["messageId"] == "push-2"
+        await harness.peer.push(vectors.robot(1))
+        await harness.peer.push(vectors.PING)
+        await harness.peer.ack()
+    await harness.peer.push(vectors.robot(2))
+    assert (await harness.peer.ack())["headers"]["messageId"] == "push-2"
 
 
 # --- opening -----------------------------------------------------------------------------------------------------
@@ -585,12 +587,12 @@ async def test_session_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name, raising=False)
         async with aiohttp.ClientSession() as http:
             registration = Registration(Secret("ws://dingtalk.invalid/connect?ticket=t"), "dingtalk.invalid", "c")
-            opened = await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
-            running = asyncio.create_task(opened.run())
+            session = await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
+            running = asyncio.create_task(session.run())
             peer = await dingtalk.peer()
             await peer.push(vectors.PING)
             await peer.ack()
-            await opened.close()
+            await session.close()
             await running
         assert requests == ["GET http://dingtalk.invalid/connect?ticket=t HTTP/1.1"]
         server.close()

@@ -91,7 +91,7 @@ async def registration(context: Context) -> Finding:
 
 
 def _refusal(context: Context, error: GatewayError) -> Finding:
-    """What `claw.stream.gateway.judge` tells apart, in words; the reasons are that function's."""
+    """What `claw.stream.gateway.parse_registration` tells apart, in words; the reasons are that function's."""
     values = {"status": error.status, "code": error.code, "cause": error.reason}
     if "web page" in error.reason:
         return fault("registration.page", **values)
