@@ -56,7 +56,7 @@ def verdict(error: BaseException) -> Verdict:
 
 
 def _verdict_of_ours(error: ClawError) -> Verdict:
-    if isinstance(error, GatewayError) and error.rejected:
+    if isinstance(error, GatewayError) and error.reason.is_rejection:
         return Verdict.REJECTED
     if isinstance(error, SessionLostError) and error.lived >= STEADY_S:
         return Verdict.NOW

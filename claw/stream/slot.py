@@ -315,12 +315,12 @@ class Slot:
 
     def _failed(self, state: RetryCallState) -> None:
         error = _error_of(state)
-        rejected = isinstance(error, GatewayError) and error.rejected
+        rejected = isinstance(error, GatewayError) and error.reason.is_rejection
         if isinstance(error, ClawError):
             self.last_error = error
         tries = state.attempt_number
         if tries <= FAILURES_LOGGED or tries % FAILURES_LOGGED_EACH == 0:
-            why = rejection_text(error) if isinstance(error, GatewayError) and error.rejected else str(error)
+            why = rejection_text(error) if isinstance(error, GatewayError) and error.reason.is_rejection else str(error)
             fields = {"slot": self.number, "reason": why, "tries": tries, "wait": round(state.upcoming_sleep, 3)}
             message = "dingtalk refuses the connection" if rejected else "connection attempt failed"
             log.log(logging.ERROR if rejected else logging.WARNING, message, extra=fields)

@@ -142,7 +142,7 @@ class Supervisor:
         """Why some slot has no session, if so; a rejection first, in both languages."""
         errors = [slot.last_error for slot in self.slots if slot.last_error is not None]
         for error in errors:
-            if isinstance(error, GatewayError) and error.rejected:
+            if isinstance(error, GatewayError) and error.reason.is_rejection:
                 return rejection_text(error)
         return str(errors[0]) if errors else ""
 

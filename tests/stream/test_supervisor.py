@@ -14,7 +14,7 @@ from aiohttp import web
 
 from claw.clock import Clock, format_rfc3339
 from claw.config.settings import Credentials, StreamSettings
-from claw.errors import GatewayError, HandshakeError
+from claw.errors import GatewayError, GatewayReason, HandshakeError
 from claw.messages import Delivery
 from claw.secret import Secret
 from claw.stream.gateway import Gateway, RateLimiter, Registration
@@ -27,7 +27,7 @@ from tests.stream.dingtalk import DingTalk, Peer, nothing_left, until
 
 GOOD = Credentials("dingfakeclient", Secret("not-a-real-secret"))
 BAD = Credentials("dingfakeclient", Secret("a-wrong-secret"))
-REFUSED = GatewayError("refused", status=401, code="authFailed", rejected=True)
+REFUSED = GatewayError(GatewayReason.UNAUTHORIZED, "refused", status=401, code="authFailed")
 
 
 class FakeSession:
@@ -206,7 +206,7 @@ async def test_long_outage(make_slot: MakeSlot) -> None:
     for seconds in (300, 7_200):
         harness = make_slot()
         await harness.clock.advance(10)
-        harness.gateway = GatewayError("503", status=503)
+        harness.gateway = GatewayError(GatewayReason.BUSY, "503", status=503)
         harness.session.end()
         await harness.clock.advance(seconds)
         assert harness.state() is SlotState.BACKOFF
@@ -218,12 +218,12 @@ async def test_long_outage(make_slot: MakeSlot) -> None:
 async def test_each_outage_begins_anew(make_slot: MakeSlot) -> None:
     """The waits of one outage do not lengthen those of the next."""
     harness = make_slot()
-    harness.gateway = GatewayError("503", status=503)
+    harness.gateway = GatewayError(GatewayReason.BUSY, "503", status=503)
     await harness.clock.advance(300)
     harness.gateway = None
     await harness.clock.advance(20)
     assert harness.slot.state is SlotState.OPEN
-    harness.gateway = GatewayError("503", status=503)
+    harness.gateway = GatewayError(GatewayReason.BUSY, "503", status=503)
     before = len(harness.registered)
     harness.session.end()
     await harness.clock.advance(0.1 + 0.5)
@@ -233,7 +233,7 @@ async def test_each_outage_begins_anew(make_slot: MakeSlot) -> None:
 async def test_retry_after_is_honoured(make_slot: MakeSlot) -> None:
     """A gateway that names a time is not asked before."""
     harness = make_slot()
-    harness.gateway = GatewayError("429", status=429, retry_after=40)
+    harness.gateway = GatewayError(GatewayReason.THROTTLED, "429", status=429, retry_after=40)
     await harness.clock.advance(39.9)
     assert len(harness.registered) == 1
     await harness.clock.advance(1)
@@ -297,7 +297,7 @@ async def test_replacement_that_fails(make_slot: MakeSlot, caplog: pytest.LogCap
     """While no new session can be had the old one goes on; it is let go when one can."""
     harness = make_slot()
     await harness.clock.advance(60)
-    harness.gateway = GatewayError("503", status=503)
+    harness.gateway = GatewayError(GatewayReason.BUSY, "503", status=503)
     assert harness.slot.replace("restart")
     await harness.clock.advance(120)
     assert (harness.journal, harness.slot.state) == (["open 1"], SlotState.REPLACING)
@@ -387,14 +387,14 @@ async def test_failed_replacement_still_backs_off(make_slot: MakeSlot, monkeypat
     """The wish that began a replacement does not shorten the wait after its first failure."""
     harness = make_slot()
     await harness.clock.advance(60)
-    harness.gateway = GatewayError("429", status=429, retry_after=20)
+    harness.gateway = GatewayError(GatewayReason.THROTTLED, "429", status=429, retry_after=20)
     before = len(harness.registered)
     assert harness.slot.replace("restart")
     await harness.clock.advance(19)
     assert len(harness.registered) == before + 1
 
 
-@pytest.mark.parametrize("error", [GatewayError("503", status=503, retry_after=200), REFUSED])
+@pytest.mark.parametrize("error", [GatewayError(GatewayReason.BUSY, "503", status=503, retry_after=200), REFUSED])
 async def test_replace_ends_a_wait(make_slot: MakeSlot, error: GatewayError) -> None:
     """An operator's wish tries again at once where nothing serves."""
     harness = make_slot()
@@ -423,7 +423,7 @@ async def test_cancellation_of_a_lane(make_slot: MakeSlot, moment: str) -> None:
     """Cancelling propagates at once, whatever the slot is at (tenacity would swallow it if asked wrongly)."""
     harness = make_slot()
     if moment == "waiting":
-        harness.gateway = GatewayError("503", status=503, retry_after=100)
+        harness.gateway = GatewayError(GatewayReason.BUSY, "503", status=503, retry_after=100)
     if moment == "registering":
         harness.latency = 100
     await harness.clock.advance(3)

@@ -21,7 +21,7 @@ from claw.cli.doctor.network import cause_of
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
 from claw.dingtalk.client import Api, CallCounter, DingTalkClient
 from claw.dingtalk.openapi import TokenCache, classify
-from claw.errors import DingTalkError, FrameError, GatewayError
+from claw.errors import DingTalkError, FrameError, GatewayError, GatewayReason
 from claw.proxy import proxy_of
 from claw.stream import frames
 from claw.stream.gateway import Gateway, Registration
@@ -90,20 +90,29 @@ async def registration(context: Context) -> Finding:
     return good("registration.ok", host=context.registration.host)
 
 
+_REFUSALS: Final = {
+    GatewayReason.UNAUTHORIZED: "registration.credentials",
+    GatewayReason.NOT_STREAM_APP: "registration.app",
+    GatewayReason.FORBIDDEN: "registration.forbidden",
+    GatewayReason.NOT_DINGTALK: "registration.page",
+    GatewayReason.BANNED: "registration.banned",
+    GatewayReason.BAD_ANSWER: "registration.odd",
+    GatewayReason.QUOTA_EXHAUSTED: "dingtalk.month",
+    GatewayReason.IP_NOT_ALLOWED: "dingtalk.address",
+    GatewayReason.UNREACHABLE: "dingtalk.unanswered",
+    GatewayReason.TIMEOUT: "dingtalk.unanswered",
+    GatewayReason.BUSY: "dingtalk.trouble",
+}
+
+
 def _refusal(context: Context, error: GatewayError) -> Finding:
-    """What `claw.stream.gateway.parse_registration` tells apart, in words; the reasons are that function's."""
-    values = {"status": error.status, "code": error.code, "cause": error.reason}
-    if "web page" in error.reason:
-        return fault("registration.page", **values)
-    if "banned" in error.reason:
-        return fault("registration.banned", **values)
-    common = _common(context, error.status, error.code, error.reason, retryable=error.retryable)
-    if common is not None:
-        return common
-    if error.rejected:
-        key = {401: "credentials", 400: "app"}.get(error.status or 0, "forbidden")
-        return fault(f"registration.{key}", **values)
-    return fault("registration.odd", **values)
+    """Say why the gateway gave us no ticket, and what to do about it."""
+    values = {"status": error.status, "code": error.code, "cause": error.detail}
+    if error.reason is GatewayReason.THROTTLED:
+        return warn("dingtalk.throttled", **values)
+    if error.reason is GatewayReason.QUOTA_EXHAUSTED:
+        context.quota_used_up = True
+    return fault(_REFUSALS[error.reason], **values)
 
 
 async def session(context: Context) -> Finding:
