@@ -207,7 +207,11 @@ class App:
         )
         gateway = Gateway(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock=clock)
         supervisor = Supervisor(
-            settings.stream, gateway, http, Acceptance(store, settings.conversation.group_session), clock
+            settings.stream,
+            gateway,
+            http,
+            Acceptance(store, settings.conversation.group_session),
+            clock=clock,
         )
 
         async def store_check() -> Check:
@@ -329,7 +333,7 @@ class App:
         if scope is Scope.PROCESS:
             return self._leave(Exit.RESTART)
         leaving = self._exit is None or self._exit.done()
-        return not leaving and supervisor.replace("restart")
+        return not leaving and supervisor.replace()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

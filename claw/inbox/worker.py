@@ -26,7 +26,7 @@ from claw.config.settings import InboxSettings
 from claw.errors import ClawError, DingTalkError, LeaseLostError, ModelError, StoreError
 from claw.messages import Answer, Inbound, Outcome
 from claw.observe import telemetry
-from claw.retry import backoff
+from claw.retry import full_jitter
 from claw.secret import hash_id
 from claw.store.ports import CLAIMS_MAX, Inbox, Lease
 
@@ -316,7 +316,8 @@ class Worker:
             return replace(answer, error=f"{answer.error} (try {attempt})")
         asked = error.retry_after if isinstance(error, ClawError) else None
         delay = max(
-            backoff(attempt, base=THINK_BACKOFF_S[0], ceiling=THINK_BACKOFF_S[1]), min(asked or 0.0, RETRY_AFTER_MAX_S)
+            full_jitter(attempt, base=THINK_BACKOFF_S[0], ceiling=THINK_BACKOFF_S[1]),
+            min(asked or 0.0, RETRY_AFTER_MAX_S),
         )
         await self._inbox.release(lease, delay, failed=True)
         return None
@@ -344,7 +345,7 @@ class Worker:
             )
             if again:
                 asked = error.retry_after if isinstance(error, DingTalkError) else None
-                delay = backoff(_send_tries(lease), base=SEND_BACKOFF_S[0], ceiling=SEND_BACKOFF_S[1])
+                delay = full_jitter(_send_tries(lease), base=SEND_BACKOFF_S[0], ceiling=SEND_BACKOFF_S[1])
                 await self._inbox.release(lease, max(delay, asked or 0.0), failed=True)
             else:
                 await self._inbox.bury(lease, f"not delivered: {error}"[:500])

@@ -27,7 +27,6 @@ BAD_REQUEST: Final[int] = AckMessage.STATUS_BAD_REQUEST
 NOT_FOUND: Final[int] = AckMessage.STATUS_NOT_IMPLEMENT
 
 ROBOT_ACK: Final = '{"response":null}'
-CARD_ACK: Final = '{"response":{}}'
 EVENT_ACK: Final = '{"status":"SUCCESS","message":"success"}'
 """Answers by kind (docs/protocol.md section 3.1)."""
 
@@ -115,6 +114,11 @@ def ack(message_id: str, code: int, data: str, message: str = "OK") -> str:
     # The model would dump `data` anew, with blanks; a ping's data has to go back as it came. ASCII, since an id
     # with a lone surrogate could not be sent otherwise.
     return json.dumps(answer.to_dict() | {"data": data}, separators=(",", ":"))
+
+
+def card_response(response: Mapping[str, Any]) -> str:
+    """Write the answer to a card callback (docs/protocol.md section 7.6). Raises what json does for no JSON."""
+    return json.dumps({"response": dict(response)}, separators=(",", ":"), allow_nan=False)
 
 
 def disconnect_reason(frame: Frame) -> str:

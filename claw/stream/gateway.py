@@ -33,7 +33,7 @@ from claw.secret import Secret
 from claw.stream import frames
 
 PATH: Final = "/v1.0/gateway/connections/open"
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 5.0
 """Seconds for a registration in all (docs/protocol.md section 8, bug 1: peers without a limit hang for ever)."""
 BODY_MAX_BYTES: Final = 64 * 1024
 """Bytes of an answer that are read; a real one has some 150."""
@@ -106,7 +106,7 @@ class Gateway:
         self._rate_limiter = RateLimiter(self._clock)
 
     async def register(self, credentials: Credentials | None = None) -> Registration:
-        """Ask for an endpoint and a ticket, within 10 s. Raises GatewayError."""
+        """Ask for an endpoint and a ticket, within 5 s. Raises GatewayError."""
         credentials = credentials or self.credentials()
         logs.register(credentials.client_secret)  # It may be another one than at the start: files change.
         async with self._rate_limiter.call():

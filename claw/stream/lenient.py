@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from typing import Any, Final, NoReturn
 
 from claw.errors import FrameError
@@ -32,6 +31,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def compact(value: Any) -> str:
+    """JSON text without blanks."""
     return json.dumps(value, separators=(",", ":"))
 
 
@@ -46,8 +46,9 @@ def maybe_json(value: Any) -> Any:
     return value
 
 
-def as_list(value: Any) -> Iterable[Any]:
-    return value[:NODES_MAX] if isinstance(value, list) else ()
+def as_list(value: Any) -> list[Any]:
+    """A list, bounded; empty where it is none."""
+    return value[:NODES_MAX] if isinstance(value, list) else []
 
 
 def first_text(value: Any, *names: str) -> str:

@@ -1,22 +1,26 @@
 """One WebSocket, from open to its typed end.
 
 Order of events: `open_session` upgrades with the ticket. `run` reads frames until the end and answers each on this
-very socket: a ping is echoed, a `disconnect` is noted, a robot message is handed to `accept` in a task of
-its own, which stores it and then asks for the ack. Meanwhile our own pings ask whether the peer lives: two without
-a sign of life from it, and the socket is aborted. What ends is only the socket: deliveries under way go on (their
-message may become durable) and find that their ack has nowhere to go. DingTalk's repeat is deduplicated then.
+very socket: a ping is echoed, a `disconnect` is noted, a robot message is handed to `accept` in a task of its own,
+which stores it and then asks for the ack. Meanwhile our own
+pings ask whether the peer lives: two without a sign of life from it, and the socket is aborted.
+
+What ends is only the socket. Deliveries under way go on, since their message may become durable, and find that their
+ack has nowhere to go. DingTalk's repeat is deduplicated then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final
+from enum import Enum
+from functools import partial
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
@@ -29,10 +33,12 @@ from claw.stream import frames
 from claw.stream.frames import Frame, FrameKind
 from claw.stream.gateway import Registration
 from claw.stream.inbound import to_inbound
+from claw.stream.reason import Reason
+from claw.stream.tasks import stop_tasks
 
 log: Final = logging.getLogger(__name__)
 
-HANDSHAKE_TIMEOUT_S: Final = 10.0
+HANDSHAKE_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 2.0
 """Seconds that the peer gets to answer our close frame, and pending acks to be written when we drain."""
 CLOCK_JUMP_S: Final = 30.0
@@ -53,32 +59,29 @@ REFUSALS_LOGGED_EACH: Final = 1_000
 _WS_TO_HTTP: Final = {"ws": "http", "wss": "https"}
 
 
-class EndKind(StrEnum):
-    """Why a session ended; also the `reason` of the reconnect metric."""
+class SessionState(Enum):
+    """What a session is at; it goes down this list, and may skip steps."""
 
-    LOST = "lost"
-    """Reset or EOF without a close frame."""
-    PEER_CLOSED = "peer_closed"
-    PONGS_MISSED = "pongs_missed"
-    CLOCK_JUMP = "clock_jump"
-    BAD_PROTOCOL = "bad_protocol"
-    """No WebSocket any more: a frame too large, text that is not UTF-8, a broken header."""
-    CLOSED = "closed"
-    """By us."""
+    OPEN = 1
+    LEAVING = 2
+    """DingTalk has said that it will close this connection, and pushes nothing on it any more."""
+    CLOSING = 3
+    """We have sent a close frame, and wait for the peer's."""
+    CLOSED = 4
 
 
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
     """The end of a session: `detail` for the log (a close code, an error's type), `lived` in seconds."""
 
-    kind: EndKind
+    kind: Reason
     detail: str
     lived: float
 
 
 @dataclass(slots=True)
 class SessionCounters:
-    """What went through the sessions of a lane. Times: seconds since the epoch, 0 for never."""
+    """What went through the sessions of a slot. Times: seconds since the epoch, 0 for never."""
 
     frames: int = 0
     refused: int = 0
@@ -87,19 +90,26 @@ class SessionCounters:
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """What all sessions of a supervisor share.
+    """What all sessions of a slot share.
 
-    `accept` stores a message and then calls its `acknowledge`. `deliveries` owns the tasks that do so: they outlive
-    their session, and whoever stops the supervisor waits for them. `heartbeat` is in seconds.
+    `accept` stores a message and then calls its `acknowledge`.
+    `deliveries` owns the tasks that do so: they outlive their session, and whoever stops the supervisor waits for them.
+    Times are in seconds; `phase` (0 to 1) is the share of a heartbeat by which pings come later than those of phase 0.
     """
 
     accept: Callable[[Delivery], Awaitable[None]]
     heartbeat: float
     clock: Clock
+    phase: float = 0.0
     deliveries: set[asyncio.Task[None]] = field(default_factory=set)
     handshake_timeout: float = HANDSHAKE_TIMEOUT_S
     close_timeout: float = CLOSE_TIMEOUT_S
     deliveries_max: int = DELIVERIES_MAX
+
+
+def next_turn(now: float, period: float, phase: float, at_least: float = 0.0) -> float:
+    """The next moment on the grid of `period` and `phase` that is `at_least` so many seconds after `now`."""
+    return (math.ceil((now + at_least) / period - phase) + phase) * period
 
 
 async def open_session(
@@ -108,7 +118,7 @@ async def open_session(
     config: SessionConfig,
     counters: SessionCounters | None = None,
 ) -> Session:
-    """Upgrade to a WebSocket within 10 s. Raises HandshakeError; the ticket is used up either way."""
+    """Upgrade to a WebSocket within 5 s. Raises HandshakeError; the ticket is used up either way."""
     url = URL(registration.url.reveal(), encoded=True)
     # aiohttp looks for WSS_PROXY where a wss address is given; as https the usual HTTPS_PROXY and NO_PROXY hold.
     url = url.with_scheme(_WS_TO_HTTP.get(url.scheme, url.scheme))
@@ -157,42 +167,54 @@ class Session:
         self._deliveries: set[asyncio.Task[None]] = set()
         self._capacity = asyncio.Semaphore(config.deliveries_max)
         self._unanswered = 0
-        self._close_reason = ""
+        self._state = SessionState.OPEN
+        self._closed_how = ""
+        """For the log, where we closed it."""
         self._closed = asyncio.Event()
-        """Set when the socket is closed for good by us."""
 
     @property
     def lived(self) -> float:
         """Seconds since the upgrade."""
         return self._clock.monotonic() - self.opened_at
 
+    def _transition(self, to: SessionState) -> bool:
+        """Go on to `to`; False where the session is as far already, as two of its ends may come together."""
+        if to.value <= self._state.value:
+            return False
+        self._state = to
+        if to is SessionState.LEAVING:
+            self.disconnect_requested.set()
+        elif to is SessionState.CLOSED:
+            self._closed.set()
+        return True
+
     async def run(self) -> SessionEnd:
         """Serve until the end; the socket is gone when this returns, or is cancelled."""
         reading = asyncio.create_task(self._read(), name="claw.stream.session.read")
         watching = asyncio.create_task(self._watch(), name="claw.stream.session.watch")
-        gone = asyncio.create_task(self._closed.wait(), name="claw.stream.session.gone")
-        tasks = {reading, watching, gone}
+        closed = asyncio.create_task(self._closed.wait(), name="claw.stream.session.closed")
+        tasks = (reading, watching, closed)
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if self._close_reason:
-                # Reading ends as soon as we begin to say goodbye; the peer's answer is still to come.
+            if self._state in {SessionState.CLOSING, SessionState.CLOSED}:
+                # By us. Reading ends as soon as our close frame is out, which is no end yet: the peer's is to come.
                 await self._closed.wait()
-                return SessionEnd(EndKind.CLOSED, self._close_reason, self.lived)
+                return SessionEnd(Reason.CLOSED, self._closed_how, self.lived)
+            # A peer that fell silent and whose socket then broke was dead before: what we measured counts.
             kind, detail = (watching if watching in done else reading).result()
             return SessionEnd(kind, detail, self.lived)
         finally:
-            for task in tasks:
-                task.cancel()
             # Without a close handshake: at this point the peer has said goodbye, or will not answer.
             self.abort()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await stop_tasks(*tasks)
 
     async def close(self, code: int = aiohttp.WSCloseCode.OK) -> None:
-        """Say goodbye with a close frame; the peer gets 2 s to answer it."""
-        if self._close_reason:
+        """Close with a close frame; the peer gets 2 s to answer it."""
+        if not self._transition(SessionState.CLOSING):
+            # Somebody else is at it, such as a drain during a retirement; the caller still wants to see the end.
             await self._closed.wait()
             return
-        self._close_reason = f"close {code}"
+        self._closed_how = f"close {code}"
         try:
             async with asyncio.timeout(self._config.close_timeout):
                 await self._socket.close(code=code)
@@ -209,16 +231,16 @@ class Session:
 
     def abort(self) -> None:
         """Cut the connection at once, without a close frame."""
-        self._close_reason = self._close_reason or "abort"
+        self._closed_how = self._closed_how or "abort"
         if self._transport is not None:
             self._transport.abort()
         # Gives the connection's place in the pool back, which the WebSocket alone does not do in each of its ends.
         self._socket._response.close()
-        self._closed.set()
+        self._transition(SessionState.CLOSED)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    async def _read(self) -> tuple[EndKind, str]:
+    async def _read(self) -> tuple[Reason, str]:
         while True:
             message = await self._socket.receive()
             # Whatever the peer sent, it lives; what we do with it here never counts as its life.
@@ -237,11 +259,11 @@ class Session:
                 case aiohttp.WSMsgType.CLOSE:
                     code = message.data or aiohttp.WSCloseCode.OK
                     await self._send(self._socket.send_frame(struct.pack("!H", code), aiohttp.WSMsgType.CLOSE))
-                    return EndKind.PEER_CLOSED, str(message.data or "no code")
+                    return Reason.PEER_CLOSED, str(message.data or "no code")
                 case aiohttp.WSMsgType.ERROR:
-                    return EndKind.BAD_PROTOCOL, str(self._socket.close_code)
+                    return Reason.BAD_PROTOCOL, str(self._socket.close_code)
                 case _:
-                    return EndKind.LOST, str(self._socket.close_code)
+                    return Reason.LOST, str(self._socket.close_code)
 
     async def _frame(self, text: str) -> None:
         read_at = self._clock.wall()
@@ -262,12 +284,12 @@ class Session:
             case FrameKind.PING:
                 await self._reply(frame.message_id, frames.OK, frame.data)
             case FrameKind.CARD:
-                await self._reply(frame.message_id, frames.OK, frames.CARD_ACK)
+                await self._reply(frame.message_id, frames.OK, frames.card_response({}))
             case FrameKind.EVENT:
                 await self._reply(frame.message_id, frames.OK, frames.EVENT_ACK)
             case FrameKind.DISCONNECT:
                 log.info("dingtalk asks to reconnect", extra={"reason": frames.disconnect_reason(frame)})
-                self.disconnect_requested.set()
+                self._transition(SessionState.LEAVING)
             case FrameKind.LEGACY:
                 pass
             case FrameKind.UNKNOWN:
@@ -281,12 +303,15 @@ class Session:
         async def acknowledge() -> None:
             await self._reply(push, frames.OK, frames.ROBOT_ACK)
 
+        await self._start(partial(self._deliver, Delivery(inbound, read_at, acknowledge)), "deliver")
+
+    async def _start(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Do something for a frame beside reading on, which rests while too much is under way."""
         await self._capacity.acquire()
         # Tasks start in the order of their creation, so messages reach the store in the order of their arrival.
-        task = asyncio.create_task(
-            self._deliver(Delivery(inbound, read_at, acknowledge)), name="claw.stream.session.deliver"
-        )
+        task = asyncio.create_task(work(), name=f"claw.stream.session.{name}")
         self._deliveries.add(task)
+        # Not this session's alone: the socket may end now, and the message still become durable.
         self._config.deliveries.add(task)
         task.add_done_callback(self._on_delivered)
 
@@ -323,11 +348,11 @@ class Session:
 
     # --- liveness ------------------------------------------------------------------------------------------------
 
-    async def _watch(self) -> tuple[EndKind, str]:
+    async def _watch(self) -> tuple[Reason, str]:
         """Ping each heartbeat; return when two pings in a row brought no sign of life, or when time has jumped."""
         heartbeat = self._config.heartbeat
         wall, monotonic = self._clock.wall(), self._clock.monotonic()
-        due = monotonic + heartbeat
+        due = self._next_ping(monotonic)
         while True:
             await self._clock.sleep(max(0.0, min(due - monotonic, CLOCK_CHECK_S)))
             was_wall, was_monotonic = wall, monotonic
@@ -336,16 +361,21 @@ class Session:
             # way the peer may have given us up long ago, and a ping would only tell us so much later.
             jump = max(abs((wall - was_wall) - (monotonic - was_monotonic)), monotonic - was_monotonic - CLOCK_CHECK_S)
             if jump > CLOCK_JUMP_S:
-                return EndKind.CLOCK_JUMP, f"{jump:.0f} s"
+                return Reason.CLOCK_JUMP, f"{jump:.0f} s"
             if monotonic < due:
                 continue
             if self._unanswered >= PINGS_UNANSWERED_MAX:
-                return EndKind.PONGS_MISSED, f"{self._unanswered} pings"
+                return Reason.PONGS_MISSED, f"{self._unanswered} pings"
             # While reading rests, a pong could not be seen: that is our fault and no sign of the peer's death.
             if not self._capacity.locked():
                 self._unanswered += 1
-            due = monotonic + heartbeat * (LAST_WAIT_SHARE if self._unanswered >= PINGS_UNANSWERED_MAX else 1)
+            is_last = self._unanswered >= PINGS_UNANSWERED_MAX
+            due = monotonic + heartbeat * LAST_WAIT_SHARE if is_last else self._next_ping(monotonic, heartbeat / 2)
             await self._ping(heartbeat)
+
+    def _next_ping(self, now: float, at_least: float = 1e-3) -> float:
+        # By a grid, so that the pings of two slots never fall together: a fault of a second cannot eat both of them.
+        return next_turn(now, self._config.heartbeat, self._config.phase, at_least)
 
     async def _ping(self, timeout: float) -> None:
         payload = struct.pack("!Q", time.monotonic_ns())

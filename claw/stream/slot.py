@@ -1,9 +1,12 @@
-"""Keeps one session is_open: state, retry, make-before-break, rotation (docs/architecture.md).
+"""Keeps one session serving (docs/architecture.md, the connection).
 
-Order of events in a slot: register, open, serve. A session that ends after 5 s of service is followed by a new one at
-once; one that ends earlier, or an attempt that fails, by tenacity's full jitter, for ever. A session that is to be
-replaced (DingTalk's `disconnect`, rotation, an operator) goes on reading until its successor serves, and 10 s beyond.
-Only a slot opens sessions, one at a time, so there is one path by which a connection can come about.
+A slot is one explicit loop: establish a session, hold it until it ends or is to be replaced, and again. tenacity
+establishes only: it repeats registration and handshake until a session is open. A session that served for 5 s and then
+broke is followed at once; one that ended earlier, or an attempt that failed, after a wait with full jitter, for ever.
+
+A session that is to be replaced (DingTalk's `disconnect`, rotation, an operator) goes on reading until its successor
+serves, and 10 s beyond. Only the loop opens sessions, one at a time, so there is one path by which a connection can
+come about. No turn depends on any of this: what was read lives in the store.
 """
 
 from __future__ import annotations
@@ -17,22 +20,24 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never
 
 from claw.clock import Clock
 from claw.config.settings import Credentials
 from claw.errors import ClawError, GatewayError, SessionLostError
 from claw.observe import telemetry
-from claw.retry import Verdict, verdict
+from claw.retry import Verdict, full_jitter, verdict
 from claw.stream.gateway import Registration, rejection_text
-from claw.stream.session import SessionCounters, SessionEnd
+from claw.stream.reason import Reason
+from claw.stream.session import SessionCounters, SessionEnd, next_turn
+from claw.stream.tasks import stop_tasks, wait_first
 
 log: Final = logging.getLogger(__name__)
 
 JITTER_S: Final = 0.1
 """Seconds, at most, before a connection that served well is followed by the next one."""
 BACKOFF_BASE_S: Final = 0.5
-BACKOFF_CEILING_S: Final = 10.0
+BACKOFF_CEILING_S: Final = 5.0
 REJECTED_WAIT_S: Final = (30.0, 60.0)
 CREDENTIALS_POLL_S: Final = 1.0
 INSTANT_DISCONNECT_S: Final = 0.5
@@ -42,8 +47,6 @@ RETIRE_S: Final = 10.0
 ROTATE_SPREAD: Final = 0.1
 FAILURES_LOGGED: Final = 5
 FAILURES_LOGGED_EACH: Final = 20
-
-_jitter: Final = wait_random_exponential(multiplier=BACKOFF_BASE_S, max=BACKOFF_CEILING_S)
 
 
 class SlotState(Enum):
@@ -60,12 +63,14 @@ class SlotState(Enum):
     CLOSED = "CLOSED"
 
 
-class Reason:
-    """Why a session is replaced while it serves, or opened at first; the other reasons are `session.EndKind`."""
-
-    START: Final = "start"
-    DISCONNECT: Final = "disconnect"
-    ROTATION: Final = "rotation"
+_MOVES: Final = {
+    SlotState.CONNECTING: {SlotState.OPEN, SlotState.BACKOFF, SlotState.REJECTED, SlotState.CLOSED},
+    SlotState.OPEN: {SlotState.REPLACING, SlotState.CONNECTING, SlotState.BACKOFF, SlotState.CLOSED},
+    SlotState.REPLACING: set(SlotState) - {SlotState.REPLACING},
+    SlotState.BACKOFF: {SlotState.OPEN, SlotState.REJECTED, SlotState.CLOSED},
+    SlotState.REJECTED: {SlotState.OPEN, SlotState.BACKOFF, SlotState.CLOSED},
+    SlotState.CLOSED: {SlotState.CONNECTING},
+}
 
 
 class SessionLike(Protocol):
@@ -99,7 +104,11 @@ class RunningSession:
 
 
 class Slot:
-    """Keeps one session serving. `on_change` is called after each transition, `is_open` tells what came of it."""
+    """Keeps one session serving. `on_transition` is called after each change of state, with its reason.
+
+    `rotate` is in seconds (0: never). `phase` (0 to 1) is the share of a period by which this slot's rotations come
+    later than those of a slot with phase 0.
+    """
 
     def __init__(
         self,
@@ -110,7 +119,8 @@ class Slot:
         credentials: Callable[[], Credentials],
         rotate: float,
         clock: Clock,
-        on_change: Callable[[], None] = lambda: None,
+        phase: float = 0.0,
+        on_transition: Callable[[Slot, Reason], None] = lambda _, __: None,
         rng: random.Random | None = None,
     ) -> None:
         self.number: Final = number
@@ -119,23 +129,24 @@ class Slot:
         self.counters: Final = SessionCounters()
         self.reconnects: Final[Counter[str]] = Counter()
         self.last_error: ClawError | None = None
+        """Why the latest attempt brought no session that stayed; None once one is open."""
         self._register = register
         self._connect = connect
         self._credentials = credentials
-        self._used: Credentials | None = None
+        self._credentials_used: Credentials | None = None
         self._rotate = rotate
+        self._phase = phase
         self._clock = clock
-        self._on_change = on_change
+        self._began = clock.monotonic()
+        self._on_transition = on_transition
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
-        self._connect_state = SlotState.CONNECTING
-        """What the search for the next session is at; OPEN: none is going on."""
         self._current: RunningSession | None = None
         self._retiring: dict[RunningSession, asyncio.Task[None]] = {}
-        self._reason: str = Reason.START
-        self._instant_disconnects = 0
-        """Sessions in a row that DingTalk asked to leave as soon as they were open."""
+        self._early_ends = 0
+        """Sessions in a row that ended too early to say that the way to DingTalk is sound."""
         self._replace_requested = asyncio.Event()
         self._drain_requested = asyncio.Event()
+        telemetry.stream_slots.add(1, {"state": self.state.value})
 
     @property
     def is_open(self) -> bool:
@@ -148,197 +159,253 @@ class Slot:
         return 0.0 if self._current is None else self._current.session.lived
 
     async def run(self) -> None:
-        """Serve until `drain` is called; a cancellation cuts every connection at once."""
+        """Serve until `drain` is called; a cancellation cuts every connection at once. May be run again later."""
+        if self.state is SlotState.CLOSED:
+            self.transition(SlotState.CONNECTING, Reason.START)
         serve = asyncio.create_task(self._serve(), name=f"claw.stream.slot{self.number}.serve")
-        asked = asyncio.create_task(self._drain_requested.wait(), name=f"claw.stream.slot{self.number}.drain")
+        drain = asyncio.create_task(self._drain_requested.wait(), name=f"claw.stream.slot{self.number}.drain")
         try:
-            await asyncio.wait({serve, asked}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({serve, drain}, return_when=asyncio.FIRST_COMPLETED)
             if serve.done():
                 serve.result()  # it never ends by itself: this raises what is wrong with us
+            # The loop ends first: it would take the close of its session for an outage, and open the next one.
             await stop_tasks(serve)
-            lives = [*self._retiring, *([self._current] if self._current else [])]
-            await asyncio.gather(*(live.session.drain() for live in lives))
+            await asyncio.gather(*(running.session.drain() for running in self._sessions()))
         finally:
-            lives = [*self._retiring, *([self._current] if self._current else [])]
-            for live in lives:
-                # A task that is cancelled before its first step does not run its `finally`.
-                live.session.abort()
-            await stop_tasks(serve, asked, *self._retiring.values(), *(live.task for live in lives))
+            sessions = self._sessions()
+            for running in sessions:
+                # A task that is cancelled before its first step does not run its `finally`, and its socket would stay.
+                running.session.abort()
+            await stop_tasks(serve, drain, *self._retiring.values(), *(running.task for running in sessions))
             self._current = None
-            self._set_connect_state(SlotState.CLOSED)
+            # Here and not at the start of `run`: a drain that comes before the first step of `run` must not be lost.
+            self._drain_requested.clear()
+            self.transition(SlotState.CLOSED, Reason.STOP)
 
     def drain(self) -> None:
         """Have `run` end: no new session, and those that are there close after their pending acks."""
         self._drain_requested.set()
 
-    def replace(self, reason: str) -> bool:
+    def replace(self) -> bool:
         """Open a new session in place of the present one, or try again now where there is none.
 
         False: that is under way already.
         """
-        busy = self._connect_state is SlotState.CONNECTING or self.state in {SlotState.REPLACING, SlotState.CLOSED}
-        if busy or self._replace_requested.is_set():
+        if self.state in {SlotState.CONNECTING, SlotState.REPLACING, SlotState.CLOSED}:
             return False
-        self._reason = reason
+        if self._replace_requested.is_set():
+            return False
         self._replace_requested.set()
         return True
 
-    # --- state ---------------------------------------------------------------------------------------------------
+    def transition(self, to: SlotState, reason: Reason) -> None:
+        """Be in `to` from now on; the only place where a slot's state changes.
 
-    def _set_connect_state(self, state: SlotState) -> None:
-        """Tell how the search for a session goes; while one still reads, that is REPLACING."""
-        self._connect_state = state
-        searching = state not in {SlotState.OPEN, SlotState.CLOSED}
-        self.transition(SlotState.REPLACING if searching and self._current is not None else state)
+        Raises RuntimeError for a move that makes no sense: that is a fault of ours, and hiding it would leave a slot
+        that tells something else than it does.
+        """
+        before = self.state
+        if to is before:
+            return
+        if to not in _MOVES[before]:
+            raise RuntimeError(f"a slot cannot go from {before.value} to {to.value} ({reason})")
+        self.state, self.since = to, self._clock.wall()
+        fields = {"slot": self.number, "from_state": before.value, "to_state": to.value, "reason": reason}
+        log.info("connection state changed", extra=fields)
+        telemetry.stream_slots.add(-1, {"state": before.value})
+        telemetry.stream_slots.add(1, {"state": to.value})
+        self._on_transition(self, reason)
 
-    def transition(self, state: SlotState) -> None:
-        """Be in `state` from now on; the only place where a slot's state changes."""
-        if state is not self.state:
-            fields = {"slot": self.number, "from_state": self.state.value, "to_state": state.value}
-            log.info("connection state on_change", extra=fields)
-            self.state, self.since = state, self._clock.wall()
-        self._on_change()
-
-    # --- sessions, one after the other ---------------------------------------------------------------------------
+    # --- the loop --------------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
+        reason, delay = Reason.START, 0.0
         while True:
-            try:
-                # A new object for each outage: its count of attempts is the outage's.
-                async for attempt in self._retrying():
-                    with attempt:
-                        await self._hold()
-            except SessionLostError:
-                # It had served well (a short-lived one is retried above): nothing says that the next one would not.
-                await self._clock.sleep(self._rng.uniform(0, JITTER_S))
+            running = await self._establish_beside_old(reason, delay)
+            reason = await self._hold(running)
+            delay = self._delay_after(reason, running)
+            self.transition(self._state_without_open_session(), reason)
 
-    async def _hold(self) -> None:
-        """Open a session and stay with it until it shall be replaced; it goes on reading then.
+    async def _establish_beside_old(self, reason: Reason, delay: float) -> RunningSession:
+        """Return the next session, once it is open. One that is to be replaced reads on meanwhile."""
+        establish = asyncio.create_task(self._establish(reason, delay), name=f"claw.stream.slot{self.number}.establish")
+        try:
+            while not establish.done():
+                old = self._current
+                await asyncio.wait(
+                    {establish} if old is None else {establish, old.task}, return_when=asyncio.FIRST_COMPLETED
+                )
+                # Both may be over at once. Then the new one has taken the old one's place, and there is no outage.
+                if old is not None and old is self._current and old.task.done():
+                    end = self._forget(old)
+                    self.transition(self._state_without_open_session(), end.kind)
+            return establish.result()
+        finally:
+            await stop_tasks(establish)
 
-        Raises GatewayError or HandshakeError where none opened, SessionLostError where it ended by itself.
-        """
-        if self._connect_state not in {SlotState.BACKOFF, SlotState.REJECTED}:
-            self._set_connect_state(SlotState.CONNECTING)
-        self._used = self._credentials()
-        registration = await self._register(self._used)
-        live = self._install(await self._connect(registration, self.counters))
-        reason = await self._until_replaced(live)
-        if live.task.done():
-            end = live.task.result()
-            self._reason = end.kind
-            self._instant_disconnects = 0
-            raise SessionLostError(end.kind, lived=end.lived)
-        self._reason = reason
-        lived = live.session.lived
-        instant = reason == Reason.DISCONNECT and lived < INSTANT_DISCONNECT_S
-        self._instant_disconnects = self._instant_disconnects + 1 if instant else 0
-        if self._instant_disconnects > 1:
-            # A gateway that sends each new session away again must not be asked in a tight circle.
-            raise SessionLostError(reason, lived=lived)
-
-    def _install(self, session: SessionLike) -> RunningSession:
-        task = asyncio.create_task(session.run(), name=f"claw.stream.slot{self.number}.session")
-        live, old = RunningSession(session, task), self._current
-        self._current = live
-        task.add_done_callback(lambda _: self._on_ended(live))
-        if old is not None:
-            leave = asyncio.create_task(self._retire(old), name=f"claw.stream.slot{self.number}.leave")
-            self._retiring[old] = leave
-            leave.add_done_callback(lambda _: self._retiring.pop(old, None))
-        if self._reason != Reason.START:
-            self.reconnects[self._reason] += 1
-            telemetry.stream_reconnects.add(1, {"reason": self._reason})
-        log.info("connection open", extra={"slot": self.number, "reason": self._reason})
-        self.last_error = None
-        self._replace_requested.clear()
-        self._set_connect_state(SlotState.OPEN)
-        return live
-
-    async def _until_replaced(self, live: RunningSession) -> str:
-        """Return when `live` has ended or shall be replaced, with the reason for the latter."""
-        waits: dict[str, Coroutine[Any, Any, object]] = {
-            "wanted": self._replace_requested.wait(),
-            Reason.DISCONNECT: live.session.disconnect_requested.wait(),
+    async def _hold(self, running: RunningSession) -> Reason:
+        """Return when `running` has ended or is to be replaced, and why; in the latter case it goes on reading."""
+        waits: dict[Reason, Coroutine[Any, Any, object]] = {
+            Reason.DISCONNECT: running.session.disconnect_requested.wait(),
+            Reason.RESTART: self._replace_requested.wait(),
         }
         if self._rotate:
-            spread = self._rng.uniform(1 - ROTATE_SPREAD, 1 + ROTATE_SPREAD)
-            waits[Reason.ROTATION] = self._clock.sleep(self._rotate * spread)
-        first = await wait_first(waits, live.task)
-        if first == "wanted":
-            # Used up here: an attempt that fails must not find it set, and skip its backoff.
-            self._replace_requested.clear()
-            return self._reason
-        return first
+            waits[Reason.ROTATION] = self._clock.sleep(self._rotation_delay())
+        reason = await wait_first(waits, running.task)
+        # Whatever came first, the next attempt answers the wish too. Left set, it would skip that attempt's backoff.
+        self._replace_requested.clear()
+        return self._forget(running).kind if reason is None else reason
 
-    def _on_ended(self, live: RunningSession) -> None:
-        """A session's task is done: by itself, by our close, or cancelled with the slot."""
-        if live.task.cancelled() or live.task.exception() is not None:
-            return
-        end = live.task.result()
-        fields = {"slot": self.number, "kind": end.kind, "detail": end.detail, "lived": round(end.lived, 1)}
-        log.info("connection ended", extra=fields)
-        if self._current is live:
-            self._current = None
-            self._reason = end.kind
-            if not self._drain_requested.is_set():
-                state = self._connect_state
-                self._set_connect_state(SlotState.CONNECTING if state is SlotState.OPEN else state)
+    def _delay_after(self, reason: Reason, running: RunningSession) -> float:
+        """Choose the seconds before the next attempt, and count what looks like a gateway in trouble."""
+        lived = running.task.result().lived if running.task.done() else running.session.lived
+        error = SessionLostError(reason, lived=lived)
+        if self._current is running:
+            # To be replaced, which is no failure; but a gateway that sends each new session away must not be asked in
+            # a tight circle. Once is forgiven: a server that is being taken down accepts sessions to the last moment.
+            instant = reason is Reason.DISCONNECT and lived < INSTANT_DISCONNECT_S
+            self._early_ends = self._early_ends + 1 if instant else 0
+            tries = self._early_ends - 1
+        else:
+            self._early_ends = 0 if verdict(error) is Verdict.NOW else self._early_ends + 1
+            tries = self._early_ends
+            if not tries:
+                # The link broke, nothing says that it is down. The jitter keeps many claws from coming back in step.
+                return self._rng.uniform(0, JITTER_S)
+        if tries <= 0:
+            return 0.0
+        delay = full_jitter(tries, base=BACKOFF_BASE_S, ceiling=BACKOFF_CEILING_S, rng=self._rng)
+        self._note_failure(error, tries, delay)
+        return delay
+
+    def _rotation_delay(self) -> float:
+        """Seconds until this session is replaced for its age: by a grid of its own, so that no two slots meet.
+
+        A timer from each session's start would drift, and a `disconnect` to all sessions would bring them in step.
+        """
+        now = self._clock.monotonic() - self._began
+        turn = next_turn(now, self._rotate, self._phase, at_least=self._rotate / 2)
+        spread = self._rng.uniform(-ROTATE_SPREAD, ROTATE_SPREAD) * self._rotate
+        return turn + spread - now
+
+    # --- sessions --------------------------------------------------------------------------------------------------
+
+    def _install(self, session: SessionLike, reason: Reason) -> RunningSession:
+        """Make `session` the present one, and begin to retire the one before, if it is still there."""
+        task = asyncio.create_task(session.run(), name=f"claw.stream.slot{self.number}.session")
+        running, old = RunningSession(session, task), self._current
+        self._current = running
+        if old is not None:
+            retire = asyncio.create_task(self._retire(old), name=f"claw.stream.slot{self.number}.retire")
+            self._retiring[old] = retire
+            retire.add_done_callback(lambda _: self._retiring.pop(old, None))
+        if reason is not Reason.START:
+            self.reconnects[reason] += 1
+            telemetry.stream_reconnects.add(1, {"reason": reason})
+        log.info("connection open", extra={"slot": self.number, "reason": reason})
+        self.last_error = None
+        # A wish that came while we were at it is fulfilled.
+        self._replace_requested.clear()
+        self.transition(SlotState.OPEN, reason)
+        return running
 
     async def _retire(self, old: RunningSession) -> None:
-        """Let a replaced session read and ack until DingTalk closes it, for 10 s at most, and then say goodbye."""
+        """Let a replaced session read and ack until DingTalk closes it, for 10 s at most; then close it ourselves.
+
+        DingTalk may have pushed messages to it up to the last moment, and their acks count on this socket only.
+        """
         await wait_first({"time": self._clock.sleep(RETIRE_S)}, old.task)
         if not old.task.done():
             await old.session.close()
         await asyncio.wait({old.task})
+        self._log_end(old.task.result())
 
-    # --- attempts ------------------------------------------------------------------------------------------------
+    def _forget(self, ended: RunningSession) -> SessionEnd:
+        """Take note of the present session's end. Raises what its task raised, which is a fault of ours."""
+        end = ended.task.result()
+        self._log_end(end)
+        self._current = None
+        return end
 
-    def _retrying(self) -> AsyncRetrying:
-        return AsyncRetrying(
+    def _log_end(self, end: SessionEnd) -> None:
+        fields = {"slot": self.number, "kind": end.kind, "detail": end.detail, "lived": round(end.lived, 1)}
+        log.info("connection ended", extra=fields)
+
+    def _sessions(self) -> list[RunningSession]:
+        return [*self._retiring, *([self._current] if self._current else [])]
+
+    # --- attempts --------------------------------------------------------------------------------------------------
+
+    async def _establish(self, reason: Reason, delay: float) -> RunningSession:
+        """Register and connect until a session is open, after `delay` seconds; never gives up."""
+        if delay:
+            await self._pause(delay)
+        # A new object for each outage: its count of attempts is the outage's.
+        retrying = AsyncRetrying(
             retry=retry_if_exception(_is_worth_another_try),
-            wait=self._wait,
+            wait=self._retry_delay,
             stop=stop_never,
             sleep=self._pause,
-            before_sleep=self._failed,
+            before_sleep=self._on_failure,
             reraise=True,
         )
+        async for attempt in retrying:
+            with attempt:
+                self._credentials_used = self._credentials()
+                registration = await self._register(self._credentials_used)
+                session = await self._connect(registration, self.counters)
+                # Nothing is awaited from here until it is ours: a cancellation in between would leave a socket behind.
+                return self._install(session, reason)
+        raise AssertionError("retried for ever")
 
-    def _wait(self, state: RetryCallState) -> float:
-        """Seconds until the next attempt."""
+    def _retry_delay(self, state: RetryCallState) -> float:
         error = _error_of(state)
         if verdict(error) is Verdict.REJECTED:
             return self._rng.uniform(*REJECTED_WAIT_S)
+        delay = full_jitter(state.attempt_number, base=BACKOFF_BASE_S, ceiling=BACKOFF_CEILING_S, rng=self._rng)
         asked = error.retry_after if isinstance(error, ClawError) else None
-        if asked:
-            return max(_jitter(state), asked + self._rng.uniform(0, BACKOFF_BASE_S))
-        return _jitter(state)
+        return max(delay, asked + self._rng.uniform(0, BACKOFF_BASE_S)) if asked else delay
 
-    def _failed(self, state: RetryCallState) -> None:
+    def _on_failure(self, state: RetryCallState) -> None:
         error = _error_of(state)
-        rejected = isinstance(error, GatewayError) and error.reason.is_rejection
+        self._note_failure(error, state.attempt_number, state.upcoming_sleep)
+        if self._current is None:
+            rejected = verdict(error) is Verdict.REJECTED
+            self.transition(self._state_without_open_session(), Reason.REJECTED if rejected else Reason.FAILED)
+
+    def _note_failure(self, error: BaseException, tries: int, delay: float) -> None:
+        """Keep the error for those who ask, and log it: the first five, then each twentieth, for hours of outage."""
         if isinstance(error, ClawError):
             self.last_error = error
-        tries = state.attempt_number
-        if tries <= FAILURES_LOGGED or tries % FAILURES_LOGGED_EACH == 0:
-            why = rejection_text(error) if isinstance(error, GatewayError) and error.reason.is_rejection else str(error)
-            fields = {"slot": self.number, "reason": why, "tries": tries, "wait": round(state.upcoming_sleep, 3)}
-            message = "dingtalk refuses the connection" if rejected else "connection attempt failed"
-            log.log(logging.ERROR if rejected else logging.WARNING, message, extra=fields)
-        self._set_connect_state(SlotState.REJECTED if rejected else SlotState.BACKOFF)
+        if tries > FAILURES_LOGGED and tries % FAILURES_LOGGED_EACH:
+            return
+        fields = {"slot": self.number, "reason": str(error), "tries": tries, "wait": round(delay, 3)}
+        if isinstance(error, GatewayError) and error.reason.is_rejection:
+            log.error("dingtalk refuses the connection", extra=fields | {"reason": rejection_text(error)})
+        else:
+            log.warning("connection attempt failed", extra=fields)
+
+    def _state_without_open_session(self) -> SlotState:
+        """Tell the state of a slot that looks for its next session, from how the looking goes."""
+        if self._current is not None:
+            return SlotState.REPLACING
+        if self.last_error is None:
+            return SlotState.CONNECTING
+        return SlotState.REJECTED if verdict(self.last_error) is Verdict.REJECTED else SlotState.BACKOFF
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, unless an operator wants a try now, or there are other credentials than those that were refused."""
         waits: dict[str, Coroutine[Any, Any, object]] = {
             "time": self._clock.sleep(seconds),
-            "wanted": self._replace_requested.wait(),
+            "replace": self._replace_requested.wait(),
         }
-        if self._connect_state is SlotState.REJECTED:
-            waits["credentials"] = self._credentials_change()
+        if self.last_error is not None and verdict(self.last_error) is Verdict.REJECTED:
+            waits["credentials"] = self._wait_for_other_credentials()
         await wait_first(waits)
         self._replace_requested.clear()
 
-    async def _credentials_change(self) -> None:
-        while self._credentials() == self._used:
+    async def _wait_for_other_credentials(self) -> None:
+        while self._credentials() == self._credentials_used:
             await self._clock.sleep(CREDENTIALS_POLL_S)
 
 
@@ -350,27 +417,3 @@ def _is_worth_another_try(error: BaseException) -> bool:
 def _error_of(state: RetryCallState) -> BaseException:
     error = state.outcome.exception() if state.outcome is not None else None
     return error or ClawError()
-
-
-async def wait_first(waits: dict[str, Coroutine[Any, Any, object]], *others: asyncio.Task[Any]) -> str:
-    """The name of the first wait that is over (empty: one of `others`, which go on); the other waits are ended."""
-    tasks = {asyncio.create_task(wait, name=f"claw.stream.wait.{name}"): name for name, wait in waits.items()}
-    try:
-        done, _ = await asyncio.wait({*tasks, *others}, return_when=asyncio.FIRST_COMPLETED)
-        for task in others:
-            if task in done:
-                return ""
-        for task, name in tasks.items():
-            if task in done:
-                task.result()
-                return name
-        return ""
-    finally:
-        await stop_tasks(*tasks)
-
-
-async def stop_tasks(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait for their end."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,11 +1,17 @@
-"""All slots, and what they are together: `CLAW_STREAM_CONNECTIONS` of them, each of which keeps one session serving."""
+"""All slots, and what they are together: `CLAW_STREAM_CONNECTIONS` of them, each of which keeps one session serving.
+
+DingTalk pushes each message to one of the open connections, so with two of them a `disconnect`, a rotation or a reset
+of one leaves no gap. Slots rotate and ping at different times.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import aiohttp
@@ -17,8 +23,12 @@ from claw.errors import GatewayError
 from claw.messages import Delivery
 from claw.observe import telemetry
 from claw.stream.gateway import Gateway, Registration, rejection_text
+from claw.stream.reason import Reason
 from claw.stream.session import HANDSHAKE_TIMEOUT_S, SessionConfig, SessionCounters, open_session
-from claw.stream.slot import Connect, SessionLike, Slot, SlotState, stop_tasks
+from claw.stream.slot import Connect, SessionLike, Slot, SlotState
+from claw.stream.tasks import stop_tasks
+
+log: Final = logging.getLogger(__name__)
 
 GRACE_S: Final = 5.0
 """Seconds without a session that readiness does not speak of."""
@@ -35,31 +45,35 @@ class Supervisor:
         gateway: Gateway,
         http: aiohttp.ClientSession,
         accept: Callable[[Delivery], Awaitable[None]],
-        clock: Clock | None = None,
         *,
+        clock: Clock | None = None,
         handshake_timeout: float = HANDSHAKE_TIMEOUT_S,
-        connect: Connect | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._clock = clock or Clock()
         config = SessionConfig(accept, settings.heartbeat, self._clock, handshake_timeout=handshake_timeout)
         self._deliveries = config.deliveries
 
-        async def open_one(registration: Registration, counters: SessionCounters) -> SessionLike:
-            return await open_session(http, registration, config, counters)
+        def connect_with(config: SessionConfig) -> Connect:
+            async def connect(registration: Registration, counters: SessionCounters) -> SessionLike:
+                return await open_session(http, registration, config, counters)
 
+            return connect
+
+        phases = [number / settings.connections for number in range(settings.connections)]
         self.slots: Final = tuple(
             Slot(
                 number,
                 register=gateway.register,
-                connect=connect or open_one,
+                connect=connect_with(replace(config, phase=phase)),
                 credentials=gateway.credentials,
                 rotate=settings.rotate,
                 clock=self._clock,
-                on_change=self._update,
+                phase=phase,
+                on_transition=self._on_transition,
                 rng=rng,
             )
-            for number in range(settings.connections)
+            for number, phase in enumerate(phases)
         )
         self._state = SlotState.CONNECTING
         self._since = self._clock.wall()
@@ -98,12 +112,33 @@ class Supervisor:
         if self._finished is not None:
             await self._finished.wait()
 
-    def replace(self, reason: str) -> bool:
+    def replace(self) -> bool:
         """Replace all sessions without a gap, or try again now where there is none; False: already under way."""
         if any(slot.state is SlotState.REPLACING for slot in self.slots):
             return False
-        begun = [slot.replace(reason) for slot in self.slots]
+        begun = [slot.replace() for slot in self.slots]
         return any(begun)
+
+    # --- changes of slots --------------------------------------------------------------------------------------------
+
+    def _on_transition(self, _: Slot, __: Reason) -> None:
+        self._update()
+
+    def _update(self) -> None:
+        """See what the slots are together, and whether an outage begins or ends."""
+        order = list(SlotState)
+        state = min((slot.state for slot in self.slots), key=order.index)
+        if state is not self._state:
+            self._state, self._since = state, self._clock.wall()
+        connected = self.connected > 0
+        if connected and not self._was_connected and self._lost_at is not None:
+            telemetry.stream_outage_duration.record(self._clock.monotonic() - self._lost_at)
+            self._lost_at = None
+        elif self._was_connected and not connected:
+            self._lost_at = self._clock.monotonic()
+        self._was_connected = connected
+
+    # --- what operators see ------------------------------------------------------------------------------------------
 
     def check(self) -> Check:
         """Good while DingTalk can push to us, and for 5 s beyond."""
@@ -111,7 +146,7 @@ class Supervisor:
         self._update()
         lost = self._lost_at is not None and self._clock.monotonic() - self._lost_at < GRACE_S
         ok = self._state is not SlotState.CLOSED and (self.connected > 0 or lost)
-        return Check(ok, self._state.value, self._last_error(), self._since)
+        return Check(ok, self._state.value, self._trouble(), self._since)
 
     def status(self) -> dict[str, Any]:
         """Everything an operator asks, as JSON."""
@@ -135,27 +170,13 @@ class Supervisor:
             "reconnects": dict(reconnects),
             "refused_frames": sum(slot.counters.refused for slot in self.slots),
             "last_frame_at": format_rfc3339(self.last_frame_at),
-            "last_error": self._last_error(),
+            "last_error": self._trouble(),
         }
 
-    def _last_error(self) -> str:
+    def _trouble(self) -> str:
         """Why some slot has no session, if so; a rejection first, in both languages."""
         errors = [slot.last_error for slot in self.slots if slot.last_error is not None]
         for error in errors:
             if isinstance(error, GatewayError) and error.reason.is_rejection:
                 return rejection_text(error)
         return str(errors[0]) if errors else ""
-
-    def _update(self) -> None:
-        """A slot has changed: see what we are together, and whether an outage begins or ends."""
-        order = list(SlotState)
-        state = min((slot.state for slot in self.slots), key=order.index)
-        if state is not self._state:
-            self._state, self._since = state, self._clock.wall()
-        connected = self.connected > 0
-        if connected and not self._was_connected and self._lost_at is not None:
-            telemetry.stream_outage_duration.record(self._clock.monotonic() - self._lost_at)
-            self._lost_at = None
-        elif self._was_connected and not connected:
-            self._lost_at = self._clock.monotonic()
-        self._was_connected = connected

@@ -66,7 +66,7 @@ def test_ack_of_a_card_callback_is_an_empty_response() -> None:
     """A card callback is answered with an empty response object."""
     frame = parse(vectors.frame(vectors.CARD_DATA, topic=vectors.CARD_TOPIC))
     assert frame.kind is FrameKind.CARD
-    assert json.loads(json.loads(ack(frame.message_id, 200, frames.CARD_ACK))["data"]) == {"response": {}}
+    assert json.loads(json.loads(ack(frame.message_id, 200, frames.card_response({})))["data"]) == {"response": {}}
 
 
 def test_vector_disconnect() -> None:

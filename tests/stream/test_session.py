@@ -6,8 +6,6 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -20,69 +18,12 @@ from claw.proxy import forget
 from claw.secret import Secret
 from claw.stream import session as module
 from claw.stream.gateway import Registration
-from claw.stream.session import EndKind, Session, SessionConfig, SessionEnd, open_session
+from claw.stream.reason import Reason
+from claw.stream.session import open_session
 from tests.clock import FakeClock
 from tests.stream import vectors
-from tests.stream.dingtalk import DingTalk, Peer, nothing_left, until
-
-
-@dataclass
-class SessionHarness:
-    """A session that runs, its peer, and what was delivered. `accept` is done with each delivery."""
-
-    dingtalk: DingTalk
-    clock: FakeClock
-    session: Session
-    peer: Peer
-    running: asyncio.Task[SessionEnd]
-    config: SessionConfig
-    delivered: list[str] = field(default_factory=list)
-
-    async def end(self) -> SessionEnd:
-        async with asyncio.timeout(10):
-            return await asyncio.shield(self.running)
-
-
-Connect = Callable[..., Awaitable[SessionHarness]]
-
-
-@pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
-    harnesses: list[SessionHarness] = []
-    async with nothing_left(), DingTalk() as dingtalk, aiohttp.ClientSession() as http:
-
-        async def connect(accept: Callable[[Delivery], Awaitable[None]] | None = None, **wired: Any) -> SessionHarness:
-            delivered: list[str] = []
-
-            async def deliver(delivery: Delivery) -> None:
-                delivered.append(delivery.inbound.msg_id)
-                if accept is not None:
-                    await accept(delivery)
-                else:
-                    await delivery.acknowledge()
-
-            clock = wired.pop("clock", None) or FakeClock()
-            config = SessionConfig(deliver, wired.pop("heartbeat", 5.0), clock, **wired)
-            registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "dingclient")
-            session = await open_session(http, registration, config)
-            harness = SessionHarness(
-                dingtalk, clock, session, await dingtalk.peer(), asyncio.create_task(session.run()), config
-            )
-            harness.delivered = delivered
-            harnesses.append(harness)
-            await FakeClock().settle()
-            return harness
-
-        yield connect
-        for harness in harnesses:
-            harness.running.cancel()
-            await asyncio.wait({harness.running})
-            for task in [*harness.config.deliveries]:
-                task.cancel()
-        # However a session ended, its place in the pool of connections is free again.
-        assert http.connector is not None
-        assert not http.connector._acquired
-
+from tests.stream.conftest import Connect, quiet
+from tests.stream.dingtalk import DingTalk, nothing_left, until
 
 # --- answers -----------------------------------------------------------------------------------------------------
 
@@ -214,7 +155,7 @@ async def test_reset(connect: Connect) -> None:
     await harness.clock.advance(3)
     harness.peer.reset()
     end = await harness.end()
-    assert (end.kind, end.lived) == (EndKind.LOST, 3.0)
+    assert (end.kind, end.lived) == (Reason.LOST, 3.0)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 4000])
@@ -223,7 +164,7 @@ async def test_close_of_the_server(connect: Connect, code: int) -> None:
     harness = await connect()
     await harness.peer.socket.close(code=code)
     end = await harness.end()
-    assert (end.kind, end.detail) == (EndKind.PEER_CLOSED, str(code))
+    assert (end.kind, end.detail) == (Reason.PEER_CLOSED, str(code))
     await harness.peer.closed.wait()
 
 
@@ -231,7 +172,7 @@ async def test_close_by_us(connect: Connect) -> None:
     """Our close sends 1000 and waits for the server's answer."""
     harness = await connect()
     await asyncio.gather(harness.session.close(), harness.session.close())
-    assert (await harness.end()).kind is EndKind.CLOSED
+    assert (await harness.end()).kind is Reason.CLOSED
     await harness.peer.closed.wait()
     assert harness.peer.close_code == 1000
 
@@ -243,7 +184,7 @@ async def test_close_with_a_peer_that_is_gone(connect: Connect) -> None:
     assert isinstance(transport, asyncio.Transport)
     transport.pause_reading()
     await harness.session.close()
-    assert (await harness.end()).kind is EndKind.CLOSED
+    assert (await harness.end()).kind is Reason.CLOSED
 
 
 async def test_drain(connect: Connect) -> None:
@@ -279,7 +220,7 @@ async def test_close_while_reading_rests(connect: Connect) -> None:
     await harness.peer.push(vectors.robot(2))
     await until(lambda: harness.session.counters.frames == 2)
     await harness.session.close()
-    assert (await harness.end()).kind is EndKind.CLOSED
+    assert (await harness.end()).kind is Reason.CLOSED
     await harness.peer.closed.wait()
     gate.set()
 
@@ -325,7 +266,7 @@ async def test_too_large_frame_ends_the_session_only(connect: Connect, monkeypat
     harness = await connect()
     await harness.peer.push("x" * 2048)
     end = await harness.end()
-    assert (end.kind, end.detail) == (EndKind.BAD_PROTOCOL, "1009")
+    assert (end.kind, end.detail) == (Reason.BAD_PROTOCOL, "1009")
 
 
 async def test_frame_of_eight_mebibytes(connect: Connect) -> None:
@@ -370,8 +311,38 @@ async def test_two_missed_pongs(connect: Connect) -> None:
     assert not harness.running.done()
     await harness.clock.advance(0.1)
     end = await harness.end()
-    assert end.kind is EndKind.PONGS_MISSED
+    assert end.kind is Reason.PONGS_MISSED
     assert end.lived == pytest.approx(13.5)
+
+
+@pytest.mark.parametrize("opened_at", [0.0, 1.3, 4.9])
+async def test_pings_of_two_phases_never_meet(connect: Connect, opened_at: float) -> None:
+    """Sessions of two slots ping by half a heartbeat apart, whenever each of them was opened."""
+    clock = FakeClock()
+    await clock.advance(0.7)
+    first = await connect(clock=clock)
+    await clock.advance(opened_at)
+    second = await connect(clock=clock, phase=0.5)
+    moments: list[list[float]] = [[], []]
+    seen = [first.peer.pings, second.peer.pings]
+    for _ in range(200):
+        await clock.advance(0.1)
+        await asyncio.sleep(0.002)
+        for number, peer in enumerate((first.peer, second.peer)):
+            if peer.pings > seen[number]:
+                seen[number] = peer.pings
+                moments[number].append(clock.monotonic())
+    assert min(map(len, moments)) >= 3
+    assert min(abs(one - other) for one in moments[0] for other in moments[1]) > 2
+
+
+@pytest.mark.parametrize(
+    ("now", "phase", "at_least", "expected"),
+    [(1000, 0, 0.001, 1005), (1003, 0, 0, 1005), (1003, 0.5, 0, 1007.5), (1003, 0, 2.5, 1010), (-1, 0, 0, 0)],
+)
+def test_grid(now: float, phase: float, at_least: float, expected: float) -> None:
+    """The next turn lies on the slot's own grid, and not sooner than asked for."""
+    assert module.next_turn(now, 5.0, phase, at_least) == expected
 
 
 async def test_any_data_is_life(connect: Connect) -> None:
@@ -402,7 +373,7 @@ async def test_local_work_is_no_life(connect: Connect) -> None:
     gate.set()
     await harness.peer.ack()
     await harness.clock.advance(1)
-    assert (await harness.end()).kind is EndKind.PONGS_MISSED
+    assert (await harness.end()).kind is Reason.PONGS_MISSED
 
 
 async def test_peer_that_does_not_read(connect: Connect) -> None:
@@ -415,7 +386,7 @@ async def test_peer_that_does_not_read(connect: Connect) -> None:
     assert client is not None
     client.set_write_buffer_limits(high=0)
     client.write(b"\x89\x80aaaa" * 5_000_000)
-    assert (await harness.end()).kind is EndKind.PONGS_MISSED
+    assert (await harness.end()).kind is Reason.PONGS_MISSED
 
 
 @pytest.mark.parametrize("seconds", [31.0, -31.0, 36_000.0])
@@ -425,7 +396,7 @@ async def test_clock_jump(connect: Connect, seconds: float) -> None:
     await harness.clock.advance(2)
     harness.clock.jump(seconds)
     await harness.clock.advance(1)
-    assert (await harness.end()).kind is EndKind.CLOCK_JUMP
+    assert (await harness.end()).kind is Reason.CLOCK_JUMP
 
 
 async def test_stopped_process(connect: Connect) -> None:
@@ -433,7 +404,7 @@ async def test_stopped_process(connect: Connect) -> None:
     harness = await connect()
     harness.clock._now += 40
     await harness.clock.advance(1)
-    assert (await harness.end()).kind is EndKind.CLOCK_JUMP
+    assert (await harness.end()).kind is Reason.CLOCK_JUMP
 
 
 async def test_small_clock_step_is_no_jump(connect: Connect) -> None:
@@ -499,7 +470,7 @@ async def test_refused_upgrade(status: int) -> None:
         dingtalk.upgrade = status
         registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "c")
         with pytest.raises(HandshakeError) as caught:
-            await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
+            await open_session(http, registration, quiet())
         assert caught.value.status == status
         assert caught.value.retryable
 
@@ -520,7 +491,7 @@ async def test_upgrade_that_never_comes() -> None:
         async with aiohttp.ClientSession() as http:
             registration = Registration(Secret(f"ws://127.0.0.1:{port}/?ticket=t"), "127.0.0.1", "c")
             with pytest.raises(HandshakeError, match="in time"):
-                await open_session(http, registration, SessionConfig(_nothing, 5, Clock(), handshake_timeout=0.2))
+                await open_session(http, registration, quiet(handshake_timeout=0.2))
         assert asked.is_set()
         server.close()
         await server.wait_closed()
@@ -531,7 +502,7 @@ async def test_endpoint_out_of_reach(url: str) -> None:
     """Nobody there, or an address that cannot be: HandshakeError, which never shows the ticket."""
     async with aiohttp.ClientSession() as http:
         with pytest.raises(HandshakeError, match="cannot be reached") as caught:
-            await open_session(http, Registration(Secret(url), "h", "c"), SessionConfig(_nothing, 5, Clock()))
+            await open_session(http, Registration(Secret(url), "h", "c"), quiet())
         assert "ticket" not in str(caught.value)
 
 
@@ -553,12 +524,12 @@ async def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     registration = Registration(Secret("wss://dingtalk.invalid:443/connect?ticket=t"), "dingtalk.invalid", "c")
     async with aiohttp.ClientSession() as http:
         with pytest.raises(HandshakeError):
-            await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
+            await open_session(http, registration, quiet())
         assert asked == ["CONNECT dingtalk.invalid:443 HTTP/1.1"]
         monkeypatch.setenv("NO_PROXY", "dingtalk.invalid")
         forget()
         with pytest.raises(HandshakeError):
-            await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
+            await open_session(http, registration, quiet())
     assert len(asked) == 1
     server.close()
     await server.wait_closed()
@@ -587,7 +558,7 @@ async def test_session_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name, raising=False)
         async with aiohttp.ClientSession() as http:
             registration = Registration(Secret("ws://dingtalk.invalid/connect?ticket=t"), "dingtalk.invalid", "c")
-            session = await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
+            session = await open_session(http, registration, quiet())
             running = asyncio.create_task(session.run())
             peer = await dingtalk.peer()
             await peer.push(vectors.PING)
@@ -603,7 +574,3 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
-
-
-async def _nothing(_: Delivery) -> None:
-    return None
