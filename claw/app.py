@@ -43,6 +43,7 @@ from claw.observe import logs, telemetry
 from claw.reply.sender import AnswerSender
 from claw.store.ports import Depth, Store
 from claw.store.sqlite.store import SqliteStore
+from claw.stream.cards import UnknownCards
 from claw.stream.gateway import Gateway
 from claw.stream.supervisor import Supervisor
 from claw.turn.access import AccessControl
@@ -211,6 +212,7 @@ class App:
             gateway,
             http,
             Acceptance(store, settings.conversation.group_session),
+            UnknownCards(clock).log,
             clock=clock,
         )
 

@@ -2,7 +2,7 @@
 
 Order of events: `open_session` upgrades with the ticket. `run` reads frames until the end and answers each on this
 very socket: a ping is echoed, a `disconnect` is noted, a robot message is handed to `accept` in a task of its own,
-which stores it and then asks for the ack. Meanwhile our own
+which stores it and then asks for the ack, a card callback to `on_card`, which has 1.5 s to respond. Meanwhile our own
 pings ask whether the peer lives: two without a sign of life from it, and the socket is aborted.
 
 What ends is only the socket. Deliveries under way go on, since their message may become durable, and find that their
@@ -16,7 +16,7 @@ import logging
 import math
 import struct
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -27,18 +27,21 @@ from yarl import URL
 
 from claw.clock import Clock
 from claw.errors import FrameError, HandshakeError
-from claw.messages import Delivery
+from claw.messages import CardCallback, Delivery
 from claw.proxy import proxy_of
 from claw.stream import frames
+from claw.stream.cards import to_card_callback
 from claw.stream.frames import Frame, FrameKind
 from claw.stream.gateway import Registration
 from claw.stream.inbound import to_inbound
 from claw.stream.reason import Reason
-from claw.stream.tasks import stop_tasks
+from claw.stream.tasks import stop_tasks, wait_first
 
 log: Final = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
+CARD_RESPONSE_S: Final = 1.5
+"""Seconds that a card's handler gets to respond; DingTalk waits for 2 s (docs/protocol.md section 3.2)."""
 CLOSE_TIMEOUT_S: Final = 2.0
 """Seconds that the peer gets to answer our close frame, and pending acks to be written when we drain."""
 CLOCK_JUMP_S: Final = 30.0
@@ -92,12 +95,13 @@ class SessionCounters:
 class SessionConfig:
     """What all sessions of a slot share.
 
-    `accept` stores a message and then calls its `acknowledge`.
+    `accept` stores a message and then calls its `acknowledge`; `on_card` may answer a button that was pressed.
     `deliveries` owns the tasks that do so: they outlive their session, and whoever stops the supervisor waits for them.
     Times are in seconds; `phase` (0 to 1) is the share of a heartbeat by which pings come later than those of phase 0.
     """
 
     accept: Callable[[Delivery], Awaitable[None]]
+    on_card: Callable[[CardCallback], Awaitable[None]]
     heartbeat: float
     clock: Clock
     phase: float = 0.0
@@ -284,7 +288,7 @@ class Session:
             case FrameKind.PING:
                 await self._reply(frame.message_id, frames.OK, frame.data)
             case FrameKind.CARD:
-                await self._reply(frame.message_id, frames.OK, frames.card_response({}))
+                await self._hand_on_card(frame)
             case FrameKind.EVENT:
                 await self._reply(frame.message_id, frames.OK, frames.EVENT_ACK)
             case FrameKind.DISCONNECT:
@@ -321,6 +325,37 @@ class Session:
         except Exception as error:
             # Not acked, so DingTalk repeats it after 60 s.
             log.warning("message could not be accepted", extra={"cause": type(error).__name__}, exc_info=True)
+
+    async def _hand_on_card(self, frame: Frame) -> None:
+        push = frame.message_id
+        is_answered = False
+
+        async def respond(response: Mapping[str, Any]) -> None:
+            nonlocal is_answered
+            if is_answered:
+                return
+            data = frames.card_response(response)
+            # Before anything is awaited: handler and deadline may come together, and DingTalk takes one answer only.
+            is_answered = True
+            await self._reply(push, frames.OK, data)
+
+        await self._start(partial(self._answer_card, to_card_callback(frame, respond)), "card")
+
+    async def _answer_card(self, callback: CardCallback) -> None:
+        """See to it that a callback is answered in time, whatever its handler does; the handler may take longer."""
+        handler = asyncio.create_task(self._handle_card(callback), name="claw.stream.session.card.handler")
+        try:
+            await wait_first({"deadline": self._clock.sleep(CARD_RESPONSE_S)}, handler)
+            await callback.respond({})
+            await asyncio.wait({handler})
+        finally:
+            await stop_tasks(handler)
+
+    async def _handle_card(self, callback: CardCallback) -> None:
+        try:
+            await self._config.on_card(callback)
+        except Exception as error:
+            log.warning("card callback failed", extra={"cause": type(error).__name__}, exc_info=True)
 
     def _on_delivered(self, task: asyncio.Task[None]) -> None:
         self._deliveries.discard(task)

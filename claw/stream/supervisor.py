@@ -20,7 +20,7 @@ from claw.checks import Check
 from claw.clock import Clock, format_rfc3339
 from claw.config.settings import StreamSettings
 from claw.errors import GatewayError
-from claw.messages import Delivery
+from claw.messages import CardCallback, Delivery
 from claw.observe import telemetry
 from claw.stream.gateway import Gateway, Registration, rejection_text
 from claw.stream.reason import Reason
@@ -45,13 +45,14 @@ class Supervisor:
         gateway: Gateway,
         http: aiohttp.ClientSession,
         accept: Callable[[Delivery], Awaitable[None]],
+        on_card: Callable[[CardCallback], Awaitable[None]],
         *,
         clock: Clock | None = None,
         handshake_timeout: float = HANDSHAKE_TIMEOUT_S,
         rng: random.Random | None = None,
     ) -> None:
         self._clock = clock or Clock()
-        config = SessionConfig(accept, settings.heartbeat, self._clock, handshake_timeout=handshake_timeout)
+        config = SessionConfig(accept, on_card, settings.heartbeat, self._clock, handshake_timeout=handshake_timeout)
         self._deliveries = config.deliveries
 
         def connect_with(config: SessionConfig) -> Connect:

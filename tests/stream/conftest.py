@@ -24,7 +24,7 @@ async def _nothing(_: object) -> None: ...
 
 def quiet(**more: Any) -> SessionConfig:
     """What a session needs whose messages nobody waits for."""
-    return SessionConfig(_nothing, 5, Clock(), **more)
+    return SessionConfig(_nothing, _nothing, 5, Clock(), **more)
 
 
 @dataclass
@@ -63,7 +63,7 @@ async def connect() -> AsyncIterator[Connect]:
                     await delivery.acknowledge()
 
             clock = wired.pop("clock", None) or FakeClock()
-            config = SessionConfig(deliver, wired.pop("heartbeat", 5.0), clock, **wired)
+            config = SessionConfig(deliver, wired.pop("on_card", _nothing), wired.pop("heartbeat", 5.0), clock, **wired)
             registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "dingclient")
             session = await open_session(http, registration, config)
             harness = SessionHarness(

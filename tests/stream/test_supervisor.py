@@ -14,7 +14,7 @@ from aiohttp import web
 from claw.clock import Clock, format_rfc3339
 from claw.config.settings import Credentials, StreamSettings
 from claw.errors import GatewayError, GatewayReason
-from claw.messages import Delivery
+from claw.messages import CardCallback, Delivery
 from claw.secret import Secret
 from claw.stream.gateway import Gateway
 from claw.stream.supervisor import Supervisor
@@ -33,6 +33,7 @@ class Harness:
         self.dingtalk = dingtalk
         self.credentials = GOOD
         self.delivered: list[str] = []
+        self.cards: list[CardCallback] = []
         self.accept: Callable[[Delivery], Awaitable[None]] = _acknowledge
         stream = StreamSettings(
             heartbeat=given.pop("heartbeat", 5.0),
@@ -40,12 +41,15 @@ class Harness:
             connections=given.pop("connections", 1),
         )
         gateway = Gateway(http, dingtalk.url, lambda: self.credentials, timeout=given.pop("timeout", 10.0))
-        self.supervisor = Supervisor(stream, gateway, http, self._deliver, **given)
+        self.supervisor = Supervisor(stream, gateway, http, self._deliver, self._on_card, **given)
         self.running = asyncio.create_task(self.supervisor.run())
 
     async def _deliver(self, delivery: Delivery) -> None:
         self.delivered.append(delivery.inbound.msg_id)
         await self.accept(delivery)
+
+    async def _on_card(self, callback: CardCallback) -> None:
+        self.cards.append(callback)
 
 
 async def _acknowledge(delivery: Delivery) -> None:
@@ -359,3 +363,13 @@ async def test_reset_of_one_of_two_is_no_outage(make_harness: MakeHarness) -> No
     await each.dingtalk.peer()
     await until(lambda: each.supervisor.connected == 2)
     assert each.supervisor._lost_at is None
+
+
+async def test_card_callback_is_handed_on(make_harness: MakeHarness) -> None:
+    """A press of a button reaches whoever is there for cards, on whatever slot it came."""
+    each = make_harness(connections=2)
+    for number in range(2):
+        peer = await each.dingtalk.peer()
+        await peer.push(vectors.frame(vectors.CARD_DATA, topic=vectors.CARD_TOPIC, message_id=f"press-{number}"))
+        assert (await peer.ack())["headers"]["messageId"] == f"press-{number}"
+    assert [card.card_id for card in each.cards] == ["trk-0001", "trk-0001"]
