@@ -210,7 +210,7 @@ class App:
             return self._leave(Exit.RESTART)
         # A process that leaves closes its sockets: one that was opened now would be closed under its first message.
         leaving = self._exit is None or self._exit.done()
-        return not leaving and self._parts.supervisor.replace("restart")
+        return not leaving and self._parts.supervisor.replace()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

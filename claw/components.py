@@ -36,6 +36,7 @@ from claw.inbox.worker import Worker
 from claw.reply.outbound import Outbound
 from claw.reply.sender import AnswerSender
 from claw.store.ports import Store
+from claw.stream.cards import UnknownCards
 from claw.stream.gateway import Gateway
 from claw.stream.supervisor import Supervisor
 from claw.turn.access import AccessControl
@@ -117,7 +118,8 @@ def _build_supervisor(settings: Settings, store: Store, http: aiohttp.ClientSess
     dingtalk = settings.dingtalk
     gateway = Gateway(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock=clock)
     router = Router(settings.conversation.group_session, is_urgent)
-    return Supervisor(settings.stream, gateway, http, Acceptance(store, router.route), clock)
+    accept = Acceptance(store, router.route)
+    return Supervisor(settings.stream, gateway, http, accept, UnknownCards(clock).log, clock=clock)
 
 
 def _build_status(

@@ -29,29 +29,62 @@ class SettingsError(ClawError):
 # --- stream -----------------------------------------------------------------------------------------------
 
 
+class GatewayReason(StrEnum):
+    """Why DingTalk's gateway gave us no ticket, as far as anybody can act on it (docs/protocol.md section 1.3)."""
+
+    UNAUTHORIZED = "unauthorized"
+    """Client ID or secret are wrong."""
+    NOT_STREAM_APP = "not_stream_app"
+    """HTTP 400: the app's version is not published, or its robot does not receive in Stream mode."""
+    IP_NOT_ALLOWED = "ip_not_allowed"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    """The month's API calls are used up."""
+    FORBIDDEN = "forbidden"
+    BANNED = "banned"
+    """Too many requests from this address; DingTalk lifts the ban by itself."""
+    THROTTLED = "throttled"
+    BUSY = "busy"
+    NOT_DINGTALK = "not_dingtalk"
+    """A web page: a proxy or firewall answered in DingTalk's place."""
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    BAD_ANSWER = "bad_answer"
+
+    @property
+    def is_rejection(self) -> bool:
+        """Whether credentials or the app's settings are at fault: no early try can help, only a person."""
+        return self in {
+            GatewayReason.UNAUTHORIZED,
+            GatewayReason.NOT_STREAM_APP,
+            GatewayReason.IP_NOT_ALLOWED,
+            GatewayReason.QUOTA_EXHAUSTED,
+            GatewayReason.FORBIDDEN,
+        }
+
+
 class GatewayError(ClawError):
     """DingTalk's gateway did not give us an endpoint and a ticket.
 
-    `status` is the HTTP status (None: no answer at all), `code` DingTalk's own word such as `authFailed`.
+    `detail` is for the operator; `status` the HTTP status (None: no answer at all), `code` DingTalk's own word such
+    as `authFailed`.
     """
 
     def __init__(
         self,
-        reason: str,
+        reason: GatewayReason,
+        detail: str,
         *,
         status: int | None = None,
         code: str = "",
         retry_after: float | None = None,
-        rejected: bool = False,
     ) -> None:
-        super().__init__(reason)
+        super().__init__(detail)
         self.reason = reason
+        self.detail = detail
         self.status = status
         self.code = code
         self.retry_after = retry_after
-        self.rejected = rejected
-        """The credentials or the app's settings are at fault: no early try can help."""
-        self.retryable = not rejected
+        self.retryable = not reason.is_rejection
 
 
 class HandshakeError(ClawError):

@@ -1,4 +1,4 @@
-"""The table of `claw.retry.verdict`, row by row, the bounds of `backoff`, and what a Retry-After may hold."""
+"""The table of `claw.retry.verdict`, row by row, the bounds of `full_jitter`, and what a Retry-After may hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
 from claw import errors
-from claw.retry import RETRY_AFTER_MAX_S, STEADY_S, Verdict, backoff, parse_retry_after, verdict
+from claw.retry import RETRY_AFTER_MAX_S, STEADY_S, Verdict, full_jitter, parse_retry_after, verdict
 
 KEY = ConnectionKey("h", 443, is_ssl=True, ssl=True, proxy=None, proxy_auth=None, proxy_headers_hash=None)
 
@@ -24,10 +24,10 @@ KEY = ConnectionKey("h", 443, is_ssl=True, ssl=True, proxy=None, proxy_auth=None
         (errors.SessionLostError("lost", lived=STEADY_S), Verdict.NOW),
         (errors.SessionLostError("lost", lived=3600), Verdict.NOW),
         (errors.SessionLostError("lost", lived=STEADY_S - 0.1), Verdict.BACKOFF),
-        (errors.GatewayError("401", status=401, rejected=True), Verdict.REJECTED),
-        (errors.GatewayError("503", status=503), Verdict.BACKOFF),
-        (errors.GatewayError("429", status=429, retry_after=7), Verdict.BACKOFF),
-        (errors.GatewayError("no answer"), Verdict.BACKOFF),
+        (errors.GatewayError(errors.GatewayReason.UNAUTHORIZED, "401", status=401), Verdict.REJECTED),
+        (errors.GatewayError(errors.GatewayReason.BUSY, "503", status=503), Verdict.BACKOFF),
+        (errors.GatewayError(errors.GatewayReason.THROTTLED, "429", status=429, retry_after=7), Verdict.BACKOFF),
+        (errors.GatewayError(errors.GatewayReason.TIMEOUT, "no answer"), Verdict.BACKOFF),
         (errors.HandshakeError("401", status=401), Verdict.BACKOFF),
         (errors.FrameError("no JSON", size=3), Verdict.FATAL),
         # Store.
@@ -81,7 +81,7 @@ def test_verdict(error: BaseException, expected: Verdict) -> None:
 def test_backoff_is_full_jitter_below_a_doubling_ceiling(tries: int, limit: float) -> None:
     """A wait lies anywhere from zero to min(ceiling, base * 2^(tries-1)), also after very many tries."""
     draw = random.Random(7)
-    waits = [backoff(tries, base=0.5, ceiling=10.0, draw=draw) for _ in range(500)]
+    waits = [full_jitter(tries, base=0.5, ceiling=10.0, rng=draw) for _ in range(500)]
     assert 0 <= min(waits) < 0.1 * limit
     assert 0.9 * limit < max(waits) <= limit
 

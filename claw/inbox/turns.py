@@ -27,7 +27,7 @@ from claw.draft import BeginDraft, Draft
 from claw.errors import ClawError, DingTalkError, LeaseLostError, ModelError, StoreError
 from claw.messages import Answer, Inbound, Outcome, Route
 from claw.observe import telemetry
-from claw.retry import backoff
+from claw.retry import full_jitter
 from claw.secret import hash_id
 from claw.store.ports import CLAIMS_MAX, Inbox, Lease, RowKind
 
@@ -356,7 +356,7 @@ def _mark(span: Span, error: Exception) -> None:
 
 
 def _backoff(attempt: int) -> float:
-    return backoff(attempt, base=BACKOFF_BASE_S, ceiling=BACKOFF_CEILING_S)
+    return full_jitter(attempt, base=BACKOFF_BASE_S, ceiling=BACKOFF_CEILING_S)
 
 
 def _delivery_attempt(lease: Lease) -> int:

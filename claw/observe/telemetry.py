@@ -92,6 +92,7 @@ ack_duration: Final = _seconds("claw.ack.duration", "From the frame read to its 
 turn_duration: Final = _seconds("claw.turn.duration", "From a message's claim to its end")
 stream_outage_duration: Final = _seconds("claw.stream.outage.duration", "Time without any open session")
 stream_reconnects: Final = _meter.create_counter("claw.stream.reconnects", "{reconnect}", "New sessions by reason")
+stream_slots: Final = _meter.create_up_down_counter("claw.stream.slots", "{slot}", "Connection slots by state")
 dingtalk_calls: Final = _meter.create_counter("claw.dingtalk.calls", "{call}", "Calls of DingTalk by api and outcome")
 gen_ai_operation_duration: Final = _seconds("gen_ai.client.operation.duration", "Duration of a model's answer")
 gen_ai_time_to_first_chunk: Final = _seconds(

@@ -24,6 +24,7 @@ from claw.errors import DingTalkError, FrameError, GatewayError
 from claw.messages import Inbound
 from claw.secret import Secret
 from claw.stream import frames, gateway
+from claw.stream.inbound import to_inbound
 from claw.turn.model import sse
 from tests.stream import vectors
 
@@ -236,7 +237,7 @@ def _frame(data: bytes, _: random.Random) -> None:
     frames.ack(frame.message_id, 200, "{}").encode()
     frames.disconnect_reason(frame).encode()
     if frame.kind is frames.FrameKind.ROBOT:
-        inbound = frames.to_inbound(frame, "dingfakeclient")
+        inbound = to_inbound(frame, "dingfakeclient")
         _promise(isinstance(inbound, Inbound) and inbound.msg_id, "a message without an id")
         _promise(inbound.conversation.id and inbound.robot_code, "a message that nobody can be answered for")
         for text in (inbound.text, inbound.quoted, inbound.sender.nick, inbound.conversation.title, inbound.msg_id):
@@ -248,10 +249,10 @@ def _gateway(data: bytes, draw: random.Random) -> None:
     wait = draw.choice(("", "5", "99999999999", "-1", "nan", "Wed, 21 Oct 2026 07:28:00 GMT", "٣", "1e9", "soon"))
     headers = {"Retry-After": wait, "Content-Type": draw.choice(("application/json", "text/html", ""))}
     try:
-        registration = gateway.judge(status, headers, data, CREDENTIALS, now=1.8e9)
+        registration = gateway.parse_registration(status, headers, data, CREDENTIALS, now=1.8e9)
     except GatewayError as error:
-        gateway.explain(error).encode()
-        _promise(error.retry_after is None or 0 <= error.retry_after <= 300, "a wait that is none")
+        gateway.rejection_text(error).encode()
+        _promise(error.retry_after is None or 0 <= error.retry_after <= 3600, "a wait that is none")
         _promise("not-a-real-secret" not in str(error), "the secret in an error")
         raise
     _promise(registration.host and registration.url.reveal().startswith(("ws", "WS")), "an endpoint that is none")

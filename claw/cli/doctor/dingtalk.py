@@ -19,10 +19,10 @@ from yarl import URL
 from claw.cli.doctor.network import cause_of
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
 from claw.dingtalk.client import DingTalkClient
-from claw.dingtalk.codes import classify, find_rule
+from claw.dingtalk.codes import classify
 from claw.dingtalk.quota import Api, CallCounter
 from claw.dingtalk.tokens import TokenCache
-from claw.errors import DingTalkError, DingTalkReason, FrameError, GatewayError
+from claw.errors import DingTalkError, DingTalkReason, FrameError, GatewayError, GatewayReason
 from claw.proxy import proxy_of
 from claw.stream import frames
 from claw.stream.gateway import Gateway, Registration
@@ -94,21 +94,29 @@ async def check_registration(context: Context) -> Finding:
     return good("registration.ok", host=context.registration.host)
 
 
+_REFUSALS: Final = {
+    GatewayReason.UNAUTHORIZED: "registration.credentials",
+    GatewayReason.NOT_STREAM_APP: "registration.app",
+    GatewayReason.FORBIDDEN: "registration.forbidden",
+    GatewayReason.NOT_DINGTALK: "registration.page",
+    GatewayReason.BANNED: "registration.banned",
+    GatewayReason.BAD_ANSWER: "registration.odd",
+    GatewayReason.QUOTA_EXHAUSTED: "dingtalk.month",
+    GatewayReason.IP_NOT_ALLOWED: "dingtalk.address",
+    GatewayReason.UNREACHABLE: "dingtalk.unanswered",
+    GatewayReason.TIMEOUT: "dingtalk.unanswered",
+    GatewayReason.BUSY: "dingtalk.trouble",
+}
+
+
 def _refusal(context: Context, error: GatewayError) -> Finding:
-    """What `claw.stream.gateway.judge` tells apart, in words; the reasons are that function's."""
-    values = {"status": error.status, "code": error.code, "cause": error.reason}
-    if "web page" in error.reason:
-        return fault("registration.page", **values)
-    if "banned" in error.reason:
-        return fault("registration.banned", **values)
-    rule = None if error.status is None else find_rule("gateway", error.status, error.code)
-    common = _common(context, DingTalkReason.CONNECT if rule is None else rule.reason, **values)
-    if common is not None:
-        return common
-    if error.rejected:
-        key = {401: "credentials", 400: "app"}.get(error.status or 0, "forbidden")
-        return fault(f"registration.{key}", **values)
-    return fault("registration.odd", **values)
+    """Say why the gateway gave us no ticket, and what to do about it."""
+    values = {"status": error.status, "code": error.code, "cause": error.detail}
+    if error.reason is GatewayReason.THROTTLED:
+        return warn("dingtalk.throttled", **values)
+    if error.reason is GatewayReason.QUOTA_EXHAUSTED:
+        context.quota_used_up = True
+    return fault(_REFUSALS[error.reason], **values)
 
 
 async def check_session(context: Context) -> Finding:

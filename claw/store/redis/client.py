@@ -35,7 +35,7 @@ from redis.exceptions import TimeoutError as LateError
 
 from claw.clock import Clock
 from claw.errors import StoreError, StoreRefusedError, StoreSchemaError
-from claw.retry import backoff
+from claw.retry import full_jitter
 from claw.secret import Secret
 from claw.store.redis.scripts import ALL, HELLO, SCHEMA, Script
 
@@ -385,7 +385,7 @@ class Link:
             finally:
                 await _close(connection)
             tries += 1
-            await asyncio.sleep(backoff(tries, base=HINT_BACKOFF_S[0], ceiling=HINT_BACKOFF_S[1]))
+            await asyncio.sleep(full_jitter(tries, base=HINT_BACKOFF_S[0], ceiling=HINT_BACKOFF_S[1]))
 
     async def _listen(self, connection: Connection) -> None:
         """Until the connection breaks. Once it is open somebody may have been missed, hence a first hint of our own."""
