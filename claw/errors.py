@@ -1,8 +1,24 @@
 """The error tree: every failure that claw knows, with what is needed to act on it.
 
-Each error says by itself whether another try can help (`retryable`) and how long the other side asked us to
-wait (`retry_after`, seconds). What to do about an error of any kind, ours or a library's, is decided in one
-place: `claw.retry.verdict`. No message here may hold a secret: urls are named by host only.
+    ClawError
+    ├── SettingsError            the environment cannot be used
+    ├── GatewayError             DingTalk gave us no ticket: `reason`
+    ├── HandshakeError           the endpoint refused the WebSocket upgrade
+    ├── SessionLostError         a connection that served has ended
+    ├── FrameError               a frame that is not DingTalk's protocol
+    ├── StoreError               the store did not do what it was asked
+    │   ├── StoreBusyError       another process holds it
+    │   ├── StoreRefusedError    it does not serve us as we are set up
+    │   ├── StoreSchemaError     a newer claw wrote it
+    │   └── LeaseLostError       the message is another holder's now
+    ├── ModelError               the model gave no answer: `kind`
+    ├── DingTalkError            DingTalk refused a call, or did not answer it: `reason`
+    └── MediaError               a picture or file could not be fetched
+
+Each error says by itself whether another try can help (`retryable`) and how long the other side asked us to wait
+(`retry_after`, seconds); causes are Enums, nothing is recovered from a sentence. Who tries again is decided where the
+error arrives: `claw.retry.verdict` for connections, `inbox/turns.py` for turns. Errors that never leave their module
+are defined there. No message here may hold a secret: addresses are named by host only.
 """
 
 from __future__ import annotations

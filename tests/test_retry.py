@@ -20,7 +20,7 @@ KEY = ConnectionKey("h", 443, is_ssl=True, ssl=True, proxy=None, proxy_auth=None
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        # The connection to DingTalk (DESIGN section 3).
+        # The connection to DingTalk (docs/architecture.md).
         (errors.SessionLostError("lost", lived=STEADY_S), Verdict.NOW),
         (errors.SessionLostError("lost", lived=3600), Verdict.NOW),
         (errors.SessionLostError("lost", lived=STEADY_S - 0.1), Verdict.BACKOFF),

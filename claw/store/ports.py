@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from claw.messages import Answer, ChatKind, Exchange, Inbound, Route
 
 SEEN_KEPT_S: Final = 24 * 3600.0
-"""Seconds for which a message's key is remembered; DingTalk repeats after 60 s (PROTOCOL section 3.3)."""
+"""Seconds for which a message's key is remembered; DingTalk repeats after 60 s (docs/protocol.md section 3.3)."""
 DEAD_KEPT_S: Final = 30 * 24 * 3600.0
 DEAD_KEPT_MAX: Final = 10_000
 """Dead letters are kept for 30 days, the newest 10 000 at most."""

@@ -337,7 +337,7 @@ def _dump(value: object) -> bytes:
 
 
 def _messages() -> Iterator[bytes]:
-    """Robot messages of every type (PROTOCOL 5.2 and 5.3)."""
+    """Robot messages of every type (docs/protocol.md sections 5.2 and 5.3)."""
     bodies: list[dict[str, Any]] = [
         {"msgtype": "text", "text": {"content": "hello"}},
         {"msgtype": "picture", "content": {"downloadCode": "c", "pictureDownloadCode": "p"}},

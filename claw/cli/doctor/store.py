@@ -12,7 +12,7 @@ from claw.store.ports import Risk
 
 
 async def check_store(context: Context) -> Finding:
-    """Check whether claw could keep messages there, and whether Redis may lose them; the graver of such settings is reported."""
+    """Check whether claw could keep messages there, and whether Redis may lose them; the graver risk is reported."""
     if context.offline:
         return skip("skip.offline")
     where = context.settings.store.shown

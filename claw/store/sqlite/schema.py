@@ -19,7 +19,7 @@ from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 BUSY_TIMEOUT_S: Final = 1.0
 """Seconds to wait for a reader from outside, such as an operator's `sqlite3`; no other writer gets past our lock."""
 FILE_MODE: Final = 0o600
-"""The file holds session webhooks, which are secrets for 90 minutes (PROTOCOL section 6.1)."""
+"""The file holds session webhooks, which are secrets for 90 minutes (docs/protocol.md section 6.1)."""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     # 1: the first schema. Small columns stand before large ones, so that a scan of them skips the bodies.
