@@ -25,7 +25,8 @@ from typing import Final
 from bench.bot import Ring, person, ring
 from bench.peers import Ready
 from bench.results import Run
-from claw.emulator import ROBOT_TOPIC, Connection, Said, State
+from claw.emulator import ROBOT_TOPIC, Connection, Said
+from claw.emulator import ConnectionState as State
 
 LIVED_S: Final = 5.2
 """A session older than 5 s is no longer young to claw, so that the next one comes at once; none of the others asks."""

@@ -1,10 +1,10 @@
-"""The composition root: builds each part, owns each named task, and takes the house down in order.
+"""The process: opens the store, owns each named task, and takes everything down in order.
 
-Order of events: logs, telemetry, store (opened and locked), HTTP surface, then worker and stream as tasks; the model's
-library is loaded once the rest serves. On SIGTERM, SIGINT or `POST /restart?scope=process`: readiness says no, nothing
-new is claimed, the sockets close after their pending acks, running turns get `CLAW_DRAIN_TIMEOUT`, the store closes,
-telemetry is flushed. A second signal skips the waiting. An owned task that ends by itself is a fault: liveness fails,
-and the process leaves with 70.
+Order of events: logs, telemetry, store (opened and locked), the parts (components.py), HTTP surface, then worker and
+stream as tasks; the model's library is loaded once the rest serves. On SIGTERM, SIGINT or a restart of the process:
+readiness says no, nothing new is claimed, the sockets close after their pending acks, running turns get
+`CLAW_DRAIN_TIMEOUT`, the store closes, telemetry is flushed. A second signal skips the waiting. An owned task that
+ends by itself is a fault: liveness fails, and the process leaves with 70.
 """
 
 from __future__ import annotations
@@ -13,55 +13,40 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
-import socket
 import sys
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator
 from enum import IntEnum
 from typing import Any, Final
 
-import aiohttp
-
-from claw import RELEASE, __version__
-from claw.checks import Check
+from claw import RELEASE
 from claw.clock import Clock
+from claw.components import Components, build
 from claw.config.reader import print_problems
 from claw.config.settings import EXIT_BAD_SETTINGS, Settings
-from claw.dingtalk.client import BILLABLE, Api, CallCounter, month_of
-from claw.dingtalk.media import PictureLoader
-from claw.dingtalk.openapi import OpenApiClient
-from claw.dingtalk.webhook import WebhookClient
+from claw.dingtalk.quota import CallCounter
 from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
-from claw.http.health import Health
-from claw.http.server import Scope, Server
-from claw.http.status import Status
-from claw.inbox.accept import Acceptance
-from claw.inbox.worker import Worker
+from claw.http.admin import Scope
+from claw.http_client import http_session
 from claw.observe import logs, telemetry
-from claw.reply.sender import AnswerSender
+from claw.store.open import open_store
 from claw.store.ports import Depth, Store
-from claw.store.sqlite.store import SqliteStore
-from claw.stream.gateway import Gateway
-from claw.stream.supervisor import Supervisor
-from claw.turn.access import AccessControl
-from claw.turn.commands.handlers import AdminActions, CommandHandlers
-from claw.turn.handler import MessageHandler, remedy_of
-from claw.turn.model.client import ModelClient
 
 log: Final = logging.getLogger(__name__)
 
-STORE_LOCK_PATIENCE_S: Final = 15.0
+STORE_LOCK_TIMEOUT_S: Final = 15.0
 """Seconds to wait for a predecessor that is still draining to let go of the store."""
-JANITOR_EVERY_S: Final = 60.0
+JANITOR_INTERVAL_S: Final = 60.0
 """Seconds between two cleanings of the store and two savings of the call counts."""
-LOOK_EVERY_S: Final = 5.0
-BEGIN_PATIENCE_S: Final = 2.0
+GAUGE_INTERVAL_S: Final = 5.0
+"""Seconds between two looks into the store for what gauges export."""
+ANNOUNCE_RETRY_DELAY_S: Final = 5.0
+"""Seconds before a store that failed is asked for the owner again."""
+ANNOUNCE_TIMEOUT_S: Final = 2.0
 """Seconds to wait for the owner's name before serving all the same: a store may be away for long."""
 SWITCH_INTERVAL_S: Final = 0.0005
-CLOSING_PATIENCE_S: Final = 2.0
+"""Seconds after which CPython may give the interpreter to another thread."""
+CLOSING_TIMEOUT_S: Final = 2.0
 """Seconds beyond the drain that each closing step may take before it is left behind."""
 
 
@@ -74,22 +59,11 @@ class Exit(IntEnum):
     SETTINGS = EXIT_BAD_SETTINGS
 
 
-@dataclass(frozen=True)
-class House:
-    """The parts, built and not yet started."""
-
-    store: Store
-    door: AccessControl
-    worker: Worker
-    supervisor: Supervisor
-    model: ModelClient
-    calls: CallCounter
-    health: Health
-    server: Server
-
-
 class App:
     """One claw: built from settings, run once."""
+
+    _parts: Components
+    """Set once all parts are built. What asks for it, such as a restart, comes later."""
 
     def __init__(self, settings: Settings, on_serving: Callable[[], None] | None = None) -> None:
         self._settings = settings
@@ -101,32 +75,35 @@ class App:
         self._drain_task: asyncio.Task[None] | None = None
 
     async def run(self) -> Exit:
-        """Serve until asked to stop; returns how the process should end. Raises SettingsError."""
+        """Serve until asked to stop; return how the process should end. Raises SettingsError."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(logs.asyncio_exception_handler)
         leaving: asyncio.Future[Exit] = loop.create_future()
         self._exit = leaving
+        # Before anything slow: a signal that comes while another claw holds the store must end the waiting.
         with self._signals():
-            store = await self._opened_store(leaving)
+            store = await self._open_store(leaving)
             if store is None:
                 return leaving.result()
             try:
                 async with http_session() as http:
-                    return await self._serve(self._built(store, http), leaving)
+                    self._parts = build(self._settings, store, http, self._clock, self._restart)
+                    self._register_gauges()
+                    return await self._serve(leaving)
             finally:
+                # Last, and after the session: what still runs until here may want to write.
                 await store.close()
 
-    # --- building: conversations and worker need each other, hence the two small functions inside ---------------------
-
-    async def _opened_store(self, leaving: asyncio.Future[Exit]) -> Store | None:
-        """The store, opened; None where we were asked to stop while somebody else held it."""
-        shown = self._settings.store.path if not self._settings.store.in_redis else self._settings.store.shown
-        store = self._new_store()
-        deadline = self._clock.monotonic() + STORE_LOCK_PATIENCE_S
+    async def _open_store(self, leaving: asyncio.Future[Exit]) -> Store | None:
+        """Open the store; return None if we were asked to stop while another claw held it. Raises SettingsError."""
+        settings = self._settings
+        store = open_store(settings.store, settings.dingtalk.client_id, self._clock)
+        deadline = self._clock.monotonic() + STORE_LOCK_TIMEOUT_S
         while True:
             try:
                 await store.open()
             except StoreBusyError as error:
+                # In a rolling update the predecessor still drains: it lets go of the store when its turns have ended.
                 if self._clock.monotonic() >= deadline:
                     raise SettingsError([f"CLAW_STORE_URL: {error}; each claw needs a store of its own"]) from None
                 log.warning("another claw holds the store, waiting for it to end")
@@ -136,225 +113,130 @@ class App:
             except StoreSchemaError as error:
                 raise SettingsError([f"CLAW_STORE_URL: {error}; start the newer version"]) from None
             except StoreError as error:
-                raise SettingsError([f"CLAW_STORE_URL: {shown} cannot be used: {error}"]) from None
+                raise SettingsError([f"CLAW_STORE_URL: {settings.store.shown} cannot be used: {error}"]) from None
             else:
                 return store
 
-    def _new_store(self) -> Store:
-        settings = self._settings
-        if not settings.store.in_redis:
-            return SqliteStore(settings.store.path, clock=self._clock)
-        from claw.store.redis.store import RedisStore  # noqa: PLC0415 - 10 MB and 0.2 s, only where Redis is used
-
-        return RedisStore(settings.store.url, settings.dingtalk.client_id, clock=self._clock)
-
-    def _built(self, store: Store, http: aiohttp.ClientSession) -> House:
-        """Build each part, and hand it what it needs of the others."""
-        settings = self._settings
-        clock = self._clock
-        dingtalk = settings.dingtalk
-        calls = CallCounter(clock)
-        endpoints = (dingtalk.openapi_endpoint, dingtalk.oapi_endpoint)
-        openapi = OpenApiClient(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock, calls)
-        sender = AnswerSender(WebhookClient(http, endpoints, calls), openapi, settings.logs.language, clock)
-        model = ModelClient(
-            settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock
-        )
-
-        async def figures() -> dict[str, object]:
-            depth = await store.depth()
-            counted_now = await counted(month_of(clock.wall()))
-            return {
-                "model": settings.model.name,
-                "stream": supervisor.check().state,
-                "pending": depth.pending - depth.leased,
-                "turns": worker.running,
-                "dead": depth.dead,
-                "calls": sum(count for api, count in counted_now.items() if api in BILLABLE),
-                "version": __version__,
-            }
-
-        async def counted(month: str) -> Mapping[str, int]:
-            kept = Counter(await store.calls(month))
-            kept.update(calls.peek().get(month, {}))
-            return kept
-
-        async def stopped(session: str) -> bool:
-            return await worker.stop_anywhere(session)
-
-        def restarted(scope: str) -> bool:
-            return self._restart(Scope(scope), supervisor)
-
-        door = AccessControl(settings.access, store, clock)
-        levers = AdminActions(stopped, restarted, figures, settings.model.name)
-        conversations = MessageHandler(
-            settings.conversation,
-            model=model,
-            history=store,
-            door=door,
-            orders=CommandHandlers(door, store, store, levers, clock),
-            language=settings.logs.language,
-            pictures=PictureLoader(http, openapi, endpoints).of,
-        )
-        worker = Worker(
-            store,
-            settings.inbox,
-            owner=f"{socket.gethostname()}:{os.getpid()}",
-            think=conversations.answer,
-            apologise=conversations.apology,
-            remedy=remedy_of,
-            send=sender.send,
-            clock=clock,
-        )
-        gateway = Gateway(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock=clock)
-        supervisor = Supervisor(
-            settings.stream, gateway, http, Acceptance(store, settings.conversation.group_session), clock
-        )
-
-        async def store_check() -> Check:
-            try:
-                await store.check()
-            except StoreError as error:
-                return Check(ok=False, state="FAILING", reason=str(error))
-            return Check(ok=True, state="OPEN")
-
-        health = Health(clock)
-        health.add("stream", supervisor.check)
-        health.add("store", store_check)
-        status = Status(
-            settings,
-            started_at=clock.wall(),
-            stream=supervisor.status,
-            depth=store.depth,
-            turns=lambda: worker.running,
-            calls=counted,
-            dead=store.dead,
-            free=set(Api) - BILLABLE,
-            more={"access": door.report},
-            clock=clock,
-        )
-        server = Server(
-            settings.http.host,
-            settings.http.port,
-            health,
-            admin_token=settings.http.admin_token,
-            on_restart=lambda scope: self._restart(scope, supervisor),
-            status=status,
-        )
-        telemetry.gauge("claw.stream.connected", "{session}", "Open sessions", lambda: supervisor.connected)
-        telemetry.gauge("claw.inbox.depth", "{message}", "Messages not yet answered", lambda: self._depth.pending)
-        telemetry.gauge("claw.inbox.oldest_age", "s", "Age of the oldest message", lambda: self._depth.oldest_age)
-
-        return House(store, door, worker, supervisor, model, calls, health, server)
-
     # --- serving -------------------------------------------------------------------------------------------------
 
-    async def _serve(self, house: House, leaving: asyncio.Future[Exit]) -> Exit:
-        server, health = house.server, house.health
-        beginning = asyncio.create_task(self._begin(house.door), name="beginning")
+    async def _serve(self, leaving: asyncio.Future[Exit]) -> Exit:
+        parts = self._parts
+        announcing = asyncio.create_task(self._announce_pairing(), name="claw.app.announce_pairing")
         try:
-            done, _ = await asyncio.wait([beginning], timeout=BEGIN_PATIENCE_S)
+            # Before the first message can come in, so that the log says who may become the owner before somebody does.
+            done, _ = await asyncio.wait([announcing], timeout=ANNOUNCE_TIMEOUT_S)
             for task in done:
                 task.result()
-            await server.start()
-            health.start()
-            log.info(
-                "claw serves", extra={"version": RELEASE, "port": server.port, "store": self._settings.store.shown}
-            )
-            self._own("worker", house.worker.run(), health)
-            self._own("stream", house.supervisor.run(), health)
-            self._own("janitor", self._clean_for_ever(house.store, house.calls), health)
-            self._own("gauges", self._look_for_ever(house.store), health)
-            warming = asyncio.create_task(self._warm(house.model), name="warming")
+            await parts.server.start()
+            parts.health.start()
+            extra = {"version": RELEASE, "port": parts.server.port, "store": self._settings.store.shown}
+            log.info("claw serves", extra=extra)
+            self._own("claw.inbox.worker", parts.worker.run())
+            self._own("claw.stream.supervisor", parts.supervisor.run())
+            self._own("claw.app.janitor", self._clean_for_ever())
+            self._own("claw.app.gauges", self._read_depth_for_ever())
+            # Last: loading takes half a second, for which the first connection need not wait.
+            warming = asyncio.create_task(self._warm_up(), name="claw.app.warm_up")
             if self._on_serving is not None:
                 self._on_serving()
             code = await leaving
-            health.drain()
-            await self._drain(house.supervisor, house.worker)
+            # First of all: from here on a probe must not call us ready, and the end of an owned task is no fault.
+            parts.health.drain()
+            await self._drain()
             warming.cancel()
             await asyncio.gather(warming, return_exceptions=True)
             return code
         finally:
-            health.drain()
-            beginning.cancel()
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(beginning, *self._tasks.values(), return_exceptions=True)
-            await _within("call counts", _save_calls(house.store, house.calls))
-            await _within("model", house.model.close())
-            await _within("http surface", server.stop())
-            await health.stop()
+            await self._close(announcing)
 
-    async def _begin(self, door: AccessControl) -> None:
+    async def _close(self, announcing: asyncio.Task[None]) -> None:
+        """Cancel what still runs, then close the parts: those that write first, the surface last."""
+        parts = self._parts
+        # Also after a start that failed: from here on the end of an owned task is no fault.
+        parts.health.drain()
+        tasks = [announcing, *self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await _close_within("call counts", _save_calls(parts.store, parts.calls))
+        await _close_within("model", parts.model.close())
+        await _close_within("http surface", parts.server.stop())
+        await parts.health.stop()
+
+    async def _announce_pairing(self) -> None:
         """Say who can become the owner, as soon as the store tells whether there is one."""
         while True:
             try:
-                return await door.begin()
+                return await self._parts.access.announce_pairing()
             except StoreError as error:
                 log.warning("owner not known yet", extra={"cause": str(error)})
-            await self._clock.sleep(LOOK_EVERY_S)
+            await self._clock.sleep(ANNOUNCE_RETRY_DELAY_S)
 
-    @staticmethod
-    async def _warm(model: ModelClient) -> None:
+    async def _warm_up(self) -> None:
         """Load what the first question needs, and take all that is loaded out of the garbage collector's rounds.
 
         Modules make up nearly all of our objects and never become garbage; walking over them held up acks for 30 ms.
         """
-        await model.warm()
+        await self._parts.model.warm()
         gc.collect()
         gc.freeze()
 
-    def _own(self, name: str, work: Coroutine[Any, Any, None], health: Health) -> None:
+    def _own(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Start a task that must live as long as we do; its end before we leave is a fault that a restart cures."""
         task = asyncio.create_task(work, name=name)
         self._tasks[name] = task
-        health.own(task)
+        # Logs the end at once, by the task's name, and fails liveness.
+        self._parts.health.own(task)
 
-        def ended(done: asyncio.Task[None]) -> None:
+        def leave(done: asyncio.Task[None]) -> None:
             if not done.cancelled():
-                done.exception()  # Health has logged it.
+                done.exception()  # Retrieved, or asyncio would log it a second time.
             self._leave(Exit.INTERNAL)
 
-        task.add_done_callback(ended)
+        task.add_done_callback(leave)
 
     # --- leaving -------------------------------------------------------------------------------------------------
 
     def _leave(self, code: Exit) -> bool:
-        """Begin to leave; False where we do so already."""
+        """Begin to leave; return False if we do so already."""
+        # The first reason wins: tasks that end while we drain, and a signal after a restart, change no exit code.
         if self._exit is None or self._exit.done():
             return False
         self._exit.set_result(code)
         return True
 
-    def _restart(self, scope: Scope, supervisor: Supervisor) -> bool:
+    def _restart(self, scope: Scope) -> bool:
         if scope is Scope.PROCESS:
             return self._leave(Exit.RESTART)
+        # A process that leaves closes its sockets: one that was opened now would be closed under its first message.
         leaving = self._exit is None or self._exit.done()
-        return not leaving and supervisor.replace("restart")
+        return not leaving and self._parts.supervisor.replace()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT)
         for sign in signals:
-            loop.add_signal_handler(sign, self._asked_to_stop, sign.name)
+            loop.add_signal_handler(sign, self._on_signal, sign.name)
         try:
             yield
         finally:
             for sign in signals:
                 loop.remove_signal_handler(sign)
 
-    def _asked_to_stop(self, name: str) -> None:
+    def _on_signal(self, name: str) -> None:
         log.info("asked to stop", extra={"signal": name})
         if not self._leave(Exit.ASKED) and self._drain_task is not None:
             log.warning("asked again: running turns are given back at once")
             self._drain_task.cancel()
 
-    async def _drain(self, supervisor: Supervisor, worker: Worker) -> None:
+    async def _drain(self) -> None:
         """Stop the intake and let running turns end, both at the same time, within the drain's timeout."""
+        supervisor, worker = self._parts.supervisor, self._parts.worker
         log.info("draining", extra={"turns": worker.running})
-        intake = asyncio.create_task(supervisor.drain(), name="drain-stream")
-        self._drain_task = asyncio.create_task(worker.drain(self._settings.inbox.drain_timeout), name="drain-worker")
+        intake = asyncio.create_task(supervisor.drain(), name="claw.app.drain_stream")
+        timeout = self._settings.inbox.drain_timeout
+        self._drain_task = asyncio.create_task(worker.drain(timeout), name="claw.app.drain_worker")
         try:
             await asyncio.wait([intake, self._drain_task])
         finally:
@@ -364,33 +246,31 @@ class App:
 
     # --- upkeep --------------------------------------------------------------------------------------------------
 
-    async def _look_for_ever(self, store: Store) -> None:
+    def _register_gauges(self) -> None:
+        supervisor = self._parts.supervisor
+        telemetry.gauge("claw.stream.connected", "{session}", "Open sessions", lambda: supervisor.connected)
+        telemetry.gauge("claw.inbox.depth", "{message}", "Messages not yet answered", lambda: self._depth.pending)
+        telemetry.gauge("claw.inbox.oldest_age", "s", "Age of the oldest message", lambda: self._depth.oldest_age)
+
+    async def _read_depth_for_ever(self) -> None:
         """Keep the figures that metrics export: their reader is a thread, which must not look into the store."""
         while True:
             with contextlib.suppress(StoreError):
-                self._depth = await store.depth()
-            await self._clock.sleep(LOOK_EVERY_S)
+                self._depth = await self._parts.store.depth()
+            await self._clock.sleep(GAUGE_INTERVAL_S)
 
-    async def _clean_for_ever(self, store: Store, calls: CallCounter) -> None:
+    async def _clean_for_ever(self) -> None:
         while True:
-            await self._clock.sleep(JANITOR_EVERY_S)
+            await self._clock.sleep(JANITOR_INTERVAL_S)
             try:
-                await _save_calls(store, calls)
-                await store.clean()
+                await _save_calls(self._parts.store, self._parts.calls)
+                await self._parts.store.clean()
             except StoreError as error:
                 log.warning("store not cleaned", extra={"cause": str(error)})
 
 
-def http_session() -> aiohttp.ClientSession:
-    """The one client for DingTalk's HTTP and WebSocket, without cookies; its callers name the proxy (proxy.py)."""
-    return aiohttp.ClientSession(
-        cookie_jar=aiohttp.DummyCookieJar(),
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
-        headers={"User-Agent": f"claw/{__version__}"},
-    )
-
-
 async def _save_calls(store: Store, calls: CallCounter) -> None:
+    # Taken, so that a call that is counted while the store writes is neither lost nor saved twice.
     taken = calls.take()
     for month in list(taken):
         try:
@@ -401,17 +281,17 @@ async def _save_calls(store: Store, calls: CallCounter) -> None:
         del taken[month]
 
 
-async def _within(what: str, closing: Coroutine[Any, Any, None]) -> None:
-    """One closing step, bounded: a step that hangs or fails must not keep the others from closing."""
+async def _close_within(what: str, closing: Coroutine[Any, Any, None]) -> None:
+    """Run one closing step, bounded: a step that hangs or fails must not keep the others from closing."""
     try:
-        async with asyncio.timeout(CLOSING_PATIENCE_S):
+        async with asyncio.timeout(CLOSING_TIMEOUT_S):
             await closing
     except Exception as error:  # noqa: BLE001 - every later step must still run
         log.warning("not closed in order", extra={"part": what, "cause": str(error) or type(error).__name__})
 
 
 def serve(settings: Settings, run: Callable[[], Coroutine[Any, Any, Exit]] | None = None) -> int:
-    """Run one claw (or what `run` makes around it) in this process to its end; returns the exit code."""
+    """Run one claw (or what `run` makes around it) in this process to its end; return the exit code."""
     secrets = (
         settings.dingtalk.client_secret,
         settings.model.api_key,

@@ -1,8 +1,24 @@
 """The error tree: every failure that claw knows, with what is needed to act on it.
 
-Each error says by itself whether another try can help (`retryable`) and how long the other side asked us to
-wait (`retry_after`, seconds). What to do about an error of any kind, ours or a library's, is decided in one
-place: `claw.retry.verdict`. No message here may hold a secret: urls are named by host only.
+    ClawError
+    ├── SettingsError            the environment cannot be used
+    ├── GatewayError             DingTalk gave us no ticket: `reason`
+    ├── HandshakeError           the endpoint refused the WebSocket upgrade
+    ├── SessionLostError         a connection that served has ended
+    ├── FrameError               a frame that is not DingTalk's protocol
+    ├── StoreError               the store did not do what it was asked
+    │   ├── StoreBusyError       another process holds it
+    │   ├── StoreRefusedError    it does not serve us as we are set up
+    │   ├── StoreSchemaError     a newer claw wrote it
+    │   └── LeaseLostError       the message is another holder's now
+    ├── ModelError               the model gave no answer: `kind`
+    ├── DingTalkError            DingTalk refused a call, or did not answer it: `reason`
+    └── MediaError               a picture or file could not be fetched
+
+Each error says by itself whether another try can help (`retryable`) and how long the other side asked us to wait
+(`retry_after`, seconds); causes are Enums, nothing is recovered from a sentence. Who tries again is decided where the
+error arrives: `claw.retry.verdict` for connections, `inbox/turns.py` for turns. Errors that never leave their module
+are defined there. No message here may hold a secret: addresses are named by host only.
 """
 
 from __future__ import annotations
@@ -29,29 +45,62 @@ class SettingsError(ClawError):
 # --- stream -----------------------------------------------------------------------------------------------
 
 
+class GatewayReason(StrEnum):
+    """Why DingTalk's gateway gave us no ticket, as far as anybody can act on it (docs/protocol.md section 1.3)."""
+
+    UNAUTHORIZED = "unauthorized"
+    """Client ID or secret are wrong."""
+    NOT_STREAM_APP = "not_stream_app"
+    """HTTP 400: the app's version is not published, or its robot does not receive in Stream mode."""
+    IP_NOT_ALLOWED = "ip_not_allowed"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    """The month's API calls are used up."""
+    FORBIDDEN = "forbidden"
+    BANNED = "banned"
+    """Too many requests from this address; DingTalk lifts the ban by itself."""
+    THROTTLED = "throttled"
+    BUSY = "busy"
+    NOT_DINGTALK = "not_dingtalk"
+    """A web page: a proxy or firewall answered in DingTalk's place."""
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    BAD_ANSWER = "bad_answer"
+
+    @property
+    def is_rejection(self) -> bool:
+        """Whether credentials or the app's settings are at fault: no early try can help, only a person."""
+        return self in {
+            GatewayReason.UNAUTHORIZED,
+            GatewayReason.NOT_STREAM_APP,
+            GatewayReason.IP_NOT_ALLOWED,
+            GatewayReason.QUOTA_EXHAUSTED,
+            GatewayReason.FORBIDDEN,
+        }
+
+
 class GatewayError(ClawError):
     """DingTalk's gateway did not give us an endpoint and a ticket.
 
-    `status` is the HTTP status (None: no answer at all), `code` DingTalk's own word such as `authFailed`.
+    `detail` is for the operator; `status` the HTTP status (None: no answer at all), `code` DingTalk's own word such
+    as `authFailed`.
     """
 
     def __init__(
         self,
-        reason: str,
+        reason: GatewayReason,
+        detail: str,
         *,
         status: int | None = None,
         code: str = "",
         retry_after: float | None = None,
-        rejected: bool = False,
     ) -> None:
-        super().__init__(reason)
+        super().__init__(detail)
         self.reason = reason
+        self.detail = detail
         self.status = status
         self.code = code
         self.retry_after = retry_after
-        self.rejected = rejected
-        """The credentials or the app's settings are at fault: no early try can help."""
-        self.retryable = not rejected
+        self.retryable = not reason.is_rejection
 
 
 class HandshakeError(ClawError):
@@ -170,18 +219,68 @@ class ModelError(ClawError):
 # --- reply ------------------------------------------------------------------------------------------------
 
 
+class DingTalkReason(StrEnum):
+    """Why a call of DingTalk failed, as far as somebody can act on it; claw/dingtalk/codes.py has the codes."""
+
+    # No answer came.
+    CONNECT = "connect"
+    """Nothing was sent: there was no connection."""
+    TIMEOUT = "timeout"
+    BROKEN_OFF = "broken_off"
+    # Something else answered, or DingTalk was in trouble.
+    NOT_DINGTALK = "not_dingtalk"
+    SERVER_BUSY = "server_busy"
+    SEND_UNKNOWN = "send_unknown"
+    """DingTalk does not know itself whether it was sent."""
+    # Too many calls.
+    QPS = "qps"
+    """In a second."""
+    QPM = "qpm"
+    """In a minute."""
+    FLOW_CONTROLLED = "flow_controlled"
+    """To one person."""
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    """In a month."""
+    # Who asks, and from where.
+    CREDENTIALS = "credentials"
+    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a reason's name
+    """A fresh token cures it."""
+    NO_PERMISSION = "no_permission"
+    IP_NOT_ALLOWED = "ip_not_allowed"
+    ROBOT_INVALID = "robot_invalid"
+    ROBOT_STOPPED = "robot_stopped"
+    # Where to.
+    WEBHOOK_EXPIRED = "webhook_expired"
+    """Send by OpenAPI instead."""
+    WEBHOOK_HOST = "webhook_host"
+    """The webhook's address is not DingTalk's."""
+    GROUP_GONE = "group_gone"
+    USER_INVALID = "user_invalid"
+    DOWNLOAD_CODE = "download_code"
+    # What.
+    SEND_FORBIDDEN = "send_forbidden"
+    CONTENT_REFUSED = "content_refused"
+    TOO_LONG = "too_long"
+    BAD_REQUEST = "bad_request"
+    # What nobody has a name for.
+    REFUSED = "refused"
+    """An HTTP status without a code that is known."""
+    UNKNOWN = "unknown"
+
+
 class DingTalkError(ClawError):
     """DingTalk refused a call, or did not answer it.
 
-    `api` is the call's short name, `status` the HTTP status (None: no answer), `errcode` the number of the old API
-    and of webhooks, `code` the word of the new API.
+    `api` is the call's short name, `detail` a sentence for the operator, `status` the HTTP status (None: no answer),
+    `errcode` the number of the old API and of webhooks, `code` the word of the new API.
     """
 
     def __init__(
         self,
         api: str,
-        reason: str,
+        detail: str,
         *,
+        reason: DingTalkReason = DingTalkReason.UNKNOWN,
         status: int | None = None,
         errcode: int | None = None,
         code: str = "",
@@ -189,8 +288,9 @@ class DingTalkError(ClawError):
         retry_after: float | None = None,
         maybe_delivered: bool = False,
     ) -> None:
-        super().__init__(f"{api}: {reason}")
+        super().__init__(f"{api}: {detail}")
         self.api = api
+        self.detail = detail
         self.reason = reason
         self.status = status
         self.errcode = errcode
@@ -199,10 +299,6 @@ class DingTalkError(ClawError):
         self.retry_after = retry_after
         self.maybe_delivered = maybe_delivered
         """The call was sent and its answer never came: what it was to do may have been done."""
-
-
-class WebhookGoneError(DingTalkError):
-    """The session webhook has expired or is unknown: send by OpenAPI instead."""
 
 
 class MediaError(ClawError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -15,6 +16,17 @@ class Language(StrEnum):
 
     ZH = "zh"
     EN = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text in both languages; `text[language]` is the one to show. Both may be empty."""
+
+    zh: str
+    en: str
+
+    def __getitem__(self, language: Language) -> str:
+        return self.zh if language is Language.ZH else self.en
 
 
 def detect_language(text: str, default: Language) -> Language:

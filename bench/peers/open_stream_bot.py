@@ -24,7 +24,7 @@ async def main() -> None:
     async with httpx.AsyncClient(timeout=30) as http, asyncio.TaskGroup() as background:
         client = StreamClient(os.environ["DINGTALK_CLIENT_ID"], os.environ["DINGTALK_CLIENT_SECRET"])
         # It asks for no type of answer, and the emulator then gives XML, as the Node SDK says that DingTalk does.
-        client._http.headers["Accept"] = "application/json"
+        client._http.headers["Accept"] = "application/json"  # noqa: SLF001
 
         async def answer(message: Message) -> None:
             text = ""

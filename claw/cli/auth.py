@@ -1,8 +1,8 @@
 """`claw auth`: asks for the app's credentials, checks them against DingTalk, and writes them to `.env`.
 
 Order of events: Client ID and Client Secret come from the flags, else from the person at the terminal, else from the
-environment; DingTalk is asked with them, by the checks of `claw doctor` from the network to an open session; what it
-refuses is told in words, and nothing is written then; a different value in `.env` is overwritten only when the person
+environment. DingTalk is asked with them, by the checks of `claw doctor` from the network to an open session. What it
+refuses is said in words, and nothing is written then. A different value in `.env` is overwritten only when the person
 says so. The secret is never an argument, which process lists and shell histories would show; it is typed without
 echo, and appears in nothing that is printed.
 
@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Final
 
 from claw.cli import env_file
-from claw.cli.doctor.command import CONNECTION, INTERRUPTED, diagnose, lines
-from claw.cli.doctor.runner import SEVERITY, TIMEOUT_S, Result, Status, told
+from claw.cli.doctor.command import CONNECTION, INTERRUPTED, diagnose, render_lines
+from claw.cli.doctor.runner import RANKS, TIMEOUT_S, CheckStatus, Result, render
 from claw.config import files, parsers
 from claw.config.settings import EXIT_BAD_SETTINGS
+from claw.errors import ClawError
 from claw.language import Language
 from claw.observe import logs
 from claw.observe.redact import register
@@ -35,16 +36,17 @@ from claw.secret import Secret
 
 ID: Final = "DINGTALK_CLIENT_ID"
 SECRET: Final = "DINGTALK_CLIENT_SECRET"  # noqa: S105 - a variable's name
-ALIASES: Final = {ID: ("DINGTALK_APP_KEY",), SECRET: ("DINGTALK_APP_SECRET",)}
-TRIES: Final = 3
+NAMES: Final = {ID: (ID, "DINGTALK_APP_KEY"), SECRET: (SECRET, "DINGTALK_APP_SECRET")}
+"""All names under which each can be set, the first one preferred."""
+TRIES_MAX: Final = 3
 """How often a person is asked for the same value."""
 STDIN: Final = "-"
-STDIN_MAX: Final = files.SECRET_FILE_BYTES_MAX
+STDIN_MAX_BYTES: Final = files.SECRET_FILE_BYTES_MAX
 _INVISIBLE: Final = "\ufeff\u200b\u200c\u200d\u2060"
 """What comes along with a paste from web pages and chats, and is no part of a value."""
 
 
-class Exit(IntEnum):
+class AuthExit(IntEnum):
     """How the command ends."""
 
     GOOD = 0
@@ -53,51 +55,13 @@ class Exit(IntEnum):
     INTERRUPTED = INTERRUPTED
 
 
-class UnusableError(Exception):
+class UnusableError(ClawError):
     """What was given cannot be used; the sentence says what would be right."""
 
 
-@dataclass
-class Terminal:
-    """The person, if there is one. Questions go to stderr: stdout is the command's answer."""
-
-    language: Language
-    quiet: bool = False
-    """Say nothing to the person but questions: the answer is JSON."""
-
-    @property
-    def there(self) -> bool:
-        return sys.stdin is not None and sys.stdin.isatty()
-
-    def tell(self, key: str, **values: object) -> None:
-        if not self.quiet:
-            print(told(key, self.language, **values), file=sys.stderr)  # noqa: T201
-
-    def ask(self, question: str) -> str:
-        """One line of the person's; the question stands before it. Raises UnusableError at the input's end."""
-        print(f"{question}: ", end="", file=sys.stderr, flush=True)  # noqa: T201
-        line = sys.stdin.readline()
-        if not line:
-            print(file=sys.stderr)  # noqa: T201
-            raise UnusableError(told("auth.no_terminal", self.language))
-        return line
-
-    def ask_secret(self, question: str) -> str:
-        """As `ask`, without showing what is typed. Raises UnusableError where a terminal cannot hide it."""
-        try:
-            with warnings.catch_warnings():
-                # Its way out would be to read with echo.
-                warnings.simplefilter("error", getpass.GetPassWarning)
-                return getpass.getpass(f"{question}: ", stream=sys.stderr)
-        except getpass.GetPassWarning:
-            raise UnusableError(told("auth.hidden", self.language)) from None
-        except EOFError:
-            raise UnusableError(told("auth.no_terminal", self.language)) from None
-
-
 @dataclass(frozen=True)
-class Given:
-    """What the command line says."""
+class AuthArguments:
+    """The command line."""
 
     client_id: str = ""
     secret_file: str = ""
@@ -106,20 +70,64 @@ class Given:
     as_json: bool = False
     overwrite: bool = False
     timeout: float = TIMEOUT_S
+    """Seconds for one answer of DingTalk."""
 
 
 @dataclass
-class Answer:
+class Prompt:
+    """The person at the terminal, if there is one. Questions go to stderr: stdout is the command's answer."""
+
+    language: Language
+    quiet: bool = False
+    """Say nothing to the person but questions: the answer is JSON."""
+
+    @property
+    def is_interactive(self) -> bool:
+        return sys.stdin is not None and sys.stdin.isatty()
+
+    def say(self, key: str, **values: object) -> None:
+        """Print a sentence of the texts."""
+        if not self.quiet:
+            print(self.render(key, **values), file=sys.stderr)  # noqa: T201
+
+    def render(self, key: str, **values: object) -> str:
+        """Return a sentence of the texts in the person's language."""
+        return render(key, self.language, **values)
+
+    def ask(self, question: str) -> str:
+        """Return one line of the person's; the question stands before it. Raises UnusableError at the input's end."""
+        print(f"{question}: ", end="", file=sys.stderr, flush=True)  # noqa: T201
+        line = sys.stdin.readline()
+        if not line:
+            print(file=sys.stderr)  # noqa: T201
+            raise UnusableError(self.render("auth.no_terminal"))
+        return line
+
+    def ask_secret(self, question: str) -> str:
+        """Do as `ask`, without showing what is typed. Raises UnusableError where a terminal cannot hide it."""
+        try:
+            with warnings.catch_warnings():
+                # Without a way to hide the input, getpass would warn and read with echo.
+                warnings.simplefilter("error", getpass.GetPassWarning)
+                return getpass.getpass(f"{question}: ", stream=sys.stderr)
+        except getpass.GetPassWarning:
+            raise UnusableError(self.render("auth.hidden")) from None
+        except EOFError:
+            raise UnusableError(self.render("auth.no_terminal")) from None
+
+
+@dataclass
+class AuthReport:
     """What the command found and did."""
 
     results: list[Result] = field(default_factory=list)
     written: Path | None = None
     notes: list[str] = field(default_factory=list)
-    code: Exit = Exit.GOOD
+    code: AuthExit = AuthExit.GOOD
 
     def to_json(self) -> str:
         body = {
-            "ok": self.code is Exit.GOOD,
+            "ok": self.code is AuthExit.GOOD,
             "written": None if self.written is None else str(self.written),
             "checks": [result.to_json() for result in self.results],
             "notes": self.notes,
@@ -127,146 +135,166 @@ class Answer:
         return json.dumps(body, ensure_ascii=False)
 
 
-def main(environ: Mapping[str, str], given: Given, language: str = "") -> int:
-    """Ask, check, write, tell; returns the exit code."""
-    logs.configure("critical", "text", ())  # What the parts log is told here, in words.
-    spoken = _language(language or environ.get("CLAW_LANG", ""))
-    terminal = Terminal(spoken, quiet=given.as_json)
+def main(environ: Mapping[str, str], arguments: AuthArguments, language: str = "") -> int:
+    """Ask, check, write, report; returns the exit code."""
+    logs.configure("critical", "text", ())  # What the parts log is said here, in words.
+    prompt = Prompt(_parse_language(language or environ.get("CLAW_LANG", "")), quiet=arguments.as_json)
     try:
-        answer = _authorise(environ, given, terminal)
+        report = _authorize(environ, arguments, prompt)
     except UnusableError as error:
-        answer = Answer(notes=[str(error)], code=Exit.UNUSABLE)
+        report = AuthReport(notes=[str(error)], code=AuthExit.UNUSABLE)
+    # Also while DingTalk is asked: asyncio.run has cancelled the checks by then.
     except KeyboardInterrupt:
         print(file=sys.stderr)  # noqa: T201 - the shell's prompt begins on a line of its own
-        return Exit.INTERRUPTED
-    if given.as_json:
-        print(answer.to_json())  # noqa: T201
+        return AuthExit.INTERRUPTED
+    if arguments.as_json:
+        print(report.to_json())  # noqa: T201
     else:
-        target = sys.stderr if answer.code is Exit.UNUSABLE else sys.stdout
-        for note in answer.notes:
+        # A script that captures stdout must not take the reason of a failure for the answer.
+        target = sys.stderr if report.code is AuthExit.UNUSABLE else sys.stdout
+        for note in report.notes:
             print(note, file=target)
-    return answer.code
+    return report.code
 
 
-def _language(value: str) -> Language:
+def _parse_language(value: str) -> Language:
     try:
         return parsers.OneOf(Language).parse(value.strip())
     except ValueError:
         return Language.ZH
 
 
-def _authorise(environ: Mapping[str, str], given: Given, terminal: Terminal) -> Answer:
-    language = terminal.language
-    text = _text_of(given.env_file, language)
-    present = _present(environ, env_file.values(text))
-    client_id, secret = _credentials(present, given, terminal)
+def _authorize(environ: Mapping[str, str], arguments: AuthArguments, prompt: Prompt) -> AuthReport:
+    # Before any question: nobody should type a secret that then cannot be kept.
+    text = _read_env_file(arguments.env_file, prompt)
+    there = env_file.values(text)
+    client_id, secret = _collect_credentials(_read_present(environ, there), arguments, prompt)
+    # Before the first request: from here on nothing that is logged or shown may hold it.
     register(Secret(secret))
-    terminal.tell("auth.checking")
-    answer = Answer(asyncio.run(_asked(environ, client_id, secret, language, given.timeout)))
-    if not given.as_json:
-        for line in lines([each for each in answer.results if each.status is not Status.SKIPPED], language):
+    prompt.say("auth.checking")
+    report = AuthReport(asyncio.run(_check_credentials(environ, client_id, secret, prompt.language, arguments.timeout)))
+    if not arguments.as_json:
+        shown = [result for result in report.results if result.status is not CheckStatus.SKIPPED]
+        for line in render_lines(shown, prompt.language):
             print(line)  # noqa: T201
-    if not _good(answer.results):
-        answer.code = Exit.REFUSED
-        answer.notes.append(told("auth.bad", language))
-        return answer
-    answer.notes.append(told("auth.good", language))
+    if not _is_accepted(report.results):
+        report.code = AuthExit.REFUSED
+        report.notes.append(prompt.render("auth.bad"))
+        return report
+    report.notes.append(prompt.render("auth.good"))
     new = {ID: client_id, SECRET: secret}
-    if given.check_only:
-        kept = all(env_file.values(text).get(name) == value for name, value in new.items())
-        answer.notes.append(told("auth.next" if kept else "auth.next_check", language))
-        return answer
-    return _keep(answer, text, new, environ=environ, given=given, terminal=terminal)
+    if arguments.check_only:
+        is_kept = all(there.get(name) == value for name, value in new.items())
+        report.notes.append(prompt.render("auth.next" if is_kept else "auth.next_check"))
+    elif _may_write(new, there, arguments, prompt):
+        _write(report, text, new, environ, path=arguments.env_file, prompt=prompt)
+    else:
+        names = ", ".join(_find_conflicts(new, there))
+        report.notes.append(prompt.render("auth.kept", path=arguments.env_file, names=names))
+        report.code = AuthExit.UNUSABLE
+    return report
 
 
-async def _asked(
+async def _check_credentials(
     environ: Mapping[str, str], client_id: str, secret: str, language: Language, timeout: float
 ) -> list[Result]:
-    """What DingTalk says to these credentials."""
-    others = {each for name in (ID, SECRET) for alias in (name, *ALIASES[name]) for each in (alias, f"{alias}_FILE")}
-    laid = {name: value for name, value in environ.items() if name not in others}
-    laid |= {ID: client_id, SECRET: secret}
-    results, _ = await diagnose(laid, language, checks=CONNECTION, timeout=timeout, own_session=True)
+    """Return what DingTalk says to these credentials."""
+    # Other names of the same values must go: two that differ would be a fault of the settings.
+    others = {name for names in NAMES.values() for alias in names for name in (alias, f"{alias}_FILE")}
+    overlaid = {name: value for name, value in environ.items() if name not in others}
+    overlaid |= {ID: client_id, SECRET: secret}
+    results, _ = await diagnose(overlaid, language, checks=CONNECTION, timeout=timeout, own_session=True)
     return results
 
 
-def _good(results: Sequence[Result]) -> bool:
-    """The credentials are right and a session opened; a clock that is off, for example, is no refusal."""
+def _is_accepted(results: Sequence[Result]) -> bool:
+    """Tell whether the credentials are right and a session opened; a clock that is off, for example, is no refusal."""
     found = {result.name: result.status for result in results}
     needed = (found.get("credentials"), found.get("stream.session"))
-    return all(status is not None and status is not Status.SKIPPED and SEVERITY[status] < 2 for status in needed)
+    return all(status is not None and status is not CheckStatus.SKIPPED and RANKS[status] < 2 for status in needed)
 
 
 # --- what is given -----------------------------------------------------------------------------------------------
 
 
-def _present(environ: Mapping[str, str], kept: Mapping[str, str]) -> dict[str, str]:
-    """The values that hold now: the environment's, else those of `.env`; each under its first name."""
+def _read_present(environ: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
+    """Return the values that hold now: the environment's, else those of `.env`; each under its first name."""
     found: dict[str, str] = {}
-    for name in (ID, SECRET):
-        for source in (environ, kept):
-            for alias in (name, *ALIASES[name]):
-                value = _clean(source.get(alias, ""))
-                if not value and (path := source.get(f"{alias}_FILE", "").strip()):
-                    try:
-                        value = _clean(files.read_secret_file(Path(path)))
-                    except (OSError, ValueError):
-                        value = ""
+    for name, aliases in NAMES.items():
+        for source in (environ, there):
+            for alias in aliases:
+                value = _strip(source.get(alias, "")) or _read_file_of(source.get(f"{alias}_FILE", ""))
+                # The first source and the preferred name win, as in claw.config.
                 if value:
                     found.setdefault(name, value)
     return found
 
 
-def _credentials(present: Mapping[str, str], given: Given, terminal: Terminal) -> tuple[str, str]:
-    """Client ID and Client Secret, both usable as far as can be told here. Raises UnusableError."""
-    language = terminal.language
-    client_id = _usable(given.client_id, ID, language) if given.client_id else ""
+def _read_file_of(path: str) -> str:
+    if not path.strip():
+        return ""
+    try:
+        return _strip(files.read_secret_file(Path(path.strip())))
+    except (OSError, ValueError):
+        # It is only a proposal: the person is asked instead.
+        return ""
+
+
+def _collect_credentials(present: Mapping[str, str], arguments: AuthArguments, prompt: Prompt) -> tuple[str, str]:
+    """Return Client ID and Client Secret, both usable as far as can be told here. Raises UnusableError."""
+    client_id = _validate(arguments.client_id, ID, prompt)
     # A person who types into `-` is asked instead: the terminal would show it.
-    from_file = given.secret_file and not (given.secret_file == STDIN and terminal.there)
-    secret = _usable(_from_file(given.secret_file, language), SECRET, language) if from_file else ""
+    has_file = arguments.secret_file and not (arguments.secret_file == STDIN and prompt.is_interactive)
+    secret = _validate(_read_secret(arguments.secret_file, prompt), SECRET, prompt) if has_file else ""
     # A person who only checks is not asked for what is there.
-    if given.check_only or not terminal.there:
-        client_id = client_id or _usable(present.get(ID, ""), ID, language)
-        secret = secret or _usable(present.get(SECRET, ""), SECRET, language)
+    if arguments.check_only or not prompt.is_interactive:
+        client_id = client_id or _validate(present.get(ID, ""), ID, prompt)
+        secret = secret or _validate(present.get(SECRET, ""), SECRET, prompt)
     if client_id and secret:
         return client_id, secret
-    if not terminal.there:
-        raise UnusableError(told("auth.no_terminal", language))
-    terminal.tell("auth.where")
+    if not prompt.is_interactive:
+        raise UnusableError(prompt.render("auth.no_terminal"))
+    return _ask_missing(client_id, secret, present, prompt)
+
+
+def _ask_missing(client_id: str, secret: str, present: Mapping[str, str], prompt: Prompt) -> tuple[str, str]:
+    prompt.say("auth.where")
     if not client_id:
-        shown = present.get(ID, "")
-        keep = f" [{shown}, {told('auth.keep', language)}]" if shown else ""
-        client_id = _ask(terminal.ask, told("auth.ask_id", language) + keep, ID, shown, terminal)
+        old = present.get(ID, "")
+        keep = f" [{old}, {prompt.render('auth.keep')}]" if old else ""
+        # A Client ID is no secret, and shows which app the person would keep.
+        client_id = _ask(prompt.ask, prompt.render("auth.ask_id") + keep, ID, old, prompt)
     if not secret:
         # An old secret belongs to an old Client ID.
-        shown = present.get(SECRET, "") if client_id == present.get(ID) else ""
-        keep = f" [{told('auth.keep', language)}]" if shown else ""
-        secret = _ask(terminal.ask_secret, told("auth.ask_secret", language) + keep, SECRET, shown, terminal)
+        old = present.get(SECRET, "") if client_id == present.get(ID) else ""
+        keep = f" [{prompt.render('auth.keep')}]" if old else ""
+        secret = _ask(prompt.ask_secret, prompt.render("auth.ask_secret") + keep, SECRET, old, prompt)
     return client_id, secret
 
 
-def _ask(ask: Callable[[str], str], question: str, name: str, present: str, terminal: Terminal) -> str:
-    problem = UnusableError(told("auth.no_terminal", terminal.language))
-    for _ in range(TRIES):
+def _ask(ask: Callable[[str], str], question: str, name: str, present: str, prompt: Prompt) -> str:
+    problem = UnusableError(prompt.render("auth.no_terminal"))
+    for _ in range(TRIES_MAX):
         try:
-            value = _usable(_clean(ask(question)) or present, name, terminal.language)
+            # Enter alone keeps what is there.
+            value = _validate(_strip(ask(question)) or present, name, prompt)
         except UnusableError as error:
             problem = error
-            terminal.tell("auth.again", problem=error)
+            prompt.say("auth.again", problem=error)
             continue
         if value:
             return value
     raise problem
 
 
-def _clean(value: str) -> str:
-    """A pasted value without the blanks and invisible characters around it."""
+def _strip(value: str) -> str:
+    """Return a pasted value without the blanks and invisible characters around it."""
     return value.strip(_INVISIBLE + " \t\r\n\v\f\u00a0\u3000").strip()
 
 
-def _usable(value: str, name: str, language: Language) -> str:
-    """`value` as settings would take it; empty where there is none. Raises UnusableError, which does not show it."""
-    value = _clean(value)
+def _validate(value: str, name: str, prompt: Prompt) -> str:
+    """Return `value` as settings would take it; empty where there is none. Raises UnusableError, without the value."""
+    value = _strip(value)
     if not value:
         return ""
     try:
@@ -274,14 +302,15 @@ def _usable(value: str, name: str, language: Language) -> str:
             return parsers.Identifier().parse(value)
         parsers.Identifier().parse(parsers.SecretText().parse(value).reveal())  # Both are ASCII at DingTalk.
     except ValueError as error:
-        raise UnusableError(told("auth.unusable", language, name=name, right=error)) from None
+        raise UnusableError(prompt.render("auth.unusable", name=name, right=error)) from None
     return value
 
 
-def _from_file(path: str, language: Language) -> str:
-    """The secret in a file or on standard input. Raises UnusableError, without the path: it may be a secret itself."""
+def _read_secret(path: str, prompt: Prompt) -> str:
+    """Return the secret in a file or on standard input. Raises UnusableError, without the path: it may be a secret."""
     try:
-        value = sys.stdin.buffer.read(STDIN_MAX).decode() if path == STDIN else files.read_secret_file(Path(path))
+        is_stdin = path == STDIN
+        value = sys.stdin.buffer.read(STDIN_MAX_BYTES).decode() if is_stdin else files.read_secret_file(Path(path))
     except OSError as error:
         cause = error.strerror or type(error).__name__
     except UnicodeDecodeError:
@@ -289,84 +318,75 @@ def _from_file(path: str, language: Language) -> str:
     except ValueError as error:
         cause = str(error)
     else:
-        cause = "" if _clean(value) else "is empty"
-        if not cause:
+        if _strip(value):
             return value
-    raise UnusableError(told("auth.unreadable", language, path="--client-secret-file", cause=cause))
+        cause = "is empty"
+    raise UnusableError(prompt.render("auth.unreadable", path="--client-secret-file", cause=cause))
 
 
 # --- what is written ---------------------------------------------------------------------------------------------
 
 
-def _text_of(path: Path, language: Language) -> str:
+def _read_env_file(path: Path, prompt: Prompt) -> str:
     try:
         return env_file.read(path)
     except OSError as error:
         cause = error.strerror or type(error).__name__
-        raise UnusableError(told("auth.unreadable", language, path=path, cause=cause)) from None
     except UnicodeDecodeError:
-        raise UnusableError(told("auth.unreadable", language, path=path, cause="is not UTF-8 text")) from None
+        cause = "is not UTF-8 text"
+    raise UnusableError(prompt.render("auth.unreadable", path=path, cause=cause))
 
 
-def _keep(
-    answer: Answer,
-    text: str,
-    new: Mapping[str, str],
-    *,
-    environ: Mapping[str, str],
-    given: Given,
-    terminal: Terminal,
-) -> Answer:
-    """Write the values, unless they are there already or the person would rather keep others."""
-    language, path = terminal.language, given.env_file
-    there = env_file.values(text)
-    names = [
-        alias
-        for name in new
-        for alias in (name, *ALIASES[name])
-        if (old := _clean(there.get(alias, ""))) and old != new[name]
+def _find_conflicts(new: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+    """Return the names under which the file says something else."""
+    return [
+        alias for name in new for alias in NAMES[name] if (old := _strip(there.get(alias, ""))) and old != new[name]
     ]
-    if names and not given.overwrite and not _may_overwrite(path, names, terminal):
-        answer.notes.append(told("auth.kept", language, path=path, names=", ".join(names)))
-        answer.code = Exit.UNUSABLE
-        return answer
-    after = env_file.changed(text, new, ALIASES)
+
+
+def _may_write(new: Mapping[str, str], there: Mapping[str, str], arguments: AuthArguments, prompt: Prompt) -> bool:
+    """Tell whether the file may get `new`; where it says something else the person decides, by `--yes` or now."""
+    names = _find_conflicts(new, there)
+    if not names or arguments.overwrite:
+        return True
+    if not prompt.is_interactive:
+        return False
+    # Anything but a clear yes leaves the file as it is.
+    question = prompt.render("auth.ask_overwrite", path=arguments.env_file, names=", ".join(names))
+    return _strip(prompt.ask(f"{question} [y/N]")).lower() in {"y", "yes", "是"}
+
+
+def _write(
+    report: AuthReport, text: str, new: Mapping[str, str], environ: Mapping[str, str], *, path: Path, prompt: Prompt
+) -> None:
+    """Write the values, unless they are there already. Raises UnusableError where that is not possible."""
+    after = env_file.change(text, new, NAMES)
     if after == text:
-        answer.notes.append(told("auth.same", language, path=path))
+        report.notes.append(prompt.render("auth.same", path=path))
     else:
         try:
             env_file.write(path, after)
         except OSError as error:
             cause = error.strerror or type(error).__name__
-            raise UnusableError(told("auth.unwritable", language, path=path, cause=cause)) from None
-        answer.written = path
-        answer.notes.append(told("auth.written", language, path=path))
-    answer.notes += _caveats(path, new, environ, there, language)
-    answer.notes.append(told("auth.next", language))
-    return answer
+            raise UnusableError(prompt.render("auth.unwritable", path=path, cause=cause)) from None
+        report.written = path
+        report.notes.append(prompt.render("auth.written", path=path))
+    report.notes += _list_caveats(path, new, environ, env_file.values(text), prompt)
+    report.notes.append(prompt.render("auth.next"))
 
 
-def _may_overwrite(path: Path, names: Sequence[str], terminal: Terminal) -> bool:
-    if not terminal.there:
-        return False
-    question = told("auth.ask_overwrite", terminal.language, path=path, names=", ".join(names))
-    return _clean(terminal.ask(f"{question} [y/N]")).lower() in {"y", "yes", "是"}
-
-
-def _caveats(
-    path: Path, new: Mapping[str, str], environ: Mapping[str, str], there: Mapping[str, str], language: Language
+def _list_caveats(
+    path: Path, new: Mapping[str, str], environ: Mapping[str, str], there: Mapping[str, str], prompt: Prompt
 ) -> list[str]:
-    """Why the file, as right as it is, may not be what `claw run` goes by."""
+    """Say why the file, right as it is, may not be what `claw run` goes by."""
     if files.in_container(os.environ):
-        return [told("auth.container", language)]
-    notes = []
+        return [prompt.render("auth.container")]
+    # The process's variables win over the file.
     shadowing = [
         alias
         for name in new
-        for alias in (name, *ALIASES[name])
+        for alias in NAMES[name]
         # What the file itself said before came into `environ` by it, and is gone now.
-        if _clean(environ.get(alias, "")) not in {"", new[name], _clean(there.get(alias, ""))}
+        if _strip(environ.get(alias, "")) not in {"", new[name], _strip(there.get(alias, ""))}
     ]
-    if shadowing:
-        notes.append(told("auth.shadowed", language, names=", ".join(shadowing), path=path))
-    return notes
+    return [prompt.render("auth.shadowed", names=", ".join(shadowing), path=path)] if shadowing else []

@@ -34,8 +34,9 @@ BANNER: Final = """
 
 
 def free_port(wanted: int) -> int:
-    """`wanted` if nobody listens there, else some port that is free."""
+    """Return `wanted` if nobody listens there, else some port that is free."""
     with socket.socket() as probe:
+        # As a server sets it: a port whose last connection has just ended is free all the same.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, wanted))
@@ -46,7 +47,8 @@ def free_port(wanted: int) -> int:
 
 
 def environment(given: dict[str, str], page: str, secret: str) -> dict[str, str]:
-    """The environment of `claw dev`: what is `given`, except that DingTalk is the emulator."""
+    """Return the environment of `claw dev`: what is `given`, except that DingTalk is the emulator."""
+    # None of them: a real secret has no business at an emulator.
     environ = {name: value for name, value in given.items() if not name.startswith("DINGTALK_")}
     environ |= {
         "DINGTALK_CLIENT_ID": CLIENT_ID,
@@ -60,6 +62,7 @@ def environment(given: dict[str, str], page: str, secret: str) -> dict[str, str]
         "HOST": HOST,
         "PORT": str(free_port(SERVICE_PORT)),
         "CLAW_STORE_URL": STORE,
+        # Printed below, so that /status can be tried; a new one each time.
         "CLAW_ADMIN_TOKEN": secrets.token_urlsafe(12),
     }
     for name, value in defaults.items():
@@ -68,10 +71,11 @@ def environment(given: dict[str, str], page: str, secret: str) -> dict[str, str]
     return environ
 
 
-def develop(page_port: int) -> int:
+def main(page_port: int) -> int:
     """Serve until Ctrl-C; returns the exit code of `claw run`."""
     port = free_port(page_port)
     page = f"http://{HOST}:{port}"
+    # Of this run only: the emulator refuses others, as DingTalk would.
     secret = secrets.token_urlsafe(24)
     try:
         given = files.environment()
@@ -88,6 +92,7 @@ def develop(page_port: int) -> int:
         try:
             return await App(loaded, on_serving=announce).run()
         finally:
+            # Last: claw drains against it, and would else report a lost connection.
             await emulator.stop()
 
     def announce() -> None:

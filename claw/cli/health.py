@@ -17,29 +17,32 @@ from typing import Any, Final
 
 TIMEOUT_S: Final = 3.0
 """Seconds for each step of the connection; the checks behind /ready end within 2 s."""
-BODY_MAX: Final = 64 * 1024
+BODY_MAX_BYTES: Final = 64 * 1024
 DEFAULT_PORT: Final = 8080
 LOOPBACK: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}  # noqa: S104 - not bound here
 
 
 def probe(host: str, port: int, timeout: float = TIMEOUT_S) -> tuple[bool, str]:
-    """Whether claw is ready, and a line that says why not. `host` as in HOST: all addresses mean loopback."""
+    """Return whether claw is ready, and a line that says why not. `host` as in HOST: all addresses mean loopback."""
     connection = http.client.HTTPConnection(LOOPBACK.get(host, host), port, timeout=timeout)
     try:
+        # Closed at once: a kept connection would take one of the service's bounded places.
         connection.request("GET", "/ready", headers={"Connection": "close"})
         response = connection.getresponse()
-        body = response.read(BODY_MAX)
+        # Bounded: whatever listens on that port may not be claw.
+        body = response.read(BODY_MAX_BYTES)
     except (OSError, http.client.HTTPException) as error:
         return False, f"claw does not answer on port {port} ({type(error).__name__}: {error})"
     finally:
         connection.close()
-    return response.status == 200, _failing(response.status, body)
+    return response.status == 200, _describe(response.status, body)
 
 
-def _failing(status: int, body: bytes) -> str:
-    """The failing checks in one line, as far as the body tells of them."""
+def _describe(status: int, body: bytes) -> str:
+    """Return the failing checks in one line, as far as the body tells of them."""
     try:
         answer: Any = json.loads(body)
+        # Anything may be missing: an older claw, or something else, may have answered.
         checks = answer["checks"].items()
         failing = [
             f"{name}: {' '.join(filter(None, (check.get('state'), check.get('reason')))) or 'not ok'}"
@@ -52,8 +55,9 @@ def _failing(status: int, body: bytes) -> str:
 
 
 def main(environ: Mapping[str, str] | None = None) -> int:
-    """0 when claw is ready, 1 when it is not or cannot be asked."""
+    """Ask, and return the exit code: 0 when claw is ready, 1 when it is not or cannot be asked."""
     environ = os.environ if environ is None else environ
+    # Not by claw.config: its parsers load more than this whole command.
     text = environ.get("PORT", "").strip() or str(DEFAULT_PORT)
     if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) <= 65535:
         print("PORT is not a port that can be asked", file=sys.stderr)  # noqa: T201 - a command's answer

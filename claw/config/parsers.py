@@ -45,7 +45,7 @@ def _text_schema(**rules: Any) -> Schema:
 
 
 @dataclass(frozen=True)
-class Text:
+class PlainText:
     """Any text, as it is."""
 
     def parse(self, value: str) -> str:

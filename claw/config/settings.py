@@ -21,10 +21,10 @@ from claw.config.parsers import (
     Integer,
     OneOf,
     Parser,
+    PlainText,
     SecretText,
     StaffIds,
     StoreUrl,
-    Text,
     TimeZone,
     Url,
 )
@@ -139,14 +139,21 @@ class ModelSettings:
         "OPENAI_BASE_URL", Url(), "Where the model's server is, `/v1` included", default="https://api.openai.com/v1"
     )
     name: str = variable(
-        "OPENAI_MODEL", Text(), "Name of the model (at an OpenClaw gateway: `openclaw`)", default="gpt-5-mini"
+        "OPENAI_MODEL", PlainText(), "Name of the model (at an OpenClaw gateway: `openclaw`)", default="gpt-5-mini"
     )
     turn_timeout: float = variable(
         "CLAW_TURN_TIMEOUT",
         Duration(1, 3600),
-        "Seconds that an answer may take in all",
+        "Seconds that the model may work on an answer, all tries together",
         default=300.0,
         default_text="300",
+    )
+    patience: float = variable(
+        "CLAW_MODEL_PATIENCE",
+        Duration(1, 86400, off=True),
+        "Seconds for which a model's server that cannot be reached, starts or drains is waited for; 0: not at all",
+        default=600.0,
+        default_text="600",
     )
     secret_file: Path | None = field(default=None, compare=False)
     """The file that the key came from, which may be changed while we run."""
@@ -161,7 +168,7 @@ class ConversationSettings:
     """How the model is told of a conversation."""
 
     system_prompt: str = variable(
-        "CLAW_SYSTEM_PROMPT", Text(), "What the model is told first; empty: nothing", default="", default_text=""
+        "CLAW_SYSTEM_PROMPT", PlainText(), "What the model is told first; empty: nothing", default="", default_text=""
     )
     history_turns: int = variable(
         "CLAW_HISTORY_TURNS",
@@ -317,7 +324,7 @@ class HttpSettings:
         default_text="",
         secret=True,
     )
-    host: str = variable("HOST", Text(), "Address to listen on", default="0.0.0.0")  # noqa: S104 - a container's probes come from outside of it
+    host: str = variable("HOST", PlainText(), "Address to listen on", default="0.0.0.0")  # noqa: S104 - a container's probes come from outside of it
     port: int = variable("PORT", Integer(0, 65535), "Port to listen on", default=8080)
     secret_file: Path | None = field(default=None, compare=False)
     """The file that the token came from, which may be changed while we run."""

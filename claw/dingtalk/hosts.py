@@ -1,7 +1,7 @@
-"""Hosts: where the reply room may send to and fetch from.
+"""URL allowlist for session webhooks and downloads: the guard against server-side request forgery.
 
-Addresses to answer at and to fetch pictures from come in messages, so they are checked before use: whoever could
-forge one would make this process call a host of theirs, or one inside of the operator's network.
+Addresses to answer at and to fetch pictures from come in messages, so they are checked before use. Whoever could forge
+one would make this process call a host of theirs, or one inside of the operator's network.
 """
 
 from __future__ import annotations
@@ -12,30 +12,34 @@ from typing import Final
 
 from yarl import URL
 
-_DINGTALK: Final = (".dingtalk.com", ".dingtalk.io")
-_SHARED: Final = ipaddress.ip_network("100.64.0.0/10")
-"""Carrier-grade NAT; Alibaba Cloud's metadata service is in it (100.100.100.200)."""
-_FAKE: Final = ipaddress.ip_network("198.18.0.0/15")
-"""Benchmarking by RFC 2544; in practice what transparent proxies on developers' machines resolve every name to."""
+URL_MAX_CHARS: Final = 8192
+"""Characters of an address; what servers take is no longer, a signed download address has some 500."""
+
+_DINGTALK_SUFFIXES: Final = (".dingtalk.com", ".dingtalk.io")
+_CARRIER_NAT: Final = ipaddress.ip_network("100.64.0.0/10")
+"""RFC 6598; Alibaba Cloud's metadata service is in it (100.100.100.200)."""
+_BENCHMARK: Final = ipaddress.ip_network("198.18.0.0/15")
+"""RFC 2544; in practice what transparent proxies on developers' machines resolve every name to."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def parse(url: str) -> URL | None:
-    """`url` as an absolute http(s) address without user and password, its escapes untouched; None if it is none."""
+def parse_url(url: str) -> URL | None:
+    """Parse an absolute http(s) address without user and password, its escapes untouched; None if it is none."""
     try:
         parsed = URL(url, encoded=True)
+        # A user part is how `https://oapi.dingtalk.com@evil.example/` looks like DingTalk's; nobody needs one.
         usable = parsed.scheme in {"http", "https"} and parsed.host and parsed.port and "@" not in parsed.raw_authority
         # Nothing but visible ASCII goes onto the wire, and no name that the connector would refuse.
-        if not (usable and url.isascii() and url.isprintable() and " " not in url and len(url) <= 8192):
+        if not (usable and url.isascii() and url.isprintable() and " " not in url and len(url) <= URL_MAX_CHARS):
             return None
     except ValueError:
         return None
     return parsed
 
 
-def address_of(host: str) -> Address | None:
-    """The address that `host` spells out; None for a name."""
+def parse_address(host: str) -> Address | None:
+    """Parse a host that is an IP address; None for a name. An IPv4 address in IPv6 spelling is the IPv4 one."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -44,17 +48,19 @@ def address_of(host: str) -> Address | None:
 
 
 def is_loopback(host: str) -> bool:
-    address = address_of(host)
+    """Whether `host`, an address or a name, is this machine by its very spelling."""
+    address = parse_address(host)
     if address is not None:
         return address.is_loopback
     return host == "localhost" or host.endswith(".localhost")
 
 
-def is_inner(address: Address) -> bool:
+def is_private(address: Address) -> bool:
     """Whether `address` is this machine, its network, or otherwise nothing that the internet routes to."""
-    if address.version == 4 and address in _FAKE:
+    if address.version == 4 and address in _BENCHMARK:
+        # Python calls it private; behind such a proxy nothing could be fetched.
         return False
-    if address.version == 4 and address in _SHARED:
+    if address.version == 4 and address in _CARRIER_NAT:
         return True
     return (
         address.is_private
@@ -77,12 +83,13 @@ class UrlPolicy:
         self._own = {(url.scheme, url.host) for url in urls}
         self._loopback = any(is_loopback(url.host or "") for url in urls)
 
-    def configured(self, url: URL) -> bool:
+    def is_configured(self, url: URL) -> bool:
         """Whether `url` is at a configured endpoint's host, over no weaker scheme than the endpoint's."""
         if self._loopback and is_loopback(url.host or ""):
             return True
+        # An endpoint over http says that its operator trusts that network; one over https forbids to go back.
         return (url.scheme, url.host) in self._own or ("http", url.host) in self._own
 
-    def dingtalk(self, url: URL) -> bool:
+    def is_dingtalk(self, url: URL) -> bool:
         """Whether `url` may get an answer that is meant for DingTalk."""
-        return self.configured(url) or (url.scheme == "https" and (url.host or "").endswith(_DINGTALK))
+        return self.is_configured(url) or (url.scheme == "https" and (url.host or "").endswith(_DINGTALK_SUFFIXES))

@@ -1,24 +1,28 @@
 """One-shot faults: what happens now, once, to one connection or to all.
 
-``reset``, ``close``, ``disconnect``, ``freeze`` and ``thaw`` act on connections; ``bad_frames`` and ``event`` send
-something; ``card_click`` is a person's; ``expire_sessions`` and ``expire_tokens`` age what was handed out. Every action
-takes its parameters by name and answers with what it did; a wrong parameter raises ActionError.
+Order of events: `act` finds the action by its name, does it, and returns what it did; only a card's click goes on in a
+task, since its answer has to be waited for.
+
+`reset`, `close`, `disconnect`, `freeze` and `thaw` act on connections; `bad_frames` and `event` send
+something; `card_click` is a person's; `expire_sessions` and `expire_tokens` age what was handed out. Every action
+takes its parameters by name; a wrong one raises ActionError.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
-from claw.emulator.chats import UnknownError
-from claw.emulator.connection import CloseFrame, Connection
-from claw.emulator.gateway import CARD_DEADLINE, CARD_TOPIC, ROBOT_TOPIC, Kind
+from aiohttp import WSMsgType
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from claw.emulator import Emulator
+from claw.emulator.cards import FakeCardApi
+from claw.emulator.chats import Chats, UnknownError
+from claw.emulator.connection import Connection, OutboxFrame
+from claw.emulator.gateway import FakeGateway
+from claw.emulator.pushes import CARD_TOPIC, ROBOT_TOPIC, PushKind
+from claw.emulator.tokens import Tokens
 
 ACTIONS: Final[dict[str, tuple[str, str]]] = {
     "reset": ("TCP 重置", "reset the TCP"),
@@ -33,23 +37,30 @@ ACTIONS: Final[dict[str, tuple[str, str]]] = {
     "expire_tokens": ("让令牌失效", "expire the token"),
 }
 """Name: what it does, in Chinese and English."""
-MEBIBYTE: Final = 1024 * 1024
+CARD_ANSWER_DEADLINE_S: Final = 2.0
+"""Within which the answer to a card callback is used (docs/protocol.md section 7.6)."""
+LARGE_CHARS: Final = 1024 * 1024
+"""Of the large bad frame: what a client has to take at least (docs/protocol.md section 1.4)."""
 
 
 class ActionError(ValueError):
     """No such action, or a parameter that it cannot take."""
 
 
-def bad_frames() -> dict[str, list[str | bytes | dict[str, Any]]]:
-    """Frames by kind of badness; a dict gets a messageId when it is sent."""
+def make_bad_frames() -> dict[str, list[str | bytes | dict[str, Any]]]:
+    """Make frames by kind of badness; a dict gets a messageId when it is sent."""
+    # Strings go out as they are, and nobody can ack them. Dicts are whole enough to be acked, so they are given an id
+    # and their acks are not taken for invented ones.
     robot = {"specVersion": "1.0", "type": "CALLBACK", "headers": {"topic": ROBOT_TOPIC}}
     return {
+        # The last one begins with a byte order mark, which JSON in a file may have and JSON on the wire may not.
         "not_json": ["{not json", "", "\ufeff{}"],
         "binary": [b"\x00\x01\x02 binary", b'{"type":"SYSTEM"}'],
-        "large": [{"type": "SYSTEM", "headers": {"topic": "padding"}, "data": "x" * MEBIBYTE}],
+        "large": [{"type": "SYSTEM", "headers": {"topic": "padding"}, "data": "x" * LARGE_CHARS}],
         "unknown_type": [{"type": "WHATEVER", "headers": {"topic": "x"}, "data": "{}"}],
         "unknown_topic": [
             {"type": "CALLBACK", "headers": {"topic": "/v1.0/no/such/topic"}, "data": "{}"},
+            # In the Node SDK's list of topics, and never seen on a wire (docs/protocol.md section 2.2).
             {"type": "SYSTEM", "headers": {"topic": "KEEPALIVE"}, "data": "{}"},
         ],
         "missing_fields": [
@@ -78,20 +89,26 @@ def bad_frames() -> dict[str, list[str | bytes | dict[str, Any]]]:
 
 
 class Actions:
-    def __init__(self, emulator: Emulator) -> None:
-        self._emulator = emulator
+    def __init__(self, *, gateway: FakeGateway, chats: Chats, cards: FakeCardApi, tokens: Tokens) -> None:
+        self._gateway = gateway
+        self._chats = chats
+        self._cards = cards
+        self._tokens = tokens
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def act(self, name: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Do it. Raises ActionError for an unknown action, connection, card or parameter."""
+    def act(self, name: str, /, **params: Any) -> dict[str, Any]:
+        """Do a one-shot action, as `POST /_/actions/{name}` does.
+
+        Raises ActionError for an unknown action, connection, card or parameter.
+        """
         if name not in ACTIONS:
             raise ActionError(f"unknown action {name!r}; known: {', '.join(ACTIONS)}")
+        # Only names of the table get here: no other method can be called from outside.
         method: Callable[..., dict[str, Any]] = getattr(self, f"_{name}")
         try:
-            return method(**(params or {}))
-        except TypeError as error:
-            raise ActionError(f"{name}: {error}") from None
-        except UnknownError as error:
+            return method(**params)
+        except (TypeError, UnknownError) as error:
+            # TypeError is how Python itself refuses a parameter that an action does not have.
             raise ActionError(f"{name}: {error}") from None
 
     async def stop(self) -> None:
@@ -99,71 +116,70 @@ class Actions:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _chosen(self, connection: str | None) -> list[Connection]:
-        chosen = self._emulator.gateway.find(connection)
+    def _each(self, connection: str | None, do: Callable[[Connection], None]) -> dict[str, Any]:
+        chosen = self._gateway.connections.find(connection)
         if connection is not None and not chosen:
             raise UnknownError(f"no connection {connection!r}")
-        return chosen
-
-    def _each(self, connection: str | None, do: Callable[[Connection], None]) -> dict[str, Any]:
-        chosen = self._chosen(connection)
-        for one in chosen:
-            do(one)
-            self._emulator.feed.tell("connection", one.to_dict)
-        return {"connections": [one.id for one in chosen]}
+        for each in chosen:
+            do(each)
+            self._gateway.connections.publish(each)
+        return {"connections": [each.id for each in chosen]}
 
     def _reset(self, *, connection: str | None = None) -> dict[str, Any]:
-        return self._each(connection, lambda one: one.abort("reset"))
+        return self._each(connection, lambda each: each.abort("reset"))
 
     def _close(self, *, connection: str | None = None, code: int = 1000) -> dict[str, Any]:
-        return self._each(connection, lambda one: one.send(CloseFrame(code)))
+        # Behind what lies in the outbox: frames that were sent before it are not lost by it.
+        return self._each(connection, lambda each: each.send(OutboxFrame(WSMsgType.CLOSE, code)))
 
     def _disconnect(self, *, connection: str | None = None, close_after: float | None = 10.0) -> dict[str, Any]:
         if close_after is not None and (isinstance(close_after, bool) or not close_after >= 0):
             raise ActionError("disconnect: close_after is a number of seconds, or null for never")
-        return self._each(connection, lambda one: self._emulator.gateway.disconnect(one, close_after))
+        return self._each(connection, lambda each: self._gateway.disconnect(each, close_after))
 
     def _freeze(
         self, *, connection: str | None = None, routed: bool = True, notice_after: float | None = None
     ) -> dict[str, Any]:
         """Half-open: neither read nor written, pongs included.
 
-        ``routed``: it goes on getting its share of the pushes, as the real server's dead sockets do. ``notice_after``:
+        `routed`: it goes on getting its share of the pushes, as the real server's dead sockets do. `notice_after`:
         seconds after which the server notices and drops it; None: never.
         """
 
-        def do(one: Connection) -> None:
-            one.freeze()
-            one.routed = routed
+        def do(each: Connection) -> None:
+            # What is written from now on waits in the outbox, and reaches the client late if it is thawed in time.
+            each.freeze()
+            each.routed = routed
             if notice_after is not None:
-                one.arm("notice", notice_after, lambda: one.abort("now"))
+                each.arm("notice", notice_after, lambda: each.abort("now"))
 
         return self._each(connection, do)
 
     def _thaw(self, *, connection: str | None = None) -> dict[str, Any]:
-        def do(one: Connection) -> None:
-            one.thaw()
-            one.routed = True
-            one.disarm("notice")
+        def do(each: Connection) -> None:
+            each.thaw()
+            each.routed = True
+            each.disarm("notice")
 
         return self._each(connection, do)
 
     def _bad_frames(self, *, connection: str | None = None, which: str | None = None) -> dict[str, Any]:
-        frames = bad_frames()
+        frames = make_bad_frames()
         if which is not None and which not in frames:
             raise ActionError(f"bad_frames: which is one of {', '.join(frames)}")
         kinds = list(frames) if which is None else [which]
 
-        def do(one: Connection) -> None:
+        def do(each: Connection) -> None:
             for kind in kinds:
                 for frame in frames[kind]:
-                    self._emulator.gateway.send_odd(one, frame)
+                    self._gateway.pushes.push_odd(each, frame)
 
         return self._each(connection, do) | {"kinds": kinds}
 
     def _event(self, *, data: dict[str, Any] | None = None) -> dict[str, Any]:
         event = data or {"timeStamp": "1771234579000", "userId": ["u-2002"]}
-        push = self._emulator.gateway.push(event, kind=Kind.EVENT, topic="*")
+        # All events have the one topic, which is also the only one that a client can subscribe to.
+        push = self._gateway.push(event, kind=PushKind.EVENT, topic="*")
         return push.to_dict()
 
     def _card_click(
@@ -174,32 +190,34 @@ class Actions:
         action: str = "btn_stop",
         params: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        cards = self._emulator.cards.cards
+        cards = self._cards.cards
+        # Without a name the latest one: that is the card at the bottom of the chat, which a person would click.
         chosen = cards.get(card) if card is not None else next(reversed(cards.values()), None)
         if chosen is None or not chosen.replies:
             raise UnknownError("no such card" if card is not None else "no card was delivered yet")
         if not chosen.stream:
             return {"delivered": False, "reason": "the card was created without callbackType STREAM"}
-        chat = self._emulator.chats.chat(chosen.replies[-1].chat)
-        data = self._emulator.cards.click(chosen, self._emulator.chats.person(person).id, chat, action, params or {})
-        push = self._emulator.gateway.push(data, topic=CARD_TOPIC)
+        chat = self._chats.chat(chosen.replies[-1].chat)
+        data = self._cards.build_click(chosen, self._chats.person(person).id, chat, action, params or {})
+        push = self._gateway.push(data, topic=CARD_TOPIC)
 
+        # The answer is in the ack. The click returns before it: it may come from a page, whose request must not wait.
         async def use_answer() -> None:
             try:
-                await asyncio.wait_for(push.acked.wait(), CARD_DEADLINE)
+                await asyncio.wait_for(push.acked.wait(), CARD_ANSWER_DEADLINE_S)
             except TimeoutError:
-                return  # Too late: the real one does not use it either.
-            self._emulator.cards.answer_click(chosen, push.ack_data)
+                return  # Too late: the real one does not use it either, and the person sees that nothing happens.
+            self._cards.answer_click(chosen, push.ack_data)
 
-        task = asyncio.get_running_loop().create_task(use_answer(), name="emulator-card-click")
+        task = asyncio.get_running_loop().create_task(use_answer(), name="claw.emulator.card-click")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return push.to_dict() | {"delivered": push.delivered, "card": chosen.out_track_id}
 
     def _expire_sessions(self) -> dict[str, Any]:
-        self._emulator.chats.expire_sessions()
+        self._chats.expire_sessions()
         return {}
 
     def _expire_tokens(self) -> dict[str, Any]:
-        self._emulator.tokens.expire()
+        self._tokens.expire()
         return {}

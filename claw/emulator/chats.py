@@ -1,7 +1,7 @@
 """The people, the groups and what was said: everything that a DingTalk client would show.
 
 Order of events: a person says something in a chat; it becomes a message with an id and, if the robot is meant, the
-robot's copy of it (``robot_data``) with a session webhook. What the robot says back is a message of the same chat.
+robot's copy of it (`build_robot_data`) with a session webhook. What the robot says back is a message of the same chat.
 
 A session is not stored: its hex carries the chat, the message that it answers and its expiry under a keyed hash, so
 that a bench with millions of messages needs no memory for their sessions.
@@ -17,13 +17,14 @@ import itertools
 import json
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from claw.emulator.bounds import trim
+from claw.emulator.feed import Feed
 
-SESSION_LIFE: Final = 90 * 60
-"""Seconds that a session webhook lives (PROTOCOL 5.1, sessionWebhookExpiredTime)."""
+SESSION_LIFETIME_S: Final = 90 * 60
+"""docs/protocol.md section 5.1, sessionWebhookExpiredTime."""
 CORP: Final = "dingfakecorp"
 ROBOT: Final = "robot"
 """Sender of the robot's messages."""
@@ -44,7 +45,8 @@ class Person:
 
     @property
     def dingtalk_id(self) -> str:
-        """The encrypted id, of no use in the OpenAPI (PROTOCOL 5.1)."""
+        """The encrypted id, of no use in the OpenAPI (docs/protocol.md section 5.1)."""
+        # From the id and not at random: the same person looks the same in every run, and traces can be compared.
         return "$:LWCP_v1:$" + base64.b64encode(hashlib.blake2s(self.id.encode(), digest_size=12).digest()).decode()
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,7 +54,7 @@ class Person:
 
 
 @dataclasses.dataclass(eq=False)
-class Message:
+class FakeMessage:
     id: str
     chat: str
     sender: str
@@ -67,7 +69,7 @@ class Message:
     quote: str | None = None
     reactions: list[str] = dataclasses.field(default_factory=list)
     card: str | None = None
-    """``outTrackId`` of a card."""
+    """`outTrackId` of a card."""
     card_state: str = ""
     recalled: bool = False
     to_robot: bool = False
@@ -79,15 +81,15 @@ class Message:
 
 
 @dataclasses.dataclass(eq=False)
-class Chat:
+class FakeChat:
     id: str
-    """``direct:<person>`` or a group's short name."""
+    """`direct:<person>` or a group's short name."""
     number: int
     conversation_id: str
     title: str
     person: str | None
     """Who a direct chat is with; None for a group."""
-    messages: collections.deque[Message]
+    messages: collections.deque[FakeMessage]
 
     @property
     def is_group(self) -> bool:
@@ -104,8 +106,8 @@ class Chat:
 
 
 @dataclasses.dataclass(frozen=True)
-class Session:
-    chat: Chat
+class FakeSession:
+    chat: FakeChat
     number: int
     expires: int
     """Milliseconds since the epoch."""
@@ -114,28 +116,37 @@ class Session:
 
 
 class Chats:
-    """The directory of one invented organisation. ``keep`` bounds what each log remembers."""
+    """The directory of one invented organisation. `keep` bounds what each log remembers."""
 
-    def __init__(self, *, robot_code: str, keep: int) -> None:
+    def __init__(self, *, robot_code: str, feed: Feed, keep: int) -> None:
         self.robot_code = robot_code
+        # Not the robot code: mentions name the robot by an encrypted id of its own, which is good for nothing else.
         self.robot_id = "$:LWCP_v1:$" + base64.b64encode(robot_code.encode()[:12].ljust(12, b"0")).decode()
         self.people: dict[str, Person] = {}
         self.sessions_valid_from = 0
-        """Sessions of messages with a lower number have expired (the ``expire_sessions`` action)."""
+        """Sessions of messages with a lower number have expired (the `expire_sessions` action)."""
+        self._feed = feed
         self._keep = keep
+        # A new one in each process: a session of an earlier emulator on the same port has to be unknown.
         self._key = secrets.token_bytes(16)
         self._numbers = itertools.count(1)
         self._last_number = 0
-        self._chats: dict[str, Chat] = {}
-        self._by_number: list[Chat] = []
-        self._messages: dict[str, Message] = {}
+        self._chats: dict[str, FakeChat] = {}
+        # Sessions have room for a number, not for a name.
+        self._by_number: list[FakeChat] = []
+        self._messages: dict[str, FakeMessage] = {}
         self.clear()
+
+    def adopt_robot_code(self, robot_code: str) -> None:
+        """Take over the client id of the first client as the robot's code; ids that were given out stay."""
+        self.robot_code = robot_code
 
     def clear(self) -> None:
         """Forget everything but the people and groups that every emulator begins with."""
         self.people.clear()
         self._chats.clear()
         self._messages.clear()
+        # One of each sort that a robot has to tell apart: an admin, members, and somebody from outside.
         for person in (
             Person("u-1001", "林小雨", "u-1001", is_admin=True),
             Person("u-1002", "王大伟", "u-1002"),
@@ -151,22 +162,27 @@ class Chats:
         self._add_chat(f"direct:{person.id}", title=person.nick, person=person.id)
         return person
 
-    def add_group(self, group_id: str, title: str) -> Chat:
+    def add_group(self, group_id: str, title: str) -> FakeChat:
         return self._add_chat(group_id, title=title, person=None)
 
-    def _add_chat(self, chat_id: str, *, title: str, person: str | None) -> Chat:
+    def _add_chat(self, chat_id: str, *, title: str, person: str | None) -> FakeChat:
         if chat_id in self._chats:
+            # Somebody is added again under another name: what was said in the chat stays.
             self._chats[chat_id].title = title
             return self._chats[chat_id]
+        # From the names: after a restart of the emulator a service still knows its conversations by their ids.
         digest = hashlib.blake2s(f"{self.robot_code}/{chat_id}".encode(), digest_size=16).digest()
         conversation_id = "cid" + base64.b64encode(digest).decode()
-        chat = Chat(chat_id, len(self._by_number), conversation_id, title, person, collections.deque(maxlen=self._keep))
+        chat = FakeChat(
+            chat_id, len(self._by_number), conversation_id, title, person, collections.deque(maxlen=self._keep)
+        )
         # Sessions name a chat by its number: the list only grows, also over clear().
         self._by_number.append(chat)
         self._chats[chat_id] = self._chats[conversation_id] = chat
         return chat
 
-    def all(self) -> list[Chat]:
+    def list_all(self) -> list[FakeChat]:
+        # Every chat stands in the dict twice, under its id and under its conversationId.
         return list(dict.fromkeys(self._chats.values()))
 
     def person(self, person_id: str) -> Person:
@@ -175,8 +191,8 @@ class Chats:
         except KeyError:
             raise UnknownError(f"no person {person_id!r}") from None
 
-    def chat(self, ref: str, person: Person | None = None) -> Chat:
-        """The chat by its id, by its conversationId, or ``direct`` with a person."""
+    def chat(self, ref: str, person: Person | None = None) -> FakeChat:
+        """Find a chat by its id, by its conversationId, or `direct` with a person. Raises UnknownError."""
         if ref == "direct" and person is not None:
             ref = f"direct:{person.id}"
         try:
@@ -184,36 +200,43 @@ class Chats:
         except KeyError:
             raise UnknownError(f"no chat {ref!r}") from None
 
-    def message(self, msg_id: str) -> Message | None:
+    def message(self, msg_id: str) -> FakeMessage | None:
         return self._messages.get(msg_id)
 
     def next_number(self) -> int:
+        # Remembered here, since a counter cannot be asked what it gave last.
         self._last_number = next(self._numbers)
         return self._last_number
 
     def expire_sessions(self) -> None:
+        # By the number that each session carries: they are not stored, so none could be struck off a list.
         self.sessions_valid_from = self._last_number + 1
 
-    def msg_id(self, number: int) -> str:
-        """The id of the n-th message, `msg…==` (PROTOCOL 5.1)."""
+    def make_msg_id(self, number: int) -> str:
+        """Make the id of the n-th message, `msg…==` (docs/protocol.md section 5.1)."""
+        # Computed and not drawn: a session carries the number, and the id of the message follows from it.
         digest = hashlib.blake2s(number.to_bytes(8, "big"), key=self._key, digest_size=16).digest()
         return "msg" + base64.b64encode(digest).decode()
 
-    def add(self, message: Message) -> Message:
+    def add(self, message: FakeMessage) -> FakeMessage:
         self._chats[message.chat].messages.append(message)
         self._messages[message.id] = message
-        if len(self._messages) > self._keep:
-            del self._messages[next(iter(self._messages))]
+        trim(self._messages, self._keep)
         return message
 
-    def issue_session(self, chat: Chat, number: int, *, life: float = SESSION_LIFE) -> tuple[str, int]:
-        """A session of the chat, in hex, and its expiry in milliseconds since the epoch."""
+    def publish(self, message: FakeMessage) -> None:
+        """Show a new or changed message on the pages."""
+        self._feed.publish("message", lambda: {"message": message.to_dict()})
+
+    def issue_session(self, chat: FakeChat, number: int, *, life: float = SESSION_LIFETIME_S) -> tuple[str, int]:
+        """Issue a session of the chat: its hex, and its expiry in milliseconds since the epoch."""
         expires = int((time.time() + life) * 1000)
+        # Fixed widths need no separators: 4 bytes for the chat, 6 for the message, 6 for the time.
         payload = chat.number.to_bytes(4, "big") + number.to_bytes(6, "big") + expires.to_bytes(6, "big")
         return (payload + self._mac(payload)).hex(), expires
 
-    def open_session(self, session: str) -> Session | None:
-        """The session of that hex; None if it was never issued or has expired."""
+    def open_session(self, session: str) -> FakeSession | None:
+        """Read a session's hex; None if it was never issued or has expired."""
         try:
             raw = bytes.fromhex(session)
         except ValueError:
@@ -221,19 +244,20 @@ class Chats:
         payload, mac = raw[:16], raw[16:]
         if len(payload) != 16 or not secrets.compare_digest(mac, self._mac(payload)):
             return None
+        # Nothing of the payload is believed before this line: the caller may send any hex.
         number, expires = int.from_bytes(payload[4:10], "big"), int.from_bytes(payload[10:], "big")
         if expires < time.time() * 1000 or number < self.sessions_valid_from:
             return None
         chat = self._by_number[int.from_bytes(payload[:4], "big")]
-        return Session(chat, number, expires, self.msg_id(number))
+        return FakeSession(chat, number, expires, self.make_msg_id(number))
 
     def _mac(self, payload: bytes) -> bytes:
         return hashlib.blake2s(payload, key=self._key, digest_size=MAC_BYTES).digest()
 
-    def robot_data(
+    def build_robot_data(
         self,
         person: Person,
-        chat: Chat,
+        chat: FakeChat,
         *,
         number: int,
         base_url: str,
@@ -243,7 +267,7 @@ class Chats:
         at: Iterable[Person] = (),
         over_quota: bool = False,
     ) -> dict[str, Any]:
-        """What the robot is sent for one message (PROTOCOL 5.1, 5.2, vectors V5 and V7)."""
+        """Build what the robot is sent for one message (docs/protocol.md section 5.1, 5.2, vectors V5 and V7)."""
         session, expires = self.issue_session(chat, number)
         data: dict[str, Any] = {
             "senderPlatform": "Win",
@@ -251,37 +275,42 @@ class Chats:
             "openThreadId": chat.conversation_id,
             "chatbotCorpId": CORP,
             "chatbotUserId": self.robot_id,
-            "msgId": self.msg_id(number),
+            "msgId": self.make_msg_id(number),
             "senderNick": person.nick,
             "isAdmin": person.is_admin,
             "sessionWebhookExpiredTime": expires,
             "createAt": int(time.time() * 1000),
+            # Numbers in strings, as on the wire.
             "conversationType": "2" if chat.is_group else "1",
             "senderId": person.dingtalk_id,
             "sessionWebhook": f"{base_url}/robot/sendBySession?session={session}",
             "robotCode": self.robot_code,
             "msgtype": msgtype,
         }
+        # Somebody outside of the organisation has no staff id: the OpenAPI cannot write to them, only the session can.
         if person.staff_id is not None:
             data |= {"senderStaffId": person.staff_id, "senderCorpId": CORP}
         if chat.is_group:
             data |= {"conversationTitle": chat.title, "isInAtList": True, "atUsers": [{"dingtalkId": self.robot_id}]}
             data["atUsers"] += [
-                {"dingtalkId": one.dingtalk_id} | ({"staffId": one.staff_id} if one.staff_id else {}) for one in at
+                {"dingtalkId": each.dingtalk_id} | ({"staffId": each.staff_id} if each.staff_id else {}) for each in at
             ]
         if over_quota:
+            # The message arrives and is to be acked, but what was said is not in it (docs/protocol.md section 5.1).
             return data | {"msgtype": "text", "errCode": "20001", "errMsg": QUOTA_TEXT}
-        data["text" if msgtype == "text" else "content"] = dict(body or {})
+        content = dict(body or {})
         if quote is not None:
             data["originalMsgId"] = quote
-            data["text" if msgtype == "text" else "content"] |= {"isReplyMsg": True, "repliedMsg": self._quoted(quote)}
-        return data
+            content |= {"isReplyMsg": True, "repliedMsg": self._quote(quote)}
+        # Only text has its body under its own name; every other type has it under `content`.
+        return data | {"text" if msgtype == "text" else "content": content}
 
-    def _quoted(self, msg_id: str) -> dict[str, Any]:
+    def _quote(self, msg_id: str) -> dict[str, Any]:
         message = self._messages.get(msg_id)
         if message is None:
             raise UnknownError(f"no message {msg_id!r} to quote")
         sender = self.people.get(message.sender)
+        # A quoted card comes without its text: a client can only say that it was one.
         kind = "interactiveCard" if message.card else message.msgtype
         return {
             "msgId": message.id,
@@ -292,8 +321,8 @@ class Chats:
         }
 
 
-def body_text(msgtype: str, body: dict[str, Any]) -> str:
-    """What the page shows for a message that is not plain text."""
+def describe_body(msgtype: str, body: dict[str, Any]) -> str:
+    """Describe a message that is not plain text in a line for the page."""
     if msgtype in {"text", "markdown"}:
         return str(body.get("content", body.get("text", "")))
     if msgtype == "richText":

@@ -1,6 +1,6 @@
 """One WebSocket as DingTalk's end holds it: what waits to be written, what waits for its ack, its timers.
 
-Order of events: the gateway accepts the upgrade and runs ``serve``; a writer task sends what lies in the outbox, in
+Order of events: the gateway accepts the upgrade and runs `serve`; a writer task sends what lies in the outbox, in
 order; the reader hands every frame to the gateway. Freezing stops both, pongs included, and leaves the TCP connection
 as it is: that is a half-open connection as the other side sees it. Timers belong to the connection and end with it.
 """
@@ -9,45 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import dataclasses
 import enum
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Callable
+from typing import Any, Final, Literal, NamedTuple
 
 from aiohttp import WSMsgType, web
 
-from claw.emulator.answers import reset_transport
+from claw.emulator.responses import reset_transport
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-OUTBOX: Final = 20_000
+OUTBOX_MAX: Final = 20_000
 """Frames that wait for a connection at most; a frozen one loses its oldest above this."""
-MAX_FRAME: Final = 8 * 1024 * 1024
-"""Bytes of the largest frame that is read."""
+FRAME_MAX_BYTES: Final = 8 * 1024 * 1024
+"""The largest frame that is read."""
 
 
-class State(enum.Enum):
+class ConnectionState(enum.Enum):
     OPEN = "open"
     DRAINING = "draining"
-    """A ``disconnect`` was sent: no new pushes, acks still count (PROTOCOL 4)."""
+    """A `disconnect` was sent: no new pushes, acks still count (docs/protocol.md section 4)."""
     CLOSED = "closed"
 
 
-@dataclasses.dataclass(frozen=True)
-class Pong:
-    data: bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class CloseFrame:
-    code: int = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class Frame:
-    payload: str | bytes
-    written: Callable[[], None] | None = None
+class OutboxFrame(NamedTuple):
+    kind: WSMsgType
+    payload: Any
+    """The text, the bytes, or the code of a close frame."""
+    on_written: Callable[[], None] | None = None
     """Called when the frame has been handed to the socket."""
 
 
@@ -62,11 +50,11 @@ class Connection:
     ) -> None:
         self.id = f"c{number}"
         self.ticket = ticket
-        """Also the ``connectionId`` of its frames (PROTOCOL 1.2)."""
+        """Also the `connectionId` of its frames (docs/protocol.md section 1.2)."""
         self.subscriptions = subscriptions
         self.opened = time.monotonic()
         self.closed: float | None = None
-        self.state = State.OPEN
+        self.state = ConnectionState.OPEN
         self.in_flight: set[str] = set()
         """messageIds that were sent here and wait for their ack."""
         self.pushes = 0
@@ -77,16 +65,17 @@ class Connection:
         """What the client closed with."""
         self.odd_frames_sent = False
         """It was sent frames without a proper messageId, so its acks may lack one too."""
-        self.timers: dict[str, asyncio.TimerHandle] = {}
         self.routed = True
         """False: live, but gets no share of the pushes (a frozen one that the server has noticed)."""
-        self.held: Frame | None = None
+        self.held: OutboxFrame | None = None
         """A frame that waits to change places with the next one."""
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._aborted = False
         self._closing = False
         self._ws = ws
         self._transport = transport
-        self._outbox: collections.deque[Frame | Pong | CloseFrame] = collections.deque(maxlen=OUTBOX)
+        # Bounded at its old end: a frozen connection goes on getting its share for hours in a soak.
+        self._outbox: collections.deque[OutboxFrame] = collections.deque(maxlen=OUTBOX_MAX)
         self._filled = asyncio.Event()
         self._thawed = asyncio.Event()
         self._thawed.set()
@@ -100,26 +89,29 @@ class Connection:
         """Seconds that it has lived."""
         return (self.closed or time.monotonic()) - self.opened
 
-    def send(self, item: Frame | Pong | CloseFrame) -> None:
-        if self.state is not State.CLOSED:
-            self._outbox.append(item)
+    def send(self, frame: OutboxFrame) -> None:
+        # An ended connection takes nothing: a timer or a fault may still hold it, and its outbox has no reader.
+        if self.state is not ConnectionState.CLOSED:
+            self._outbox.append(frame)
             self._filled.set()
 
     async def serve(
         self, on_text: Callable[[str], None], on_odd: Callable[[str], None], *, pongs: Callable[[], bool]
     ) -> None:
         """Read until the connection ends, whoever ends it; the writer lives exactly as long."""
-        writer = asyncio.create_task(self._write(), name=f"emulator-writer-{self.id}")
+        writer = asyncio.create_task(self._write(), name=f"claw.emulator.writer.{self.id}")
         try:
             while True:
                 message = await self._ws.receive()
+                # Paused reading stops the socket, not what aiohttp has read ahead: that has to wait here.
                 await self._thawed.wait()
                 if message.type is WSMsgType.TEXT:
                     on_text(message.data)
                 elif message.type is WSMsgType.PING:
                     self.pings_seen += 1
                     if pongs():
-                        self.send(Pong(message.data))
+                        # Through the outbox as well: a pong that overtakes frames would show life where none is.
+                        self.send(OutboxFrame(WSMsgType.PONG, message.data))
                 elif message.type is WSMsgType.BINARY:
                     on_odd("binary frame from the client")
                 elif message.type is not WSMsgType.PONG:
@@ -127,7 +119,7 @@ class Connection:
                         self.close_code = message.data
                     return
         finally:
-            self.end()
+            self._end()
             if not self._closing:  # Otherwise the writer is in the middle of the close handshake, and bounded.
                 writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
@@ -136,30 +128,32 @@ class Connection:
 
     async def _write(self) -> None:
         try:
-            while True:
+            while not self._closing:
                 while not self._outbox:
                     self._filled.clear()
                     await self._filled.wait()
+                # Waited for before the frame is taken: what is frozen in the outbox may still be pushed out of it.
                 await self._thawed.wait()
-                item = self._outbox.popleft()
-                if isinstance(item, Pong):
-                    await self._ws.pong(item.data)
-                elif isinstance(item, CloseFrame):
+                kind, payload, on_written = self._outbox.popleft()
+                if kind is WSMsgType.PONG:
+                    await self._ws.pong(payload)
+                elif kind is WSMsgType.CLOSE:
+                    # Set before the handshake begins: the reader sees the client's answer first and would cancel us.
                     self._closing = True
-                    await self._ws.close(code=item.code)
-                    return
-                elif isinstance(item.payload, bytes):
-                    await self._ws.send_bytes(item.payload)
+                    await self._ws.close(code=payload)
+                elif kind is WSMsgType.BINARY:
+                    await self._ws.send_bytes(payload)
                 else:
-                    if item.written is not None:
-                        item.written()
-                    await self._ws.send_str(item.payload)
+                    if on_written is not None:
+                        # Before the write: the ack of a fast client arrives before a full socket lets us go on.
+                        on_written()
+                    await self._ws.send_str(payload)
         except (ConnectionError, RuntimeError):
             return  # The reader sees the same end and tells it.
 
     def freeze(self) -> None:
         """Neither read nor write from now on, pongs included."""
-        if self.state is not State.CLOSED:
+        if self.state is not ConnectionState.CLOSED:
             self._thawed.clear()
             self._transport.pause_reading()
 
@@ -172,10 +166,11 @@ class Connection:
     def abort(self, how: Literal["reset", "end", "now"] = "now") -> None:
         """End the TCP connection without a close frame.
 
-        ``reset``: with RST; ``end``: with FIN once all is written, as DingTalk does after ``disconnect``; ``now``: with
-        FIN although something may be unwritten.
+        `reset`: with RST; `end`: with FIN once all is written, as DingTalk does after `disconnect`; `now`: with FIN
+        although something may be unwritten.
         """
         self._aborted = True
+        # A frozen reader waits for the thaw and would never see the end.
         self.thaw()
         if how == "reset":
             reset_transport(self._transport)
@@ -184,21 +179,21 @@ class Connection:
         else:
             self._transport.abort()
 
-    def arm(self, name: str, delay: float, action: Callable[[], None]) -> None:
-        """Run ``action`` after ``delay`` s unless the connection ends first; a second arming replaces the first."""
+    def arm(self, name: str, delay_s: float, action: Callable[[], None]) -> None:
+        """Run `action` after a delay unless the connection ends first; a second arming replaces the first."""
         self.disarm(name)
-        self.timers[name] = asyncio.get_running_loop().call_later(delay, action)
+        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, action)
 
     def disarm(self, name: str) -> None:
-        handle = self.timers.pop(name, None)
+        handle = self._timers.pop(name, None)
         if handle is not None:
             handle.cancel()
 
-    def end(self) -> None:
-        self.state = State.CLOSED
+    def _end(self) -> None:
+        self.state = ConnectionState.CLOSED
         self.closed = time.monotonic()
         self._outbox.clear()
-        for name in list(self.timers):
+        for name in list(self._timers):
             self.disarm(name)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The emulator's own HTTP API under ``/_/`` and its page: say something, look at everything, turn faults on.
+"""The emulator's own HTTP API under `/_/` and its page: say something, look at everything, turn faults on.
 
 Order of events: the guard refuses what another site's page could send (a foreign Origin, a Host that is not ours, as
-after DNS rebinding); then each call reads its JSON strictly and answers JSON, errors as ``{"error": "…"}``.
+after DNS rebinding); then each call reads its JSON strictly and answers JSON, errors as `{"error": "…"}`.
 """
 
 from __future__ import annotations
@@ -10,32 +10,39 @@ import asyncio
 import contextlib
 import json
 import pathlib
-import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from claw.emulator.actions import ACTIONS, ActionError
-from claw.emulator.answers import read_json, reply
-from claw.emulator.chats import Person, UnknownError
+from claw.emulator.actions import ActionError, Actions
+from claw.emulator.chats import Chats, Person, UnknownError
 from claw.emulator.faults import FaultError, Faults
+from claw.emulator.feed import Feed
+from claw.emulator.files import Files
+from claw.emulator.people import People
+from claw.emulator.responses import NO_OBJECT, read_json, reply_json
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-    from claw.emulator import Emulator
-
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PAGE: Final = pathlib.Path(__file__).parent / "page"
 CONTENT_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
-SHOWN: Final = 50
-"""Pushes, acks and violations that the state shows."""
-HEARTBEAT: Final = 15.0
-"""Seconds between comments on a quiet event stream, so that a page that has gone is noticed."""
+HEARTBEAT_S: Final = 15.0
+"""Between comments on a quiet event stream, so that a page that has gone is noticed."""
 CSP: Final = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+
+SAY: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("from", "chat", "text", "msgtype", "quote"), str),
+    "at_robot": bool,
+    "at": list,
+    "content": dict,
+}
+PERSON: Final[Mapping[str, type]] = {"id": str, "nick": str, "staffId": str, "isAdmin": bool, "external": bool}
+GROUP: Final[Mapping[str, type]] = {"id": str, "title": str}
 
 
 class BadRequestError(Exception):
@@ -43,24 +50,44 @@ class BadRequestError(Exception):
 
 
 class Control:
-    def __init__(self, emulator: Emulator, *, allowed_hosts: Sequence[str]) -> None:
-        self._emulator = emulator
+    def __init__(
+        self,
+        *,
+        chats: Chats,
+        people: People,
+        files: Files,
+        faults: Faults,
+        feed: Feed,
+        actions: Actions,
+        read_state: Callable[[], dict[str, Any]],
+        reset: Callable[[], None],
+        allowed_hosts: Sequence[str],
+    ) -> None:
+        self._chats = chats
+        self._people = people
+        self._files = files
+        self._faults = faults
+        self._feed = feed
+        self._actions = actions
+        self._read_state = read_state
+        self._reset_all = reset
+        # An address that stands for all addresses is no name that a browser sends.
         self._names = {*LOCAL_NAMES, *allowed_hosts} - {"0.0.0.0", "::", ""}  # noqa: S104 - names, nothing is bound
 
     def add_routes(self, app: web.Application) -> None:
         router = app.router
-        router.add_get("/", self._index)
-        router.add_get("/page/{name}", self._file)
-        router.add_get("/favicon.ico", self._favicon)
-        router.add_get("/_/state", self._state)
-        router.add_get("/_/events", self._events)
-        router.add_get("/_/chats", self._chats)
-        router.add_get("/_/chats/{chat:.+}/messages", self._messages)
+        router.add_get("/", self._get_index)
+        router.add_get("/page/{name}", self._get_file)
+        router.add_get("/favicon.ico", self._get_favicon)
+        router.add_get("/_/state", self._get_state)
+        router.add_get("/_/events", self._stream_events)
+        router.add_get("/_/chats", self._list_chats)
+        router.add_get("/_/chats/{chat:.+}/messages", self._list_messages)
         router.add_post("/_/say", self._say)
         router.add_post("/_/people", self._add_person)
         router.add_post("/_/groups", self._add_group)
         router.add_post("/_/files", self._add_file)
-        router.add_get("/_/faults", self._faults)
+        router.add_get("/_/faults", self._get_faults)
         router.add_post("/_/faults", self._set_faults)
         router.add_delete("/_/faults", self._reset_faults)
         router.add_post("/_/actions/{name}", self._act)
@@ -69,223 +96,167 @@ class Control:
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Keep other sites' pages away from the control API, and turn its errors into JSON."""
+        # DingTalk's own paths are open to every Host: robots call the emulator by whatever name their network gives it.
         own = request.path.startswith(("/_/", "/page/")) or request.path == "/"
         if not own:
             return await handler(request)
         if not self._is_ours(request):
-            return reply({"error": "this Host or Origin may not use the control API"}, status=403)
+            return reply_json({"error": "this Host or Origin may not use the control API"}, status=403)
         try:
             return await handler(request)
         except UnknownError as error:
-            return reply({"error": str(error)}, status=404)
+            return reply_json({"error": str(error)}, status=404)
         except (BadRequestError, FaultError, ActionError) as error:
-            return reply({"error": str(error)}, status=400)
+            return reply_json({"error": str(error)}, status=400)
 
     def _is_ours(self, request: web.Request) -> bool:
         try:
             name = urlsplit(f"//{request.host}").hostname
         except ValueError:
             return False
+        # A page of another site can let its name point to this machine (DNS rebinding); then the Host is that name.
         if name not in self._names:
             return False
+        # Browsers send it with every POST. What sends none is no browser, and could reach the port in other ways, too.
         origin = request.headers.get("Origin")
         return origin is None or urlsplit(origin).netloc == request.host
 
-    # The page
+    # --- the page ---
 
-    async def _index(self, _request: web.Request) -> web.Response:
-        return self._page("index.html")
+    async def _get_index(self, _request: web.Request) -> web.Response:
+        return self._serve_page("index.html")
 
-    async def _file(self, request: web.Request) -> web.Response:
-        return self._page(request.match_info["name"])
+    async def _get_file(self, request: web.Request) -> web.Response:
+        return self._serve_page(request.match_info["name"])
 
-    async def _favicon(self, _request: web.Request) -> web.Response:
+    async def _get_favicon(self, _request: web.Request) -> web.Response:
         return web.Response(status=204)
 
-    def _page(self, name: str) -> web.Response:
+    def _serve_page(self, name: str) -> web.Response:
         path = PAGE / name
+        # There are no folders in it: a name with `..` has another parent and is not found.
         if path.parent != PAGE or path.suffix not in CONTENT_TYPES or not path.is_file():
-            return reply({"error": "no such file"}, status=404)
+            return reply_json({"error": "no such file"}, status=404)
         headers = {"Content-Security-Policy": CSP, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
         content_type = CONTENT_TYPES[path.suffix]
         return web.Response(body=path.read_bytes(), content_type=content_type, charset="utf-8", headers=headers)
 
-    # Looking
+    # --- looking ---
 
-    async def _state(self, _request: web.Request) -> web.Response:
-        return reply(self.state())
+    async def _get_state(self, _request: web.Request) -> web.Response:
+        return reply_json(self._read_state())
 
-    def state(self) -> dict[str, Any]:
-        """Everything at one glance; secrets in frames are masked."""
-        emulator = self._emulator
-        gateway, now = emulator.gateway, time.monotonic()
-        return {
-            "url": emulator.url,
-            "robot_code": emulator.robot_code,
-            "service_url": emulator.service_url,
-            "people": [person.to_dict() for person in emulator.chats.people.values()],
-            "chats": [chat.to_dict() for chat in emulator.chats.all()],
-            "connections": [one.to_dict() for one in gateway.connections.values()],
-            "registrations": {
-                "count": gateway.registration_count,
-                "in_flight_max": gateway.registrations_in_flight_max,
-                "seconds_ago": [round(now - at, 3) for at in list(gateway.registrations)[-SHOWN:]],
-            },
-            "pushes": {
-                "count": gateway.push_count,
-                "acks": gateway.ack_count,
-                "undeliverable": gateway.undeliverable_count,
-                "last": [push.to_dict() for push in list(gateway.pushes)[-SHOWN:]],
-            },
-            "violations": {
-                "count": gateway.violation_count,
-                "last": [{"connection": one.connection, "what": one.what} for one in list(gateway.violations)[-SHOWN:]],
-            },
-            "webhook": {"calls": dict(emulator.webhook.calls), "month": emulator.webhook.month},
-            "openapi": {
-                "calls": dict(emulator.openapi.calls),
-                "outcomes": dict(emulator.openapi.outcomes),
-                "month": emulator.openapi.month,
-                "tokens_fetched": emulator.tokens.fetched,
-            },
-            "model": {
-                "requests": emulator.model.count,
-                "in_flight": emulator.model.in_flight,
-                "in_flight_max": emulator.model.in_flight_max,
-            },
-            "cards": [card.to_dict() for card in list(emulator.cards.cards.values())[-SHOWN:]],
-            "replies": emulator.replies.count,
-            "faults": emulator.faults.to_dict(),
-            "active_faults": emulator.faults.active(),
-            "actions": {name: {"zh": zh, "en": en} for name, (zh, en) in ACTIONS.items()},
-            "frames": [frame.to_dict() for frame in gateway.frames],
-        }
+    async def _list_chats(self, _request: web.Request) -> web.Response:
+        return reply_json([chat.to_dict() for chat in self._chats.list_all()])
 
-    async def _chats(self, _request: web.Request) -> web.Response:
-        return reply([chat.to_dict() for chat in self._emulator.chats.all()])
+    async def _list_messages(self, request: web.Request) -> web.Response:
+        chat = self._chats.chat(request.match_info["chat"])
+        return reply_json([message.to_dict() for message in chat.messages])
 
-    async def _messages(self, request: web.Request) -> web.Response:
-        chat = self._emulator.chats.chat(request.match_info["chat"])
-        return reply([message.to_dict() for message in chat.messages])
-
-    async def _events(self, request: web.Request) -> web.StreamResponse:
+    async def _stream_events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: message, connection, registration, push, frame, violation, faults, resync."""
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         )
         await response.prepare(request)
-        queue = self._emulator.feed.subscribe()
+        queue = self._feed.subscribe()
         with contextlib.suppress(ConnectionError):
             try:
+                # Something at once, so that the page knows that it is connected before anything happens.
                 await response.write(b"retry: 1000\n: connected\n\n")
                 while True:
                     try:
-                        event = await asyncio.wait_for(queue.get(), HEARTBEAT)
+                        # None ends the stream: the emulator stops, and its shutdown must not wait for a page.
+                        event = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
                     except TimeoutError:
+                        # Only a write finds out that the page has gone.
                         await response.write(b": still here\n\n")
                         continue
                     if event is None:
                         break
                     await response.write(b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n")
             finally:
-                self._emulator.feed.unsubscribe(queue)
+                self._feed.unsubscribe(queue)
         return response
 
-    # Doing
+    # --- doing ---
 
     async def _say(self, request: web.Request) -> web.Response:
-        body = await _object(request)
-        known = {"from", "chat", "text", "at_robot", "at", "msgtype", "content", "quote"}
-        _only(body, known)
-        at = body.get("at", [])
-        if not isinstance(at, list) or not all(isinstance(one, str) for one in at):
+        fields = await _read_fields(request, SAY)
+        if not all(isinstance(each, str) for each in fields.get("at", [])):
             raise BadRequestError("at: expected a list of person ids")
-        said = await self._emulator.say(
-            _field(body, "text", str, ""),
-            person=_field(body, "from", str, "u-1001"),
-            chat=_field(body, "chat", str, "direct"),
-            at_robot=_field(body, "at_robot", bool, default=True),
-            at=at,
-            msgtype=_field(body, "msgtype", str, "text"),
-            content=_field(body, "content", dict, None),
-            quote=_field(body, "quote", str, None),
-        )
-        return reply({"msgId": said.msg_id, "delivered": said.delivered, "chat": said.message.chat})
+        if "from" in fields:
+            fields["person"] = fields.pop("from")
+        said = await self._people.say(**fields)
+        return reply_json({"msgId": said.msg_id, "delivered": said.delivered, "chat": said.message.chat})
 
     async def _add_person(self, request: web.Request) -> web.Response:
-        body = await _object(request)
-        _only(body, {"id", "nick", "staffId", "isAdmin", "external"})
-        person_id = _name(body, "id")
-        external = _field(body, "external", bool, default=False)
-        staff = None if external else _field(body, "staffId", str, person_id)
-        person = Person(
-            person_id, _field(body, "nick", str, person_id), staff, _field(body, "isAdmin", bool, default=False)
-        )
-        self._emulator.chats.add_person(person)
-        self._emulator.feed.tell("resync", dict)
-        return reply(person.to_dict(), status=201)
+        fields = await _read_fields(request, PERSON)
+        person_id = _check_name(fields)
+        staff_id = None if fields.get("external") else fields.get("staffId", person_id)
+        person = Person(person_id, fields.get("nick", person_id), staff_id, fields.get("isAdmin", False))
+        self._chats.add_person(person)
+        # The lists of people and chats are read as a whole; there is no event for a single one.
+        self._feed.publish("resync", dict)
+        return reply_json(person.to_dict(), status=201)
 
     async def _add_group(self, request: web.Request) -> web.Response:
-        body = await _object(request)
-        _only(body, {"id", "title"})
-        group_id = _name(body, "id")
-        if ":" in group_id:
+        fields = await _read_fields(request, GROUP)
+        group_id = _check_name(fields)
+        if ":" in group_id:  # As in direct:<person>, whose chats are made with their person.
             raise BadRequestError("id: a group's id has no colon")
-        chat = self._emulator.chats.add_group(group_id, _field(body, "title", str, group_id))
-        self._emulator.feed.tell("resync", dict)
-        return reply(chat.to_dict(), status=201)
+        chat = self._chats.add_group(group_id, fields.get("title", group_id))
+        self._feed.publish("resync", dict)
+        return reply_json(chat.to_dict(), status=201)
 
     async def _add_file(self, request: web.Request) -> web.Response:
-        """The raw body becomes a file that a message can carry by its download code."""
+        """Hold the raw body as a file that a message can carry by its download code."""
         content = await request.read()
-        code = self._emulator.files.add(content, request.query.get("name", "file"), request.content_type)
-        return reply({"downloadCode": code}, status=201)
+        code = self._files.add(content, request.query.get("name", "file"), request.content_type)
+        return reply_json({"downloadCode": code}, status=201)
 
-    async def _faults(self, _request: web.Request) -> web.Response:
-        return reply({"faults": self._emulator.faults.to_dict(), "switches": Faults.describe()})
+    async def _get_faults(self, _request: web.Request) -> web.Response:
+        return reply_json({"faults": self._faults.to_dict(), "switches": Faults.describe()})
 
     async def _set_faults(self, request: web.Request) -> web.Response:
-        self._emulator.faults.update(await _object(request))
-        return reply({"faults": self._emulator.faults.to_dict()})
+        self._faults.update(await _read_object(request))
+        return reply_json({"faults": self._faults.to_dict()})
 
     async def _reset_faults(self, _request: web.Request) -> web.Response:
-        self._emulator.faults.reset()
-        return reply({"faults": self._emulator.faults.to_dict()})
+        self._faults.reset()
+        return reply_json({"faults": self._faults.to_dict()})
 
     async def _act(self, request: web.Request) -> web.Response:
         raw = await request.read()
-        params = await _object(request) if raw else {}
-        return reply(self._emulator.actions.act(request.match_info["name"], params))
+        # No body is fine: then every parameter has its default.
+        params = await _read_object(request) if raw else {}
+        return reply_json(self._actions.act(request.match_info["name"], **params))
 
     async def _reset(self, _request: web.Request) -> web.Response:
-        self._emulator.reset()
-        return reply({})
+        self._reset_all()
+        return reply_json({})
 
 
-async def _object(request: web.Request) -> dict[str, Any]:
+async def _read_object(request: web.Request) -> dict[str, Any]:
     body = await read_json(request)
     if body is None:
-        raise BadRequestError("the body is not a JSON object")
+        raise BadRequestError(NO_OBJECT)
     return body
 
 
-def _only(body: dict[str, Any], known: set[str]) -> None:
-    unknown = sorted(set(body) - known)
-    if unknown:
-        raise BadRequestError(f"unknown field {unknown[0]!r}; known: {', '.join(sorted(known))}")
+async def _read_fields(request: web.Request, known: Mapping[str, type]) -> dict[str, Any]:
+    """Read the fields that are there and not null. A misspelt one is an error: it would otherwise just not work."""
+    body = await _read_object(request)
+    for name, value in body.items():
+        if name not in known:
+            raise BadRequestError(f"unknown field {name!r}; known: {', '.join(sorted(known))}")
+        if value is not None and not isinstance(value, known[name]):
+            raise BadRequestError(f"{name}: expected {known[name].__name__}, got {type(value).__name__}")
+    return {name: value for name, value in body.items() if value is not None}
 
 
-def _field(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:
-    value = body.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, kind):
-        raise BadRequestError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
-    return value
-
-
-def _name(body: dict[str, Any], name: str) -> str:
-    value = _field(body, name, str, "")
-    if not value or not value.isprintable() or "/" in value:
-        raise BadRequestError(f"{name}: a name of printable characters without a slash is needed")
-    return str(value)
+def _check_name(fields: dict[str, Any]) -> str:
+    name = str(fields.get("id", ""))
+    if not name or not name.isprintable() or "/" in name:
+        raise BadRequestError("id: a name of printable characters without a slash is needed")
+    return name

@@ -2,7 +2,7 @@
 
 Order of events: the request is recorded; fault switches act; the answer to the last user message is made at once and
 streamed in about twenty chunks, or given whole. It answers in the language of the person and shows that it was given
-the history. ``long``, ``slow 5``, ``code`` and ``error`` (or 长文, 慢 5, 代码, 出错) are commands.
+the history. `long`, `slow 5`, `code` and `error` (or 长文, 慢 5, 代码, 出错) are commands.
 """
 
 from __future__ import annotations
@@ -14,25 +14,21 @@ import math
 import re
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 from aiohttp import web
 
-from claw.emulator.answers import Hangs, has_gone, html, read_json, reply, reset_transport
+from claw.emulator.faults import Faults
+from claw.emulator.phrases import compose, read_command, read_text
+from claw.emulator.responses import Hangs, is_gone, read_json, reply_html, reply_json, reset_transport
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from claw.emulator.faults import Faults
-
-NAME: Final = "claw-mini"
-CHUNKS: Final = 20
+MODEL_NAME: Final = "claw-mini"
+CHUNK_COUNT: Final = 20
 """Chunks that an answer is streamed in."""
 SLOW: Final = re.compile(r"(?:slow|慢)\s*(\d{1,3}(?:\.\d+)?)\b", re.IGNORECASE)
-COMMAND: Final = re.compile(r"(?:^|[:：]\s*)(long|长文|code|代码|error|出错|table|表格)\s*[!！.。]?$", re.IGNORECASE)
-HAN: Final = re.compile(r"[\u3400-\u9fff]")
-QUOTED_CHARS: Final = 300
-KINDS: Final = {
+ERROR_IN_STREAM: Final = {"error": {"message": "the model fell over", "type": "server_error", "code": "internal_error"}}
+ERROR_TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
     429: "rate_limit_error",
@@ -41,7 +37,7 @@ KINDS: Final = {
 
 
 @dataclasses.dataclass(eq=False)
-class Request:
+class ModelRequest:
     body: dict[str, Any]
     authorization: bool
     """A bearer key came with it; the key itself is not kept."""
@@ -57,138 +53,149 @@ class Request:
     @property
     def messages(self) -> list[dict[str, Any]]:
         found = self.body.get("messages")
-        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
     @property
     def last_user_text(self) -> str:
-        return next((_text(one) for one in reversed(self.messages) if one.get("role") == "user"), "")
+        return next((read_text(each) for each in reversed(self.messages) if each.get("role") == "user"), "")
+
+    def make_answer_head(self, kind: str) -> dict[str, Any]:
+        """Make the fields that every answer begins with; all chunks of one stream share them."""
+        model = self.body.get("model") or MODEL_NAME
+        return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
-class Model:
-    """``requests`` remembers the last ``keep``; ``count`` and ``in_flight_max`` all of them."""
+class FakeModel:
+    """`requests` remembers the last `keep`; `count` and `in_flight_max` all of them."""
 
     def __init__(self, *, faults: Faults, hangs: Hangs, keep: int) -> None:
-        self.requests: collections.deque[Request] = collections.deque(maxlen=keep)
+        self.requests: collections.deque[ModelRequest] = collections.deque(maxlen=keep)
         self.count = 0
         self.in_flight = 0
         self.in_flight_max = 0
         self._faults = faults
         self._hangs = hangs
 
-    async def models(self, _request: web.Request) -> web.Response:
-        """``GET /v1/models``."""
-        return reply({"object": "list", "data": [{"id": NAME, "object": "model", "created": 0, "owned_by": "claw"}]})
+    async def list_models(self, _request: web.Request) -> web.Response:
+        """`GET /v1/models`."""
+        return reply_json(
+            {"object": "list", "data": [{"id": MODEL_NAME, "object": "model", "created": 0, "owned_by": "claw"}]}
+        )
 
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        """``POST /v1/chat/completions``."""
+    async def complete_chat(self, request: web.Request) -> web.StreamResponse:
+        """`POST /v1/chat/completions`."""
         body = await read_json(request)
+        # Without the key: records are printed when a test fails, and somebody may test with a real one.
         headers = {name.lower(): value for name, value in request.headers.items()}
         key = headers.pop("authorization", "")
-        record = Request(body or {}, key.startswith("Bearer "), headers)
+        record = ModelRequest(body or {}, key.startswith("Bearer "), headers)
         self.count += 1
         self.requests.append(record)
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
         try:
-            answer = await self._chat(request, record, body)
+            answer = await self._complete(request, record)
             record.status = answer.status
             return answer
         finally:
             self.in_flight -= 1
 
-    async def _chat(self, request: web.Request, record: Request, body: dict[str, Any] | None) -> web.StreamResponse:
+    async def _complete(self, request: web.Request, record: ModelRequest) -> web.StreamResponse:
         take = self._faults.take
         if take("model_hang"):
-            return await self._hangs.forever(request)
-        failure = self._failure(record, body)
-        if failure is not None or body is None:
-            return failure or _error(400, "the body is not a JSON object")
+            return await self._hangs.hang(request)
+        failure = self._find_failure(record)
+        if failure is not None:
+            return failure
+        # A person's `slow 5` and the switch add up, so that a bench can be slow for everybody and slower for one.
         slow = SLOW.search(record.last_user_text)
         answer = "" if take("model_empty") else take("model_fixed_reply") or compose(record.messages)
         await self._hangs.sleep(take("model_delay") + (float(slow[1]) if slow else 0.0), request)
-        if has_gone(request):
+        if is_gone(request):
+            # Nobody reads this answer; the status is what proxies write into their logs for such a caller.
             record.aborted = True
             return web.Response(status=499)
-        if body.get("stream") is True:
+        if record.body.get("stream") is True:
             return await self._stream(request, record, answer)
+        # Of a whole answer nothing has been written yet: the caller sees its connection end instead of an answer.
         if take("model_cut"):
             reset_transport(request.transport)
             return web.Response(status=500)
         record.finished = True
-        return reply(_completion(body, record.messages, answer))
+        message = {"role": "assistant", "content": answer, "refusal": None}
+        choices = [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
+        usage = _count_usage(record.messages, answer)
+        return reply_json(record.make_answer_head("chat.completion") | {"choices": choices, "usage": usage})
 
-    def _failure(self, record: Request, body: dict[str, Any] | None) -> web.Response | None:
+    def _find_failure(self, record: ModelRequest) -> web.Response | None:
         retry_after = self._faults.model_retry_after
         status = self._faults.take("model_status")
         if status == 502:
-            return html()
+            return reply_html()  # As a proxy before the model answers: no JSON, whatever the client expects.
         if status:
             headers = {"Retry-After": f"{retry_after:g}"} if retry_after else None
-            return _error(status, f"the emulator was asked to answer {status}", headers)
-        if body is None or not record.messages:
-            return _error(400, "'messages' is a required property")
-        command = COMMAND.search(record.last_user_text.strip())
-        if command is not None and command[1].lower() in {"error", "出错"}:
-            return _error(500, "You asked for an error, and here it is. 按您的要求，出错了。")
+            return _reply_error(status, f"the emulator was asked to answer {status}", headers)
+        if not record.messages:
+            return _reply_error(400, "'messages' is a required property")
+        if read_command(record.last_user_text) == "error":
+            return _reply_error(500, "You asked for an error, and here it is. 按您的要求，出错了。")
         return None
 
-    async def _stream(self, request: web.Request, record: Request, answer: str) -> web.StreamResponse:
-        take = self._faults.take
-        cut, error = take("model_cut"), take("model_error_in_stream")
+    async def _stream(self, request: web.Request, record: ModelRequest, answer: str) -> web.StreamResponse:
+        # Taken before the stream begins: a switch that is turned while it runs does not hit it.
+        cut, error = self._faults.take("model_cut"), self._faults.take("model_error_in_stream")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         try:
             await response.prepare(request)
             record.status = 200
-            async for number, event in self._events(request, record, answer):
-                if number == CHUNKS // 2 and cut:
-                    reset_transport(request.transport)
-                    return response
-                if number == CHUNKS // 2 and error:
-                    failure = {
-                        "error": {"message": "the model fell over", "type": "server_error", "code": "internal_error"}
-                    }
-                    await response.write(_event(failure))
+            async for number, event in self._make_events(request, record, answer):
+                if number == CHUNK_COUNT // 2 and (cut or error):
+                    # In the middle, when content has gone out: to be distinguished from a failure before the first.
+                    if cut:
+                        reset_transport(request.transport)
+                    else:
+                        await response.write(_encode_event(ERROR_IN_STREAM))
                     return response
                 await response.write(event)
+            # The end of the answer, without which a client must take it for cut off, however complete it looks.
             await response.write(b"data: [DONE]\n\n")
             record.finished = True
         except ConnectionError:
             record.aborted = True
         return response
 
-    async def _events(self, request: web.Request, record: Request, answer: str) -> AsyncIterator[tuple[int, bytes]]:
-        """The chunks with their numbers; an answer that is too short has empty ones, so that faults hit it as well."""
-        ident, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
-        model = record.body.get("model") or NAME
+    async def _make_events(
+        self, request: web.Request, record: ModelRequest, answer: str
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield the chunks with their numbers; a short answer has empty ones, so that faults hit it as well."""
+        head = record.make_answer_head("chat.completion.chunk")
         options = record.body.get("stream_options")
         with_usage = isinstance(options, dict) and options.get("include_usage") is True
 
-        def chunk(choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
-            body = {
-                "id": ident,
-                "object": "chat.completion.chunk",
-                "created": created,
-                "model": model,
-                "choices": choices,
-            }
-            return _event(body | ({"usage": usage} if with_usage else {}))
+        def make_chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+            choices = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
+            # Who asks for usage gets the field in every chunk, empty in all but the last.
+            return _encode_event(head | {"choices": choices} | ({"usage": None} if with_usage else {}))
 
-        def choice(delta: dict[str, Any], finish: str | None = None) -> list[dict[str, Any]]:
-            return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
-
-        yield 0, chunk(choice({"role": "assistant", "content": ""}))
-        size = max(1, math.ceil(len(answer) / CHUNKS))
-        for number in range(CHUNKS):
+        yield 0, make_chunk({"role": "assistant", "content": ""})
+        # Cut by characters, not by words: a client must not rely on chunks that end well.
+        size = max(1, math.ceil(len(answer) / CHUNK_COUNT))
+        for number in range(CHUNK_COUNT):
             part = answer[number * size : (number + 1) * size]
-            if not part and number > CHUNKS // 2:
+            if not part and number > CHUNK_COUNT // 2:
                 break
-            yield number, chunk(choice({"content": part}))
+            yield number, make_chunk({"content": part})
             await self._hangs.sleep(self._faults.model_chunk_delay, request)
-            if has_gone(request):
+            if is_gone(request):
+                # A caller that has gone is noticed by the next write only, and by none when the chunks are small.
                 raise ConnectionResetError
-        yield CHUNKS, chunk(choice({}, "stop"))
+        yield CHUNK_COUNT, make_chunk({}, "stop")
         if with_usage:
-            yield CHUNKS + 1, chunk([], _usage(record.messages, answer))
+            usage = _count_usage(record.messages, answer)
+            yield CHUNK_COUNT + 1, _encode_event(head | {"choices": [], "usage": usage})
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"requests": self.count, "in_flight": self.in_flight, "in_flight_max": self.in_flight_max}
 
     def forget(self) -> None:
         self.requests.clear()
@@ -196,98 +203,18 @@ class Model:
         self.in_flight_max = self.in_flight
 
 
-def compose(messages: list[dict[str, Any]]) -> str:
-    """The answer to the last user message."""
-    turns = [_text(one) for one in messages if one.get("role") == "user"]
-    said = (turns[-1] if turns else "").strip()
-    chinese = bool(HAN.search(said))
-    command = COMMAND.search(said)
-    if command is not None:
-        word = command[1].lower()
-        if word in {"long", "长文"}:
-            return _long(chinese=chinese)
-        if word in {"code", "代码"}:
-            return _code(chinese=chinese)
-        if word in {"table", "表格"}:
-            return _table(chinese=chinese)
-    quote = "\n".join(f"> {line}" for line in said[:QUOTED_CHARS].splitlines() or [""])
-    if chinese:
-        memory = f"这是我们聊的第 **{len(turns)}** 句。" if len(turns) > 1 else "很高兴认识你！"
-        tips = (
-            "\n\n可以试试：\n\n- `长文` 一篇分段的长回答\n- `代码` 一段代码\n- `慢 5` 想 5 秒再答"
-            if len(turns) == 1
-            else ""
-        )
-        return f"收到，你说的是：\n\n{quote}\n\n{memory}{tips}"
-    memory = f"That was message **{len(turns)}** of our chat." if len(turns) > 1 else "Nice to meet you!"
-    tips = "\n\nTry one of these:\n\n- `long` for a long answer\n- `code` for some code\n- `slow 5` to wait 5 s"
-    return f"I heard you say:\n\n{quote}\n\n{memory}{tips if len(turns) == 1 else ''}"
-
-
-def _long(*, chinese: bool) -> str:
-    if chinese:
-        part = (
-            "消息先写入收件箱，再确认给钉钉：进程在任何一步退出，重启后都会从收件箱继续，既不丢失，也不重复回答。"
-            "同一会话按到达顺序逐条处理，不同会话互不等待。"
-        )
-        sections = [
-            f"## 第 {n} 节\n\n{part * 6}\n\n- 要点一：先落盘，后确认\n- 要点二：断线自动重连" for n in range(1, 9)
-        ]
-        return "# 一篇长文\n\n" + "\n\n".join(sections) + "\n\n" + _code(chinese=True)
-    part = (
-        "A message is written to the inbox before it is acknowledged, so a crash at any point neither loses it nor "
-        "answers it twice. Messages of one conversation keep their order; conversations do not wait for each other. "
-    )
-    sections = [
-        f"## Part {n}\n\n{part * 5}\n\n- first durable, then acked\n- reconnects by itself" for n in range(1, 9)
-    ]
-    return "# A long read\n\n" + "\n\n".join(sections) + "\n\n" + _code(chinese=False)
-
-
-def _code(*, chinese: bool) -> str:
-    intro = "下面是一段示例代码：" if chinese else "Here is some code:"
-    note = "逐行读即可。" if chinese else "That is all."
-    lines = ("async def answer(message):", "    await inbox.put(message)  # durable first", "    await ack(message)")
-    code = "\n".join(lines)
-    return f"{intro}\n\n```python\n{code}\n```\n\n{note}"
-
-
-def _table(*, chinese: bool) -> str:
-    head = "| 名称 | 数值 |" if chinese else "| name | value |"
-    return f"{head}\n| --- | --- |\n| a | 1 |\n| b | 2 |"
-
-
-def _text(message: dict[str, Any]) -> str:
-    content = message.get("content")
-    if isinstance(content, list):
-        return "\n".join(str(part["text"]) for part in content if isinstance(part, dict) and part.get("type") == "text")
-    return content if isinstance(content, str) else ""
-
-
-def _usage(messages: list[dict[str, Any]], answer: str) -> dict[str, int]:
-    prompt = sum(len(_text(one)) for one in messages) // 2 + 1
-    completion = len(answer) // 2 + 1
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def _completion(body: dict[str, Any], messages: list[dict[str, Any]], answer: str) -> dict[str, Any]:
-    message = {"role": "assistant", "content": answer, "refusal": None}
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": body.get("model") or NAME,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
-        "usage": _usage(messages, answer),
-    }
-
-
-def _event(body: dict[str, Any]) -> bytes:
+def _encode_event(body: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
 
 
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    kind = KINDS.get(status, "server_error")
+def _count_usage(messages: list[dict[str, Any]], answer: str) -> dict[str, int]:
+    # Two characters a token: near enough for whoever adds up what was spent.
+    prompt, completion = sum(len(read_text(each)) for each in messages) // 2 + 1, len(answer) // 2 + 1
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _reply_error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    kind = ERROR_TYPES.get(status, "server_error")
     code = {401: "invalid_api_key", 429: "rate_limit_exceeded"}.get(status)
     error = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    return reply(error, status=status, headers=headers)
+    return reply_json(error, status=status, headers=headers)

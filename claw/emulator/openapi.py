@@ -1,157 +1,152 @@
 """The OpenAPI's front: what every call of api.dingtalk.com passes before it is handled.
 
 Order of events: fault switches, the token, the month's quota, 20 calls a second and API, the JSON body; then the call
-itself in ``robot``, ``cards`` or ``files``. Every call is counted under its API and outcome (PROTOCOL 6.6).
+itself in `robot`, `cards` or `files`. Every call is counted under its API and outcome (docs/protocol.md section 6.6).
 """
 
 from __future__ import annotations
 
 import collections
-import time
-from typing import TYPE_CHECKING, Any, Final
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
-from claw.emulator.answers import Hangs, api_error, read_json
+from aiohttp import web
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+from claw.emulator.bounds import RateWindow
+from claw.emulator.cards import FakeCardApi
+from claw.emulator.faults import Faults
+from claw.emulator.files import Files
+from claw.emulator.responses import NO_OBJECT, Hangs, RefusedError, as_text, read_json, reply_json
+from claw.emulator.robot import FakeRobotApi
+from claw.emulator.tokens import Tokens
 
-    from aiohttp import web
+Call = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-    from claw.emulator.cards import Cards
-    from claw.emulator.faults import Faults
-    from claw.emulator.files import Files
-    from claw.emulator.robot import Robot
-    from claw.emulator.tokens import Tokens
 
-    Call = Callable[[dict[str, Any]], Awaitable[web.Response]]
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-QPS: Final = 20
-"""Calls a second, app and API (PROTOCOL 6.6)."""
+CALLS_PER_SECOND_MAX: Final = 20
+"""For each app and API (docs/protocol.md section 6.6)."""
+RATE_WINDOW_S: Final = 1.0
+APIS_MAX: Final = 100
+"""Far more than there are routes."""
 TOKEN_HEADER: Final = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
 
 
-class OpenApi:
+class FakeOpenApi:
     def __init__(
         self,
         *,
         tokens: Tokens,
-        robot: Robot,
-        cards: Cards,
+        robot: FakeRobotApi,
+        cards: FakeCardApi,
         files: Files,
         faults: Faults,
         hangs: Hangs,
-        base_url: Callable[[], str],
         rate_limits: bool,
     ) -> None:
         self.calls: collections.Counter[str] = collections.Counter()
-        """By ``<method> <path>``."""
+        """By `<method> <path>`."""
         self.outcomes: collections.Counter[str] = collections.Counter()
-        """By ``<method> <path> <status>``."""
+        """By `<method> <path> <status>`."""
         self.month = 0
+        """Calls that count for the month's quota."""
         self._tokens = tokens
         self._robot = robot
         self._cards = cards
         self._files = files
         self._faults = faults
         self._hangs = hangs
-        self._base_url = base_url
         self._rate_limits = rate_limits
-        self._recent: dict[str, collections.deque[float]] = {}
+        self._rate = RateWindow(CALLS_PER_SECOND_MAX, RATE_WINDOW_S, keep=APIS_MAX)
 
-    def routes(self) -> list[tuple[str, str, Handler]]:
+    def list_routes(self) -> list[tuple[str, str, Handler]]:
         robot, cards = self._robot, self._cards
-
-        async def react(body: dict[str, Any]) -> web.Response:
-            return await robot.emotion(body, on=True)
-
-        async def take_back(body: dict[str, Any]) -> web.Response:
-            return await robot.emotion(body, on=False)
-
-        async def download(body: dict[str, Any]) -> web.Response:
-            return await self._files.download(body, self._base_url())
-
         table: list[tuple[str, str, Call]] = [
+            # Sends are spelled oTo, recalls oto: that is how the real paths are.
             ("POST", "/v1.0/robot/oToMessages/batchSend", robot.batch_send),
             ("POST", "/v1.0/robot/groupMessages/send", robot.group_send),
-            ("POST", "/v1.0/robot/otoMessages/batchRecall", robot.recall),
-            ("POST", "/v1.0/robot/groupMessages/recall", robot.recall),
-            ("POST", "/v1.0/robot/messageFiles/download", download),
-            ("POST", "/v1.0/robot/groups/robots/query", robot.robots),
-            ("POST", "/v1.0/robot/emotion/reply", react),
-            ("POST", "/v1.0/robot/emotion/recall", take_back),
+            ("POST", "/v1.0/robot/otoMessages/batchRecall", robot.recall_messages),
+            ("POST", "/v1.0/robot/groupMessages/recall", robot.recall_messages),
+            ("POST", "/v1.0/robot/messageFiles/download", self._files.download),
+            ("POST", "/v1.0/robot/groups/robots/query", robot.list_robots),
+            ("POST", "/v1.0/robot/emotion/reply", functools.partial(robot.set_emotion, on=True)),
+            ("POST", "/v1.0/robot/emotion/recall", functools.partial(robot.set_emotion, on=False)),
             ("POST", "/v1.0/card/instances", cards.create),
             ("POST", "/v1.0/card/instances/deliver", cards.deliver),
             ("POST", "/v1.0/card/instances/createAndDeliver", cards.create_and_deliver),
             ("PUT", "/v1.0/card/instances", cards.update),
-            ("PUT", "/v1.0/card/streaming", cards.streaming),
+            ("PUT", "/v1.0/card/streaming", cards.stream_update),
         ]
-        return [(method, path, self._guarded(f"{method} {path}", call)) for method, path, call in table]
-
-    def _guarded(self, api: str, call: Call) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            self.calls[api] += 1
-            answer = await self._handle(api, call, request)
-            self.outcomes[f"{api} {answer.status}"] += 1
-            return answer
-
-        return handle
+        return [
+            (method, path, functools.partial(self._handle, f"{method} {path}", call)) for method, path, call in table
+        ]
 
     async def _handle(self, api: str, call: Call, request: web.Request) -> web.StreamResponse:
-        take = self._faults.take
+        self.calls[api] += 1
+        # Read before the faults: a request that is never answered has been received all the same.
         body = await read_json(request)
-        if take("openapi_hang"):
-            return await self._hangs.forever(request)
-        if "/card/" in api:
-            return await self._handle_card(api, call, request, body)
-        await self._hangs.sleep(take("openapi_delay"))
-        return self._refused(api, request, body) or await call(body or {})
+        if self._faults.take("openapi_hang"):
+            return await self._hangs.hang(request)
+        try:
+            respond = self._respond_card if "/card/" in api else self._respond
+            response = reply_json(await respond(api, call, request, body))
+        except RefusedError as error:
+            response = error.reply()
+        self.outcomes[f"{api} {response.status}"] += 1
+        return response
 
-    async def _handle_card(
+    async def _respond(self, api: str, call: Call, request: web.Request, body: dict[str, Any] | None) -> dict[str, Any]:
+        await self._hangs.sleep(self._faults.take("openapi_delay"))
+        return await call(self._check(api, request, body))
+
+    async def _respond_card(
         self, api: str, call: Call, request: web.Request, body: dict[str, Any] | None
-    ) -> web.StreamResponse:
-        card = self._cards.cards.get(str((body or {}).get("outTrackId")))
+    ) -> dict[str, Any]:
+        # Counted from the arrival, delays included: whether a client sends its next update before this one is answered
+        # shows only while an answer takes its time.
+        card = self._cards.cards.get(as_text((body or {}).get("outTrackId")))
         if card is not None:
             card.in_flight += 1
             card.in_flight_max = max(card.in_flight_max, card.in_flight)
         try:
             await self._hangs.sleep(self._faults.take("openapi_delay") + self._faults.take("card_delay"))
-            refused = self._refused(api, request, body)
-            if refused is None and api.endswith("/streaming"):
-                status = self._faults.take("card_streaming_status")
-                if status:
-                    refused = api_error(status, self._faults.openapi_code)
-            return refused or await call(body or {})
+            fields = self._check(api, request, body)
+            if api.endswith("/streaming"):
+                # Creating still works, so that a client has a card which it cannot finish.
+                self._fail("card_streaming_status")
+            return await call(fields)
         finally:
             if card is not None:
                 card.in_flight -= 1
 
-    def _refused(self, api: str, request: web.Request, body: dict[str, Any] | None) -> web.Response | None:
-        faults = self._faults
-        status = faults.take("openapi_status")
+    def _fail(self, fault: str) -> None:
+        status = self._faults.take(fault)
         if status:
-            return api_error(status, faults.openapi_code)
-        if not self._tokens.valid(request.headers.get(TOKEN_HEADER, "")):
-            return api_error(401)
-        if faults.openapi_month_limit and self.month >= faults.openapi_month_limit:
-            return api_error(403, "Forbidden.AccessDenied.ApiCountLimitForOrg", "api count limit")
-        if self._rate_limits and self._too_fast(api):
-            return api_error(403)
+            raise RefusedError(status, self._faults.openapi_code)
+
+    def _check(self, api: str, request: web.Request, body: dict[str, Any] | None) -> dict[str, Any]:
+        self._fail("openapi_status")
+        if not self._tokens.is_valid(request.headers.get(TOKEN_HEADER, "")):
+            raise RefusedError(401)
+        # Before the rate, so that what is over the quota uses up nothing of the rate.
+        limit = self._faults.openapi_month_limit
+        if limit and self.month >= limit:
+            raise RefusedError(403, "Forbidden.AccessDenied.ApiCountLimitForOrg", "api count limit")
+        if self._rate_limits and not self._rate.admit(api):
+            # 403 as well, and no missing permission: a client has to look at the code.
+            raise RefusedError(403)
+        # What was refused up to here costs nothing; a wrong body does (docs/protocol.md section 6.6).
         self.month += 1
         if body is None:
-            return api_error(400, "invalidParameter", "the body is not a JSON object")
-        return None
-
-    def _too_fast(self, api: str) -> bool:
-        now = time.monotonic()
-        recent = self._recent.setdefault(api, collections.deque(maxlen=QPS))
-        if len(recent) == QPS and recent[0] > now - 1.0:
-            return True
-        recent.append(now)
-        return False
+            raise RefusedError(400, "invalidParameter", NO_OBJECT)
+        return body
 
     def forget(self) -> None:
         self.calls.clear()
         self.outcomes.clear()
-        self._recent.clear()
+        self._rate.forget()
         self.month = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"calls": dict(self.calls), "outcomes": dict(self.outcomes), "month": self.month}

@@ -1,21 +1,26 @@
 """What the robot said, in the order in which it arrived, and waiting for it.
 
-Order of events: the webhook, a robot send or a delivered card adds a reply to the chat; whoever waits for one that fits
-is woken. A card counts as said when it is finished, since until then its text still grows.
+Order of events: the webhook, a robot send or a delivered card posts into a chat; that becomes a message of the chat and
+a reply, and whoever waits for one that fits is woken. A card counts as said when it is finished, since until then its
+text still grows.
 """
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from claw.emulator.bounds import trim
+from claw.emulator.chats import ROBOT, Chats, FakeChat, FakeMessage
+from claw.emulator.watchers import Watchers
 
-    from claw.emulator.chats import Message
+
+class HasMsgId(Protocol):
+    @property
+    def msg_id(self) -> str: ...
 
 
 @dataclasses.dataclass(eq=False)
@@ -29,7 +34,7 @@ class Reply:
     at: list[str]
     body: dict[str, Any]
     """The request as it came."""
-    message: Message
+    message: FakeMessage
     in_reply_to: str | None = None
     """msgId of the message whose session webhook was used; None for OpenAPI sends and cards."""
     finished: bool = True
@@ -38,16 +43,19 @@ class Reply:
 
 
 class Replies:
-    """Bounded by ``keep`` in all, and per chat."""
+    """Bounded by `keep` in all, and per chat."""
 
-    def __init__(self, *, keep: int) -> None:
+    def __init__(self, *, chats: Chats, keep: int) -> None:
         self.log: collections.deque[Reply] = collections.deque(maxlen=keep)
         self.count = 0
+        self._chats = chats
         self._keep = keep
+        # By chat as well, since one busy chat would otherwise push the others' replies out of the common log; by
+        # message as well, since a bench asks for each of its thousands, and a search through the log would be its work.
         self._by_chat: dict[str, collections.deque[Reply]] = {}
         self._by_message: dict[str, list[Reply]] = {}
-        self._waiting_for_message: dict[str, list[asyncio.Future[Reply]]] = {}
-        self._waiting: set[asyncio.Event] = set()
+        self._watchers_by_message: dict[str, Watchers] = {}
+        self._watchers = Watchers()
 
     def __iter__(self) -> Iterator[Reply]:
         return iter(self.log)
@@ -58,70 +66,103 @@ class Replies:
     def __getitem__(self, index: int) -> Reply:
         return self.log[index]
 
-    def add(self, reply: Reply) -> None:
+    def post(
+        self,
+        chat: FakeChat,
+        via: Literal["webhook", "openapi", "card"],
+        msgtype: str,
+        text: str,
+        body: dict[str, Any],
+        *,
+        title: str = "",
+        at: list[str] | None = None,
+        in_reply_to: str | None = None,
+        card: str | None = None,
+        card_state: str = "",
+    ) -> Reply:
+        """Put what the robot said into the chat. A card that is still `typing` is no finished reply."""
+        message = FakeMessage(
+            id=self._chats.make_msg_id(self._chats.next_number()),
+            chat=chat.id,
+            sender=ROBOT,
+            nick="claw",
+            created_at=int(time.time() * 1000),
+            msgtype=msgtype,
+            text=text,
+            title=title,
+            at=at or [],
+            via=via,
+            card=card,
+            card_state=card_state,
+        )
+        # The chat before the log: whoever is woken by the reply finds its message there.
+        self._chats.add(message)
+        self._chats.publish(message)
+        reply = Reply(self.count, chat.id, via, msgtype, text, message.at, body, message, in_reply_to)
+        reply.finished = card_state != "typing"
         self.count += 1
         self.log.append(reply)
         self._by_chat.setdefault(reply.chat, collections.deque(maxlen=self._keep)).append(reply)
-        if reply.in_reply_to is not None:
-            self._by_message.setdefault(reply.in_reply_to, []).append(reply)
-            if len(self._by_message) > self._keep:
-                del self._by_message[next(iter(self._by_message))]
+        if in_reply_to is not None:
+            # A list: one session serves several replies, and that there is only one is what a test wants to see.
+            self._by_message.setdefault(in_reply_to, []).append(reply)
+            trim(self._by_message, self._keep)
+        # An unfinished card wakes nobody: its waiter would find half a sentence.
         if reply.finished:
-            self.finish(reply)
+            self._wake(reply)
+        return reply
 
-    def finish(self, reply: Reply) -> None:
-        """The reply is complete: wake who waits for it."""
-        reply.finished = True
+    def update_card(self, reply: Reply, text: str, state: str) -> None:
+        """Show what the reply's card shows now; its end makes it a finished reply."""
+        reply.text = reply.message.text = text
+        reply.message.card_state = state
+        self._chats.publish(reply.message)
+        if state != "typing" and not reply.finished:
+            reply.finished = True
+            self._wake(reply)
+
+    def _wake(self, reply: Reply) -> None:
         reply.time = time.monotonic()
-        if reply.in_reply_to is not None:
-            for future in self._waiting_for_message.pop(reply.in_reply_to, ()):
-                if not future.done():
-                    future.set_result(reply)
-        for event in self._waiting:
-            event.set()
+        self._watchers.wake()
+        if reply.in_reply_to in self._watchers_by_message:
+            self._watchers_by_message[reply.in_reply_to].wake()
 
     def to(self, msg_id: str) -> list[Reply]:
         """All webhook replies to that message."""
         return list(self._by_message.get(msg_id, ()))
+
+    async def wait_to(self, said: HasMsgId | str, *, timeout: float = 10.0) -> Reply:
+        """Wait for the first webhook reply to that message. Raises TimeoutError after `timeout` seconds."""
+        msg_id = said if isinstance(said, str) else said.msg_id
+        watchers = self._watchers_by_message.setdefault(msg_id, Watchers())
+        try:
+            return await watchers.wait_for(
+                lambda: next(iter(self._by_message.get(msg_id, ())), None),
+                timeout=timeout,
+                failure=f"no reply to {msg_id}",
+            )
+        finally:
+            # Only when nobody else is left: others may wait for the same message for longer.
+            if not watchers:
+                self._watchers_by_message.pop(msg_id, None)
+
+    async def wait(
+        self, chat: str | None = None, *, after: float = 0.0, contains: str = "", timeout: float = 10.0
+    ) -> Reply:
+        """Wait for the first finished reply after that monotonic time, in that chat or in any.
+
+        Raises UnknownError if there is no such chat, and TimeoutError after `timeout` seconds.
+        """
+        where = None if chat is None else self._chats.chat(chat).id
+
+        def find() -> Reply | None:
+            log = self.log if where is None else self._by_chat.get(where, ())
+            return next((each for each in log if each.finished and each.time > after and contains in each.text), None)
+
+        return await self._watchers.wait_for(find, timeout=timeout, failure=f"no reply in {where or 'any chat'}")
 
     def forget(self) -> None:
         self.log.clear()
         self._by_chat.clear()
         self._by_message.clear()
         self.count = 0
-
-    async def wait_to(self, msg_id: str, *, timeout: float) -> Reply:
-        """The first webhook reply to that message. Raises TimeoutError after ``timeout`` s."""
-        for reply in self._by_message.get(msg_id, ()):
-            if reply.finished:
-                return reply
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting_for_message.setdefault(msg_id, []).append(future)
-        try:
-            return await asyncio.wait_for(future, timeout)
-        except TimeoutError:
-            raise TimeoutError(f"no reply to {msg_id} within {timeout:g} s") from None
-        finally:
-            waiting = self._waiting_for_message.get(msg_id, [])
-            if future in waiting:  # Only our own: others may wait for the same message for longer.
-                waiting.remove(future)
-            if not waiting:
-                self._waiting_for_message.pop(msg_id, None)
-
-    async def wait(self, chat: str | None, *, after: float, contains: str, timeout: float) -> Reply:
-        """The first finished reply after that monotonic time. Raises TimeoutError after ``timeout`` s."""
-        event = asyncio.Event()
-        self._waiting.add(event)
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    log = self.log if chat is None else self._by_chat.get(chat, ())
-                    for reply in log:
-                        if reply.finished and reply.time > after and contains in reply.text:
-                            return reply
-                    event.clear()
-                    await event.wait()
-        except TimeoutError:
-            raise TimeoutError(f"no reply in {chat or 'any chat'} within {timeout:g} s") from None
-        finally:
-            self._waiting.discard(event)

@@ -1,83 +1,99 @@
-"""Access tokens: the two new calls and the old one, one token for both API families (PROTOCOL 6.2)."""
+"""Access tokens: two new calls and the old one give the same token (docs/protocol.md section 6.2).
+
+Order of events: a call is counted, may fail by the switch, checks the credentials, and returns the app's one token. It
+is the same value as long as it is good, and fetching it renews it: a client that caches none is seen by `fetched` only.
+"""
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
 
-from claw.emulator.answers import api_error, read_json, reply, words
+from aiohttp import web
 
-if TYPE_CHECKING:
-    from aiohttp import web
+from claw.emulator.faults import Faults
+from claw.emulator.responses import RefusedError, as_text, read_json, reply_json
+from claw.emulator.tickets import AppCredentials
 
-    from claw.emulator.faults import Faults
-    from claw.emulator.gateway import Gateway
+TOKEN_LIFETIME_S: Final = 7200
 
-LIFE: Final = 7200
-"""Seconds; fetching it again renews it under the same value."""
+
+class TokenCall(NamedTuple):
+    """How one of the three calls names its fields, and what it answers to wrong credentials."""
+
+    method: str
+    path: str
+    fields: tuple[str, str]
+    """Client id and client secret."""
+    answer: tuple[str, str]
+    """Token and lifetime."""
+    refusal: tuple[str, str] | int
+    """`code` and `message` of the new API, or the errcode of the old one."""
+
+
+OLD_REFUSAL: Final = "不合法的corpid或corpsecret"
+# `expireIn` without an s is no slip: the three calls agree in nothing but the token.
+APP_CALL: Final = TokenCall(
+    "POST",
+    "/v1.0/oauth2/accessToken",
+    ("appKey", "appSecret"),
+    ("accessToken", "expireIn"),
+    ("invalidClientIdOrSecret", "无效的clientId或者clientSecret"),
+)
+CORP_CALL: Final = TokenCall(
+    "POST",
+    "/v1.0/oauth2/{corp}/token",
+    ("client_id", "client_secret"),
+    ("access_token", "expires_in"),
+    ("invalid.client", "invalid client"),
+)
+OLD_CALL: Final = TokenCall("GET", "/gettoken", ("appkey", "appsecret"), ("access_token", "expires_in"), 40089)
 
 
 class Tokens:
-    def __init__(self, *, gateway: Gateway, faults: Faults) -> None:
+    def __init__(self, *, app: AppCredentials, faults: Faults) -> None:
         self.fetched = 0
-        self._gateway = gateway
+        self._app = app
         self._faults = faults
         self._value = ""
         self._expires = 0.0
 
-    def valid(self, token: str) -> bool:
-        return bool(token) and token == self._value and time.monotonic() < self._expires
+    def list_routes(self) -> list[tuple[str, str, Callable[[web.Request], Awaitable[web.Response]]]]:
+        return [
+            (call.method, call.path, functools.partial(self._grant, call)) for call in (APP_CALL, CORP_CALL, OLD_CALL)
+        ]
 
-    def expire(self) -> None:
-        """From now on the token is refused: the client has to fetch another one."""
-        self._value = ""
+    async def _grant(self, call: TokenCall, request: web.Request) -> web.Response:
+        self.fetched += 1
+        status = self._faults.take("token_status")
+        if status:
+            # The old API has its error body even under an HTTP error.
+            busy = {"errcode": -1, "errmsg": "系统繁忙"}
+            return reply_json(busy, status=status) if isinstance(call.refusal, int) else RefusedError(status).reply()
+        body: dict[str, Any] = dict(request.query) if call is OLD_CALL else await read_json(request) or {}
+        if not self._app.accept(*(as_text(body.get(name)) for name in call.fields)):
+            if isinstance(call.refusal, int):
+                return reply_json({"errcode": call.refusal, "errmsg": OLD_REFUSAL})
+            return RefusedError(400, *call.refusal).reply()
+        if call is CORP_CALL and body.get("grant_type") != "client_credentials":
+            return RefusedError(400, "unsupported.grant.type", "unsupported grant type").reply()
+        success = {"errcode": 0, "errmsg": "ok"} if call is OLD_CALL else {}
+        return reply_json(success | dict(zip(call.answer, (self._issue(), TOKEN_LIFETIME_S), strict=True)))
 
     def _issue(self) -> str:
         now = time.monotonic()
+        # The same value again: of two replicas neither throws away the other's token by fetching its own.
         if not self._value or now >= self._expires:
             self._value = uuid.uuid4().hex
-        self._expires = now + LIFE
+        self._expires = now + TOKEN_LIFETIME_S
         return self._value
 
-    def _known(self, client_id: str, secret: str) -> bool:
-        gateway = self._gateway
-        if not client_id or not secret:
-            return False
-        if gateway.client_id is None:
-            gateway.adopt(client_id)
-        return client_id == gateway.client_id and gateway.client_secret in (None, secret)
+    def is_valid(self, token: str) -> bool:
+        return bool(token) and token == self._value and time.monotonic() < self._expires
 
-    async def app_token(self, request: web.Request) -> web.Response:
-        """``POST /v1.0/oauth2/accessToken``."""
-        self.fetched += 1
-        status = self._faults.take("token_status")
-        if status:
-            return api_error(status)
-        body = await read_json(request)
-        if body is None or not self._known(words(body.get("appKey")), words(body.get("appSecret"))):
-            return api_error(400, "invalidClientIdOrSecret", "无效的clientId或者clientSecret")
-        return reply({"accessToken": self._issue(), "expireIn": LIFE})
-
-    async def corp_token(self, request: web.Request) -> web.Response:
-        """``POST /v1.0/oauth2/{corpId}/token``."""
-        self.fetched += 1
-        status = self._faults.take("token_status")
-        if status:
-            return api_error(status)
-        body = await read_json(request)
-        if body is None or not self._known(words(body.get("client_id")), words(body.get("client_secret"))):
-            return api_error(400, "invalid.client", "invalid client")
-        if body.get("grant_type") != "client_credentials":
-            return api_error(400, "unsupported.grant.type", "unsupported grant type")
-        return reply({"access_token": self._issue(), "expires_in": LIFE})
-
-    async def old_token(self, request: web.Request) -> web.Response:
-        """``GET /gettoken``."""
-        self.fetched += 1
-        status = self._faults.take("token_status")
-        if status:
-            return reply({"errcode": -1, "errmsg": "系统繁忙"}, status=status)
-        if not self._known(request.query.get("appkey", ""), request.query.get("appsecret", "")):
-            return reply({"errcode": 40089, "errmsg": "不合法的corpid或corpsecret"})
-        return reply({"errcode": 0, "errmsg": "ok", "access_token": self._issue(), "expires_in": LIFE})
+    def expire(self) -> None:
+        """Refuse the token from now on: the client has to fetch another one, long before it expected to."""
+        self._value = ""

@@ -1,7 +1,7 @@
-"""The session webhook: ``POST /robot/sendBySession?session=<hex>``, the usual way of a robot to answer.
+"""The session webhook: `POST /robot/sendBySession?session=<hex>`, the usual way of a robot to answer.
 
-Order of events: content type, size, JSON, session, rate, message type, then the delivery. As with the real one every
-failure is an HTTP 200 with an errcode (PROTOCOL 6.1); only a fault switch makes it an HTTP error.
+Order of events: content type, size, JSON, session, message type, rate, then the delivery. As with the real one every
+failure is an HTTP 200 with an errcode (docs/protocol.md section 6.1); only a fault switch makes it an HTTP error.
 """
 
 from __future__ import annotations
@@ -9,25 +9,24 @@ from __future__ import annotations
 import collections
 import json
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final
 
 from aiohttp import web
 
-from claw.emulator.answers import Hangs, html, reply
+from claw.emulator.bounds import RateWindow, trim
+from claw.emulator.chats import Chats
+from claw.emulator.faults import Faults
+from claw.emulator.replies import Replies
+from claw.emulator.responses import Hangs, as_text, reply_html, reply_json
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from claw.emulator.chats import Chats, Session
-    from claw.emulator.faults import Faults
-
-MAX_BODY: Final = 20_000
-"""Bytes (PROTOCOL 6.1, errcode 460101)."""
-RATE: Final = 20
-"""Messages a minute and session (PROTOCOL 10)."""
-RATE_WINDOW: Final = 60.0
-PENALTY: Final = 600.0
-"""Seconds that a session stays throttled (PROTOCOL 6.1)."""
+BODY_MAX_BYTES: Final = 20_000
+"""docs/protocol.md section 6.1, errcode 460101."""
+RATE_MAX: Final = 20
+"""Messages a minute and session (docs/protocol.md section 10)."""
+RATE_WINDOW_S: Final = 60.0
+PENALTY_S: Final = 600.0
+"""How long a session stays throttled (docs/protocol.md section 6.1)."""
+# All that are known, also those that are never found out here: the switch `webhook_errcode` gives each its text.
 ERRORS: Final = {
     0: "ok",
     -1: "系统繁忙",
@@ -58,114 +57,110 @@ BODIES: Final[dict[str, tuple[str, ...]]] = {
     "file": ("mediaId",),
     "video": ("videoMediaId",),
 }
-"""Message types and what each needs (PROTOCOL 6.1)."""
+"""Message types and what each needs (docs/protocol.md section 6.1)."""
 
 
-def errcode(code: int) -> web.Response:
-    return reply({"errcode": code, "errmsg": ERRORS.get(code, "error")})
+def reply_errcode(code: int) -> web.Response:
+    return reply_json({"errcode": code, "errmsg": ERRORS.get(code, "error")})
 
 
-class Sent(NamedTuple):
-    """What a robot sent over a session."""
-
-    session: Session
-    msgtype: str
-    text: str
-    title: str
-    at: list[str]
-    """Staff ids that are mentioned; ``*`` for everybody."""
-    body: dict[str, Any]
-
-
-class Webhook:
-    """``deliver`` puts what was sent into the chat."""
-
+class FakeWebhook:
     def __init__(
-        self,
-        *,
-        chats: Chats,
-        faults: Faults,
-        hangs: Hangs,
-        deliver: Callable[[Sent], None],
-        rate_limits: bool,
-        keep: int,
+        self, *, chats: Chats, replies: Replies, faults: Faults, hangs: Hangs, rate_limits: bool, keep: int
     ) -> None:
         self.calls: collections.Counter[str] = collections.Counter()
-        """By outcome: ``ok``, an errcode, or ``http <status>``."""
+        """By outcome: `ok`, an errcode, or `http <status>`."""
         self.month = 0
-        """Webhook and Stream calls since the start (PROTOCOL 6.6)."""
+        """Messages that were delivered since the start (docs/protocol.md section 6.6)."""
         self._chats = chats
+        self._replies = replies
         self._faults = faults
         self._hangs = hangs
-        self._deliver = deliver
         self._rate_limits = rate_limits
         self._keep = keep
-        self._sent: dict[str, collections.deque[float]] = {}
+        self._rate = RateWindow(RATE_MAX, RATE_WINDOW_S, keep=keep)
         self._throttled: dict[str, float] = {}
+        """Until when (monotonic seconds) a session is refused."""
 
     async def send(self, request: web.Request) -> web.StreamResponse:
+        """`POST /robot/sendBySession?session=`."""
         take = self._faults.take
         raw = await request.read()
         await self._hangs.sleep(take("webhook_delay"))
         status = take("webhook_status")
         if status:
             self.calls[f"http {status}"] += 1
-            return reply({"errcode": -1, "errmsg": ERRORS[-1]}, status=status)
+            return reply_json({"errcode": -1, "errmsg": ERRORS[-1]}, status=status)
         if take("webhook_html"):
             self.calls["html"] += 1
-            return html()
-        code = take("webhook_errcode") or self._handle(request, raw)
+            return reply_html()
+        # A refusal by switch delivers nothing; for a delivery whose answer is lost there is the switch below.
+        code = take("webhook_errcode") or self._deliver(request, raw)
         self.calls["ok" if code == 0 else str(code)] += 1
         if code == 0:
             self.month += 1
+            # After the delivery on purpose: the caller cannot know whether the message is out, and must not repeat it
+            # as if it were not.
             if take("webhook_timeout_after_delivery"):
-                return await self._hangs.forever(request)
-        return errcode(code)
+                return await self._hangs.hang(request)
+        return reply_errcode(code)
 
-    def _handle(self, request: web.Request, raw: bytes) -> int:
-        """Deliver, or say with which errcode it is refused."""
-        body = _read(request.content_type, raw)
+    def _deliver(self, request: web.Request, raw: bytes) -> int:
+        """Post the message into its chat; return the errcode with which it is refused, or 0."""
+        body = _parse_body(request.content_type, raw)
         if isinstance(body, int):
             return body
-        hex_session = request.query.get("session", "")
-        session = self._chats.open_session(hex_session)
+        session_hex = request.query.get("session", "")
+        session = self._chats.open_session(session_hex)
         if session is None:
             return 300001
-        sent = _understand(session, body)
-        if isinstance(sent, int):
-            return sent
-        if self._rate_limits and self._too_fast(hex_session):
+        msgtype = as_text(body.get("msgtype"))
+        if msgtype not in BODIES:
+            return 400105
+        part = body.get(msgtype)
+        if not isinstance(part, dict) or any(part.get(name) in (None, "") for name in BODIES[msgtype]):
+            return 40035
+        # Last of all checks: a message that is wrong anyway uses up nothing of the session's rate.
+        if self._rate_limits and not self._admit(session_hex):
             return 130101
-        self._deliver(sent)
+        text = part.get("content") or part.get("text") or part.get("picURL") or json.dumps(part, ensure_ascii=False)
+        self._replies.post(
+            session.chat,
+            "webhook",
+            msgtype,
+            str(text),
+            body,
+            title=str(part.get("title", "")),
+            at=_list_mentions(body),
+            in_reply_to=session.msg_id,
+        )
         return 0
 
-    def _too_fast(self, session: str) -> bool:
+    def _admit(self, session_hex: str) -> bool:
         now = time.monotonic()
-        if self._throttled.get(session, 0.0) > now:
+        if self._throttled.get(session_hex, 0.0) > now:
+            return False
+        if self._rate.admit(session_hex):
             return True
-        sent = self._sent.setdefault(session, collections.deque(maxlen=RATE))
-        if len(self._sent) > self._keep:
-            del self._sent[next(iter(self._sent))]
-        if len(sent) == RATE and sent[0] > now - RATE_WINDOW:
-            self._throttled[session] = now + PENALTY
-            if len(self._throttled) > self._keep:
-                del self._throttled[next(iter(self._throttled))]
-            return True
-        sent.append(now)
+        # Not only this message: the session is shut for ten minutes, however slowly its robot goes on.
+        self._throttled[session_hex] = now + PENALTY_S
+        trim(self._throttled, self._keep)
         return False
 
     def forget(self) -> None:
         self.calls.clear()
-        self._sent.clear()
+        self._rate.forget()
         self._throttled.clear()
         self.month = 0
 
 
-def _read(content_type: str, raw: bytes) -> dict[str, Any] | int:
-    """The body, or the errcode of what is wrong with it."""
+def _parse_body(content_type: str, raw: bytes) -> dict[str, Any] | int:
+    """Parse the body, or return the errcode of what is wrong with it."""
+    # A charset after it is fine, a form with JSON in it is not.
     if content_type != "application/json":
         return 43004
-    if len(raw) > MAX_BODY:
+    # Bytes as they came, not characters: Chinese is three times as long as it looks.
+    if len(raw) > BODY_MAX_BYTES:
         return 460101
     try:
         body = json.loads(raw)
@@ -174,17 +169,11 @@ def _read(content_type: str, raw: bytes) -> dict[str, Any] | int:
     return body if isinstance(body, dict) and body else 40035
 
 
-def _understand(session: Session, body: dict[str, Any]) -> Sent | int:
-    """What is to be sent, or the errcode of what is wrong with it."""
-    msgtype = body.get("msgtype")
-    if not isinstance(msgtype, str) or msgtype not in BODIES:
-        return 400105
-    part = body.get(msgtype)
-    if not isinstance(part, dict) or any(part.get(name) in (None, "") for name in BODIES[msgtype]):
-        return 40035
+def _list_mentions(body: dict[str, Any]) -> list[str]:
+    """List the staff ids that are mentioned; `*` stands for everybody."""
     at = body.get("at")
-    ids: list[str] = []
-    if isinstance(at, dict):
-        ids = ["*"] if at.get("isAtAll") is True else [one for one in at.get("atUserIds") or () if isinstance(one, str)]
-    text = part.get("content") or part.get("text") or part.get("picURL") or json.dumps(part, ensure_ascii=False)
-    return Sent(session, msgtype, str(text), str(part.get("title", "")), ids, body)
+    if not isinstance(at, dict):
+        return []
+    if at.get("isAtAll") is True:
+        return ["*"]
+    return [each for each in at.get("atUserIds") or () if isinstance(each, str)]

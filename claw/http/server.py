@@ -1,9 +1,11 @@
-"""The HTTP surface for orchestrators and operators (DESIGN section 4).
+"""The HTTP server for orchestrators and operators (docs/architecture.md).
 
-Order of events for a request: its path names the route, or 404; the administrator's routes do not exist without a
-token; then the method, or 405; then the bearer, or 401; then the route's answer, as JSON. Nothing of a request but its
-line and headers is read. No answer tells a version or a stack: what fails is logged here and answered
-with 500. Connections are few, short-lived and bounded, since this port may be open to more than probes.
+Order of events for a request: the router finds its route, else the answer is 404 or 405. An administrator's route
+wants the bearer token, else 401; without a token in the settings such routes do not exist. A body that is too long
+is refused with 413. Then the route answers; each module of this room makes its own by `routes()`. Every error is
+JSON. No answer tells a version or a stack: what fails is logged here and answered with 500.
+
+Connections are few, short-lived and bounded, since this port may be open to more than probes.
 """
 
 from __future__ import annotations
@@ -11,18 +13,16 @@ from __future__ import annotations
 import asyncio
 import errno
 import hmac
-import inspect
-import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
+from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from claw.errors import SettingsError
-from claw.http.health import Health, Report
+from claw.http.responses import HEADERS, ApiError
 from claw.secret import Secret
 
 KEEPALIVE_S: Final = 15.0
@@ -33,96 +33,66 @@ SHUTDOWN_S: Final = 0.5
 """Seconds that a running answer gets when we stop, and again when it is cancelled."""
 CONNECTIONS_MAX: Final = 256
 """Open connections; one more closes the oldest, so that a flood of idle ones keeps no probe out."""
-BODY_MAX: Final = 1024
-"""Bytes that a request may say its body has; no route reads any."""
+BODY_MAX_BYTES: Final = 1024
 HEADERS_MAX: Final = 64
+_CHALLENGE: Final = {str(hdrs.WWW_AUTHENTICATE): "Bearer"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log: Final = logging.getLogger(__name__)
 
 
-class Scope(StrEnum):
-    """What `POST /restart` replaces."""
-
-    STREAM = "stream"
-    """The connections, make-before-break."""
-    PROCESS = "process"
-    """Everything: drain, then exit 75."""
-
-
-StatusCall = Callable[[], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
-
-
-class _Route(NamedTuple):
-    methods: tuple[str, ...]
-    answer: Callable[[web.BaseRequest], Awaitable[web.Response]]
-    admin: bool = False
-
-
-def _json(status: int, body: Mapping[str, Any], **headers: str) -> web.Response:
-    # Surrogates, which UTF-8 cannot hold, become the escapes that JSON has for them.
-    data = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    response = web.Response(status=status, body=data, content_type="application/json", charset="utf-8")
-    response.headers.update(
-        {"Server": "claw", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-        | {name.replace("_", "-"): value for name, value in headers.items()}
-    )
-    return response
-
-
 class Server:
-    """Listens from `start` to `stop`.
+    """Listens from `start` to `stop`; it cannot be started again.
 
-    `on_restart` begins what was asked for and returns at once; False: a restart is running already. `status` gives
-    the body of /status.
+    `public` routes answer everybody. `admin` routes want `admin_token`, and do not exist where that is empty.
     """
 
     def __init__(
         self,
         host: str,
         port: int,
-        health: Health,
         *,
+        public: Iterable[web.AbstractRouteDef],
+        admin: Iterable[web.AbstractRouteDef] = (),
         admin_token: Secret,
-        on_restart: Callable[[Scope], bool],
-        status: StatusCall,
     ) -> None:
         self._host = host
         self._port = port
-        self._health = health
+        # Bytes as they come in a header: `compare_digest` takes no text beyond ASCII.
         self._token = admin_token.reveal().encode("utf-8", "surrogateescape")
-        self._on_restart = on_restart
-        self._status = status
-        self._runner: web.ServerRunner | None = None
-        self._door: asyncio.Server | None = None
-        alive = _Route(("GET", "HEAD"), self._alive)
-        ready = _Route(("GET", "HEAD"), self._ready)
-        self._routes: Final = {
-            "/health": alive,
-            "/livez": alive,
-            "/healthz": alive,
-            "/ready": ready,
-            "/readyz": ready,
-            "/status": _Route(("GET", "HEAD"), self._told, admin=True),
-            "/restart": _Route(("POST",), self._restart, admin=True),
-        }
+        self._app = web.Application(
+            # The first one stands outermost: what the others raise becomes JSON too.
+            middlewares=[_render_errors, self._require_token, _limit_body],
+            client_max_size=BODY_MAX_BYTES,
+        )
+        self._app.on_response_prepare.append(_set_headers)
+        # By exception, so that a route that somebody forgets to sort wants the token.
+        self._public = frozenset(route.resource for route in self._app.add_routes(public))
+        # An empty token must not be matched by an empty bearer: such routes are not even made.
+        if self._token:
+            self._app.add_routes(admin)
+        self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Listen. Raises SettingsError, naming the variable at fault, where the address cannot be had."""
-        listener = _Listener(self._answer)
-        runner = web.ServerRunner(listener, shutdown_timeout=SHUTDOWN_S)
+        runner = web.AppRunner(self._app, shutdown_timeout=SHUTDOWN_S)
         await runner.setup()
         try:
-            self._door = await asyncio.get_running_loop().create_server(listener, self._host, self._port)
+            # Not by web.TCPSite: the connections are ours.
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(lambda: _Connection(runner), self._host, self._port)
         except OSError as error:
             await runner.cleanup()
-            raise SettingsError([self._unusable(error)]) from error
+            raise SettingsError([self._explain(error)]) from error
         except BaseException:
             await runner.cleanup()
             raise
         self._runner = runner
         log.info("listening", extra={"host": self._host, "port": self.port})
 
-    def _unusable(self, error: OSError) -> str:
+    def _explain(self, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
             return f"PORT: {self._port} is in use by another process"
         if error.errno in {errno.EACCES, errno.EPERM}:
@@ -135,85 +105,120 @@ class Server:
     @property
     def port(self) -> int:
         """The port in use, which differs from the one asked for where that was 0."""
-        return int(self._door.sockets[0].getsockname()[1]) if self._door else self._port
+        return int(self._listener.sockets[0].getsockname()[1]) if self._listener else self._port
 
     async def stop(self) -> None:
         """Close the port and all connections; a running answer gets a moment to end."""
+        # Taken first, so that a second `stop`, or one before `start`, finds nothing to do.
         runner, self._runner = self._runner, None
-        door, self._door = self._door, None
-        if runner is None or door is None:
+        listener, self._listener = self._listener, None
+        if runner is None or listener is None:
             return
         # asyncio loses a connection, and leaves its socket open, that was accepted in the very turn of the loop in
         # which its server closes (CPython issue 109564). So first nothing is accepted any more, for one turn.
         loop = asyncio.get_running_loop()
-        for listening in door.sockets:
+        for listening in listener.sockets:
             loop.remove_reader(listening)
         try:
             await asyncio.sleep(0)
         finally:
-            door.close()
+            listener.close()
             await runner.cleanup()
 
-    # --- one request ---------------------------------------------------------------------------------------
-
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
-        try:
-            return await self._routed(request)
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            # The path is the asker's text, and may hold anything: it is not logged.
-            log.exception("a request failed")
-            return _json(500, {"error": "internal"})
-
-    async def _routed(self, request: web.BaseRequest) -> web.Response:
-        route = self._routes.get(request.path)
-        if route is None or (route.admin and not self._token):
-            return _json(404, {"error": "not found"})
-        if request.method not in route.methods:
-            return _json(405, {"error": "method not allowed"}, Allow=", ".join(route.methods))
-        if route.admin and not self._allowed(request):
+    @web.middleware
+    async def _require_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        # No resource: nothing has this path, or not with this method. That is said to everybody.
+        if resource is not None and resource not in self._public and not self._is_authorized(request):
             log.warning("a request without the right token was refused", extra={"remote": request.remote})
-            return _json(401, {"error": "unauthorized"}, WWW_Authenticate="Bearer")
-        if (request.content_length or 0) > BODY_MAX:
-            return _json(413, {"error": "no body is expected"})
-        return await route.answer(request)
+            raise ApiError(401, "unauthorized", "the bearer token is missing or wrong", headers=_CHALLENGE)
+        return await handler(request)
 
-    def _allowed(self, request: web.BaseRequest) -> bool:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    def _is_authorized(self, request: web.Request) -> bool:
+        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         given = token.strip().encode("utf-8", "surrogateescape")
+        # Compared first, so that the time of an answer tells nothing of the token.
         return hmac.compare_digest(given, self._token) and scheme.lower() == "bearer"
 
-    @staticmethod
-    def _reported(report: Report) -> web.Response:
-        return _json(200 if report.ok else 503, report.to_json())
 
-    async def _alive(self, _: web.BaseRequest) -> web.Response:
-        return self._reported(self._health.liveness())
-
-    async def _ready(self, _: web.BaseRequest) -> web.Response:
-        return self._reported(await self._health.readiness())
-
-    async def _told(self, _: web.BaseRequest) -> web.Response:
-        status = self._status()
-        return _json(200, await status if inspect.isawaitable(status) else status)
-
-    async def _restart(self, request: web.BaseRequest) -> web.Response:
-        asked = request.query.getall("scope", [Scope.STREAM.value])
-        if len(asked) != 1 or asked[0] not in set(Scope):
-            return _json(400, {"error": "unknown scope", "scopes": [scope.value for scope in Scope]})
-        scope = Scope(asked[0])
-        if not self._on_restart(scope):
-            return _json(409, {"error": "a restart is running"})
-        log.warning("restart accepted", extra={"scope": scope.value, "remote": request.remote})
-        return _json(202, {"status": "accepted", "scope": scope.value})
+@web.middleware
+async def _render_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer with JSON whatever a route or the router raises."""
+    try:
+        return await handler(request)
+    except ApiError as error:
+        return error.to_response()
+    except web.HTTPException as error:
+        # Redirects are raised too, and are no errors.
+        if error.status < HTTPStatus.BAD_REQUEST:
+            raise
+        return _translate(error).to_response()
+    except Exception:
+        # The path is the asker's text, and may hold anything: it is not logged.
+        log.exception("a request failed")
+        return ApiError(500, "internal", "internal error").to_response()
 
 
-# --- the wire ----------------------------------------------------------------------------------------------
+def _translate(error: web.HTTPException) -> ApiError:
+    """Return what aiohttp's error is in our words: its own text may repeat the asker's."""
+    match error:
+        case web.HTTPMethodNotAllowed():
+            allowed = {str(hdrs.ALLOW): ", ".join(sorted(error.allowed_methods))}
+            return ApiError(405, "method_not_allowed", "method not allowed", headers=allowed)
+        case web.HTTPRequestEntityTooLarge():
+            return _too_large()
+        case _:
+            status = HTTPStatus(error.status)
+            return ApiError(status, status.name.lower(), status.phrase.lower())
+
+
+def _too_large() -> ApiError:
+    return ApiError(413, "body_too_large", f"a body may have {BODY_MAX_BYTES} bytes at most")
+
+
+@web.middleware
+async def _limit_body(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a body by its declared length, before any of it is read. One without is bounded by `client_max_size`."""
+    if (request.content_length or 0) > BODY_MAX_BYTES:
+        raise _too_large()
+    return await handler(request)
+
+
+async def _set_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """Complete what did not come from `json_response`: files, streams, aiohttp's own answers."""
+    # Always: aiohttp has set its own by now, which names its version and Python's.
+    response.headers["Server"] = HEADERS["Server"]
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's connection, whose answer to what is no HTTP tells neither a version nor the asker's text."""
+    """aiohttp's connection, silent about what is no HTTP, and one of CONNECTIONS_MAX at most."""
+
+    def __init__(self, runner: web.AppRunner) -> None:
+        server = runner.server
+        if server is None:
+            raise RuntimeError("the runner is not set up")
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGER_S,
+            max_headers=HEADERS_MAX,
+            # It would repeat the path, which is the asker's text.
+            access_log=None,  # type: ignore[arg-type] # None is documented and means none
+            # A compressed body could be small on the wire and huge in memory.
+            auto_decompress=False,
+        )
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # Closed ones stay in the list until their last task has ended: they count no more.
+        living = [each for each in self._server.connections if each.connected]
+        if len(living) > CONNECTIONS_MAX:
+            # The oldest, not the new one: who floods holds the old ones, and a probe comes anew each time.
+            living[0].force_close()
 
     def handle_error(
         self,
@@ -222,30 +227,11 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        """Answer what could not be read, without a version or the asker's text."""
         # Anybody can send garbage as often as they like: it is no event for the log.
         log.debug("a request could not be read", extra={"remote": request.remote, "cause": type(exc).__name__})
-        response = _json(status, {"error": "bad request" if status < 500 else "internal"})
+        code = "bad_request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal"
+        response = ApiError(status, code, code.replace("_", " ")).to_response()
+        # What follows garbage on the same connection cannot be read as requests any more.
         response.force_close()
         return response
-
-
-class _Listener(web.Server):
-    """aiohttp's low-level server with connections of ours, and no more than CONNECTIONS_MAX of them."""
-
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(
-            self,
-            loop=asyncio.get_running_loop(),
-            keepalive_timeout=KEEPALIVE_S,
-            lingering_time=LINGER_S,
-            max_headers=HEADERS_MAX,
-            access_log=None,  # type: ignore[arg-type] # None is documented and means none
-            auto_decompress=False,
-        )
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        # Those that were closed but have not said goodbye yet count no more.
-        living = [each for each in self.connections if each.connected]
-        if len(living) > CONNECTIONS_MAX:
-            living[0].force_close()

@@ -1,32 +1,37 @@
-"""`GET /status`: everything that an operator asks, put together from the parts' own words.
+"""One snapshot of everything that an operator asks, for `GET /status` and for the command `/status` in a chat.
 
-Order of events for one request: the sources are asked all at once, each within SOURCE_TIMEOUT_S; a source that fails
-shows its error in its own place and hides nothing else; the pure functions below turn their answers into JSON. No
-secret, no message's content and no person's name is in it: people are not named, addresses are shown as hosts.
+Order of events for one snapshot: all sources are asked at the same time, each within SOURCE_TIMEOUT_S. A source that
+fails shows its error in its own place and hides nothing else. The pure functions below turn the answers into JSON. No
+secret, no message's content and no person's name is in it; addresses are shown as hosts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
+
+from aiohttp import web
 
 from claw import __commit__, __version__
 from claw.clock import Clock, format_rfc3339
 from claw.config.settings import Settings
-from claw.dingtalk.client import month_of
+from claw.dingtalk.quota import month_of, sum_billable
 from claw.http.health import NoAnswerError, ask
+from claw.http.responses import json_response
 from claw.observe.redact import redact
 from claw.secret import hash_id
 from claw.store.ports import DeadLetter, Depth
 
 SOURCE_TIMEOUT_S: Final = 2.0
 """Seconds that one source may take."""
-DEAD_SHOWN: Final = 10
+DEAD_SHOWN_MAX: Final = 10
 """Dead letters that are shown, the newest ones."""
-ERROR_MAX: Final = 300
+ERROR_CHARS: Final = 300
+UNKNOWN: Final = "?"
+"""What a chat is shown in the place of a figure whose source gave no answer."""
 
 T = TypeVar("T")
 Source = Callable[[], T | Awaitable[T]]
@@ -36,7 +41,7 @@ Source = Callable[[], T | Awaitable[T]]
 
 
 def process_json(started_at: float, now: float) -> dict[str, Any]:
-    """Which claw this is, and for how long it has run."""
+    """Return which claw this is, and for how long it has run."""
     return {
         "version": __version__,
         "commit": __commit__ or None,
@@ -56,38 +61,40 @@ def depth_json(depth: Depth) -> dict[str, Any]:
     }
 
 
-def calls_json(month: str, calls: Mapping[str, int], free: Collection[str]) -> dict[str, Any]:
-    """The calls of a month; those of `free` are not counted by DingTalk (PROTOCOL section 6.6)."""
-    billable = sum(count for api, count in calls.items() if api not in free)
-    return {"month": month, "billable": billable, "by_api": dict(sorted(calls.items()))}
+def calls_json(month: str, calls: Mapping[str, int]) -> dict[str, Any]:
+    """Return the calls of a month; DingTalk counts only some of them (docs/protocol.md section 6.6)."""
+    return {"month": month, "billable": sum_billable(calls).total, "by_api": dict(sorted(calls.items()))}
 
 
 def dead_json(letters: Sequence[DeadLetter]) -> list[dict[str, Any]]:
-    """Dead letters, newest first; the key is hashed as in traces, the error is cut and without secrets."""
+    """Return dead letters, newest first; the key is hashed as in traces, the error is cut and without secrets."""
     return [
         {
+            # The key itself names the robot and DingTalk's message.
             "message": hash_id(letter.key),
-            "error": " ".join(redact(letter.error).split())[:ERROR_MAX],
+            "error": " ".join(redact(letter.error).split())[:ERROR_CHARS],
             "attempts": letter.attempts,
             "received_at": format_rfc3339(letter.received_at),
             "buried_at": format_rfc3339(letter.buried_at),
         }
-        for letter in letters[:DEAD_SHOWN]
+        for letter in letters[:DEAD_SHOWN_MAX]
     ]
 
 
 def _host(url: str) -> str:
     parts = urlsplit(url)
+    # urlsplit takes the brackets off, without which host and port of IPv6 cannot be told apart.
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     return f"{host}:{parts.port}" if parts.port else host
 
 
 def settings_json(settings: Settings) -> dict[str, Any]:
-    """What was set, as far as it explains behaviour; secrets only by whether they are there."""
+    """Return what was set, as far as it explains behaviour; secrets only by whether they are there."""
     return {
         "model": {
             "name": settings.model.name,
             "host": _host(settings.model.base_url),
+            # Whether there is one explains a 401; what it is must not be seen.
             "key": bool(settings.model.api_key),
             "turn_timeout_s": settings.model.turn_timeout,
         },
@@ -110,6 +117,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
             "max_attempts": settings.inbox.max_attempts,
             "drain_timeout_s": settings.inbox.drain_timeout,
         },
+        # Only the scheme: the rest may name a host and a user.
         "store": urlsplit(settings.store.shown).scheme,
         "language": settings.logs.language.value,
         "log_level": settings.logs.level,
@@ -120,10 +128,10 @@ def settings_json(settings: Settings) -> dict[str, Any]:
 
 
 class Status:
-    """Callable as `Server`'s `status`. Sources may be plain functions, which must not block, or coroutine functions.
+    """Takes snapshots. Sources may be plain functions, which must not block, or coroutine functions.
 
     `stream` gives the supervisor's own words as JSON, `turns` the number of running turns, `calls` the counts of a
-    month by api, of which those in `free` cost nothing. `more` adds parts by name (owner, policies).
+    month by api. `more` adds parts by name (owner, policies).
     """
 
     def __init__(
@@ -136,7 +144,6 @@ class Status:
         turns: Source[int],
         calls: Callable[[str], Mapping[str, int] | Awaitable[Mapping[str, int]]],
         dead: Callable[[int], Sequence[DeadLetter] | Awaitable[Sequence[DeadLetter]]],
-        free: Collection[str] = (),
         more: Mapping[str, Source[Any]] | None = None,
         clock: Clock | None = None,
         timeout: float = SOURCE_TIMEOUT_S,
@@ -148,22 +155,24 @@ class Status:
         self._turns = turns
         self._calls = calls
         self._dead = dead
-        self._free = frozenset(free)
         self._more = dict(more or {})
         self._clock = clock or Clock()
         self._timeout = timeout
 
-    async def __call__(self) -> dict[str, Any]:
+    async def snapshot(self) -> dict[str, Any]:
+        """Ask every source, and return their answers as JSON by the names of `GET /status`."""
         now = self._clock.wall()
         month = month_of(now)
         parts = {
-            "stream": self._asked(self._stream, dict),
-            "inbox": self._asked(self._depth, depth_json),
-            "turns_in_flight": self._asked(self._turns, int),
-            "calls": self._asked(lambda: self._calls(month), lambda counts: calls_json(month, counts, self._free)),
-            "dead_letters": self._asked(lambda: self._dead(DEAD_SHOWN), dead_json),
-            **{name: self._asked(source, lambda value: value) for name, source in self._more.items()},
+            # Each name is part of the API: operators' scripts read them.
+            "stream": self._ask(self._stream, dict),
+            "inbox": self._ask(self._depth, depth_json),
+            "turns_in_flight": self._ask(self._turns, int),
+            "calls": self._ask(lambda: self._calls(month), lambda counts: calls_json(month, counts)),
+            "dead_letters": self._ask(lambda: self._dead(DEAD_SHOWN_MAX), dead_json),
+            **{name: self._ask(source, lambda value: value) for name, source in self._more.items()},
         }
+        # Together, so that several silent sources cost one timeout and not the sum of theirs.
         answers = await asyncio.gather(*parts.values())
         return {
             **process_json(self._started_at, now),
@@ -172,8 +181,37 @@ class Status:
             "warnings": list(self._settings.warnings),
         }
 
-    async def _asked(self, source: Source[T], to_json: Callable[[T], Any]) -> Any:
+    async def figures(self) -> dict[str, object]:
+        """Return a snapshot's few figures that a chat shows, by the names in claw.turn.texts.STATUS."""
+        return figures_of(await self.snapshot())
+
+    async def _ask(self, source: Source[T], to_json: Callable[[T], Any]) -> Any:
         try:
             return to_json(await ask(source, self._timeout))
         except NoAnswerError as error:
             return {"error": error.reason}
+
+
+def figures_of(snapshot: Mapping[str, Any]) -> dict[str, object]:
+    """Pick the figures that a chat shows; UNKNOWN stands where a source gave none."""
+    # A source that failed left `{"error": ...}` in its place, so that any figure may be missing.
+    inbox = snapshot["inbox"]
+    turns = snapshot["turns_in_flight"]
+    return {
+        "model": snapshot["settings"]["model"]["name"],
+        "stream": snapshot["stream"].get("state", UNKNOWN),
+        "pending": inbox["pending"] - inbox["leased"] if "pending" in inbox else UNKNOWN,
+        "turns": turns if isinstance(turns, int) else UNKNOWN,
+        "dead": inbox.get("dead", UNKNOWN),
+        "calls": snapshot["calls"].get("billable", UNKNOWN),
+        "version": snapshot["version"],
+    }
+
+
+def routes(status: Status) -> list[web.RouteDef]:
+    """Make the route of `GET /status`, an administrator's."""
+
+    async def get_status(_: web.Request) -> web.Response:
+        return json_response(await status.snapshot())
+
+    return [web.get("/status", get_status)]

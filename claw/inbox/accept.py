@@ -1,27 +1,26 @@
-"""Accepting a message: known or new, durable, and only then acked.
+"""Accepting a message: routed once, stored durably, and only then acked.
 
-Order of events: a `process` span opens at the moment the frame was read; `inbox.put` commits the message with that
-span's context; the ack goes out on the socket that the frame came from; the span ends. A repeat is acked again and
-dropped. Where the store fails there is no ack: DingTalk's repeat after 60 s is the second chance.
+Order of events: a `process` span opens at the moment the frame was read. The message is routed. `inbox.put` commits
+it with the span's context. The ack goes out on the socket that the frame came from, and the span ends. A repeat is
+acked again and dropped. When the store fails there is no ack: DingTalk's repeat after 60 s
+(docs/protocol.md section 3.3) is the second chance.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 from opentelemetry import context
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from claw.errors import StoreError
-from claw.inbox.routing import session_of
-from claw.messages import Delivery, Inbound
+from claw.messages import Delivery, Inbound, Route
 from claw.observe import telemetry
-from claw.policy import GroupSession
 from claw.secret import hash_id
-from claw.store.ports import Inbox
-from claw.turn.commands.parser import is_urgent
+from claw.store.ports import Inbox, Row
 
 log: Final = logging.getLogger(__name__)
 
@@ -33,46 +32,48 @@ _FIXED: Final = {
 }
 
 
-def queue_of(inbound: Inbound, groups: GroupSession = GroupSession.SHARED) -> str:
-    """The queue in which a message waits: its conversation's, or one of its own where it must not wait."""
-    session = session_of(inbound, groups)
-    return f"{session}!{inbound.msg_id}" if is_urgent(inbound) else session
-
-
 class Acceptance:
-    """Takes messages off sockets into the inbox; handed to the stream room as its `deliver`."""
+    """Takes messages off sockets into the inbox; handed to the stream room as its `accept`."""
 
-    def __init__(self, inbox: Inbox, groups: GroupSession = GroupSession.SHARED) -> None:
+    def __init__(self, inbox: Inbox, route: Callable[[Inbound], Route]) -> None:
         self._inbox = inbox
-        self._groups = groups
+        self._route = route
 
     async def __call__(self, delivery: Delivery) -> None:
+        """Store the message and acknowledge it. Raises nothing that the store or the socket is to blame for."""
         inbound = delivery.inbound
-        attributes: dict[str, str | float] = {
-            **_FIXED,
-            telemetry.MESSAGING_MESSAGE_ID: inbound.msg_id,
-            telemetry.CLAW_CONVERSATION: hash_id(inbound.chat_key),
-            telemetry.CLAW_SENDER: hash_id(inbound.sender.key),
-        }
-        if inbound.created_at:
-            attributes[telemetry.CLAW_DELIVERY_LAG_MS] = round((delivery.read_at - inbound.created_at) * 1000)
+        route = self._route(inbound)
         with telemetry.tracer.start_as_current_span(
             telemetry.SPAN_PROCESS,
+            # An empty context: this span begins the message's trace, whatever span the reading task may be in.
             context.Context(),
             SpanKind.CONSUMER,
-            attributes,
+            _attributes(delivery, route),
             start_time=int(delivery.read_at * 1e9),
         ) as span:
             try:
-                new = await self._inbox.put(
-                    inbound, queue=queue_of(inbound, self._groups), trace=telemetry.inject(), urgent=is_urgent(inbound)
-                )
+                new = await self._inbox.put(Row(inbound, route, telemetry.inject()))
             except StoreError as error:
                 span.set_status(Status(StatusCode.ERROR, "not stored"))
                 span.set_attribute(telemetry.ERROR_TYPE, type(error).__name__)
                 log.error("message not stored, hence not acked: DingTalk may repeat it", extra={"cause": str(error)})
                 return
             span.set_attribute(telemetry.CLAW_DUPLICATE, not new)
+            # A repeat is acked, too: it came because the first ack was lost on its way, and would come again.
             await delivery.acknowledge()
             telemetry.ack_duration.record(max(0.0, time.time() - delivery.read_at))
             log.debug("message accepted", extra={"duplicate": not new})
+
+
+def _attributes(delivery: Delivery, route: Route) -> dict[str, str | float]:
+    """Return the span's attributes: people and conversations as hashes, no content."""
+    inbound = delivery.inbound
+    attributes: dict[str, str | float] = {
+        **_FIXED,
+        telemetry.MESSAGING_MESSAGE_ID: inbound.msg_id,
+        telemetry.CLAW_CONVERSATION: hash_id(route.conversation_key),
+        telemetry.CLAW_SENDER: hash_id(inbound.sender.key),
+    }
+    if inbound.created_at:
+        attributes[telemetry.CLAW_DELIVERY_LAG_MS] = round((delivery.read_at - inbound.created_at) * 1000)
+    return attributes

@@ -1,13 +1,37 @@
-"""Whose conversation a message belongs to: the key of its queue, its memory and its `user` at the model."""
+"""Routing: which conversation a message belongs to, and in which queue it waits.
+
+Order of events: acceptance asks `Router.route` once for each message, and the route is stored with the row. Whoever
+handles the row later reads the stored route, so that a setting that was changed meanwhile splits no conversation.
+"""
 
 from __future__ import annotations
 
-from claw.messages import ChatKind, Inbound
+from collections.abc import Callable
+
+from claw.messages import ChatKind, Inbound, Route
 from claw.policy import GroupSession
 
 
-def session_of(inbound: Inbound, groups: GroupSession) -> str:
-    """The conversation's key; in groups with a session per user, one for each person. Ids are whole, never cut."""
+def conversation_key(inbound: Inbound, groups: GroupSession) -> str:
+    """Return the conversation's key; in groups with a session per user, one for each person.
+
+    Ids are used whole: DingTalk's are opaque, and a cut one could join the conversations of two people.
+    """
     if groups is GroupSession.PER_USER and inbound.conversation.kind is ChatKind.GROUP:
         return f"{inbound.chat_key}:{inbound.sender.key}"
     return inbound.chat_key
+
+
+class Router:
+    """Routes messages by the policy for groups. `is_urgent` tells which messages must not wait for a running turn."""
+
+    def __init__(self, groups: GroupSession, is_urgent: Callable[[Inbound], bool]) -> None:
+        self._groups = groups
+        self._is_urgent = is_urgent
+
+    def route(self, inbound: Inbound) -> Route:
+        """Return the message's route: an urgent one gets a queue of its own."""
+        key = conversation_key(inbound, self._groups)
+        # A queue hands out one lease at a time, so `/stop` in its conversation's queue would wait for the very turn
+        # that it is to end. The name stays that of one message: two urgent ones do not wait for each other either.
+        return Route(key, f"{key}!{inbound.msg_id}", urgent=True) if self._is_urgent(inbound) else Route(key, key)

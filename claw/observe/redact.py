@@ -24,7 +24,8 @@ MASK: Final = "***"
 SECRET_CHARS_MIN: Final = 4
 """Characters; a shorter secret would black out half of every line and protects nothing."""
 REGISTERED_MAX: Final = 64
-"""Secrets kept that were learned at run time, the newest ones: an access token lives 2 h (PROTOCOL section 6.2)."""
+"""Secrets kept that were learned at run time, the newest ones: an access token lives 2 h
+(docs/protocol.md section 6.2)."""
 
 _NAMES: Final = (
     "secret", "ticket", "token", "session", "password", "passwd", "cookie",

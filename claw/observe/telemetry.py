@@ -69,6 +69,7 @@ CLAW_DUPLICATE: Final = "claw.duplicate"
 CLAW_DELIVERY_LAG_MS: Final = "claw.delivery.lag_ms"
 CLAW_QUEUE_WAIT_MS: Final = "claw.queue.wait_ms"
 CLAW_ATTEMPT: Final = "claw.attempt"
+CLAW_KIND: Final = "claw.kind"
 CLAW_OUTCOME: Final = "claw.outcome"
 CLAW_REPLY_MODE: Final = "claw.reply.mode"
 CLAW_CONVERSATION: Final = "claw.conversation"
@@ -93,6 +94,7 @@ ack_duration: Final = _seconds("claw.ack.duration", "From the frame read to its 
 turn_duration: Final = _seconds("claw.turn.duration", "From a message's claim to its end")
 stream_outage_duration: Final = _seconds("claw.stream.outage.duration", "Time without any open session")
 stream_reconnects: Final = _meter.create_counter("claw.stream.reconnects", "{reconnect}", "New sessions by reason")
+stream_slots: Final = _meter.create_up_down_counter("claw.stream.slots", "{slot}", "Connection slots by state")
 dingtalk_calls: Final = _meter.create_counter("claw.dingtalk.calls", "{call}", "Calls of DingTalk by api and outcome")
 gen_ai_operation_duration: Final = _seconds("gen_ai.client.operation.duration", "Duration of a model's answer")
 gen_ai_time_to_first_chunk: Final = _seconds(
@@ -106,11 +108,13 @@ gen_ai_token_usage: Final = _meter.create_histogram(
 )
 
 
-def gauge(name: str, unit: str, description: str, read: Callable[[], float]) -> None:
-    """Export what `read` returns at each collection, as `name`."""
+def gauge(
+    name: str, unit: str, description: str, read: Callable[[], float], attributes: Mapping[str, str] | None = None
+) -> None:
+    """Export what `read` returns at each collection, as `name` with `attributes`, which tell two of a name apart."""
 
     def observe(_: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(read())
+        yield Observation(read(), attributes)
 
     _meter.create_observable_gauge(name, [observe], unit, description)
 

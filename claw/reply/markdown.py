@@ -1,12 +1,12 @@
 """Markdown as DingTalk shows it: pure functions from text to text.
 
-Order of events for an answer: `for_dingtalk` makes line breaks and tables visible, `split` cuts the result into
-parts that a call can carry, `title_of` names it in the conversation list. All are deterministic, since a restart
+Order of events for an answer: `format_for_dingtalk` makes line breaks and tables visible, `split` cuts the result into
+parts that a call can carry, `make_title` names it in the conversation list. All are deterministic, since a restart
 must find the same parts again, and linear in time, since a model may say anything, megabytes of it.
 
-`split` works on a window of a few limits at a time. For each part it looks for the code fences in the window, then
-for the best place to cut; a fence that is open at the cut is closed there and opened again in the next part. The
-next window is read afresh, as a renderer would read that part, so every part is balanced by construction.
+`split` works on a window of two limits at a time. For each part it looks for the code fences in the window, then for
+the best place to cut. A fence that is open at the cut is closed there and opened again in the next part. The next
+window is read afresh, as a renderer would read that part, so every part is balanced by construction.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Final
 
 from claw.language import Language
 
-SMALLEST_LIMIT: Final = 64
+LIMIT_MIN_BYTES: Final = 64
 """Bytes below which a part could not hold a fence and anything in it."""
-TITLE_CHARACTERS: Final = 24
+TITLE_MAX_CHARS: Final = 24
 """Characters of a title; the conversation list shows about as many."""
 
 _FENCE_LINE: Final = re.compile(r"^([ \t]*)(`{3,}|~{3,})([^\n]*)$", re.MULTILINE)
-_FENCE_INDENT: Final = 4
+_FENCE_INDENT_COLUMNS: Final = 4
 """Columns by which a closing fence may be further in than its opening one is less than this (CommonMark 4.5)."""
 _BLANK_LINES: Final = re.compile(r"(?:[ \t]*\n)+")
 _PARAGRAPH: Final = re.compile(r"\n[ \t]*\n")
@@ -41,25 +41,26 @@ _CONTROLS: Final = {code: None for code in (*range(0x20), 0x7F) if chr(code) not
 _BLOCK: Final = re.compile(r"[ \t]*(?:[#>|]|[-*+][ \t]|[0-9]{1,9}[.)][ \t]|[-=*_]{3,}[ \t]*$|<)| {4}|\t")
 """The start of a line that is no plain text of a paragraph."""
 _TABLE_RULE: Final = frozenset("|:- \t")
-_CHARACTER_MAX: Final = 64
+_CHARACTER_MAX_POINTS: Final = 64
 """Code points of one visible character that are kept together; longer piles are made to annoy."""
 _ZERO_WIDTH_JOINER: Final = "\u200d"
 
-Size = Callable[[str], int]
-"""Bytes of a text on the wire; additive: size(a + b) == size(a) + size(b)."""
+Measure = Callable[[str], int]
+"""Bytes of a text on the wire; additive: measure(a + b) == measure(a) + measure(b)."""
 
 
-def utf8_size(text: str) -> int:
+def measure_utf8(text: str) -> int:
+    """Count the bytes of a text."""
     return len(text.encode())
 
 
-def json_size(text: str) -> int:
-    """Bytes of a cleaned text inside a JSON string, where quotes, backslashes and line breaks take two."""
+def measure_json(text: str) -> int:
+    """Count the bytes of a cleaned text inside a JSON string, where quotes, backslashes and line breaks take two."""
     return len(text.encode()) + sum(map(text.count, '"\\\n\t'))
 
 
 def clean(text: str) -> str:
-    """`text` as it can be sent: line ends as newlines, no control characters, no half of a surrogate pair."""
+    """Make `text` one that can be sent: newlines, no control characters, no half of a surrogate pair."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
     try:
         text.encode()
@@ -94,12 +95,12 @@ class _Block:
     fence: _Fence
 
 
-def _columns(indent: str) -> int:
+def _count_columns(indent: str) -> int:
     return len(indent.expandtabs(4))
 
 
-def _blocks(text: str, opens: Callable[[str], bool], *, within: _Fence | None, complete: bool) -> list[_Block]:
-    """The fenced blocks of `text`, which begins within a fence that was opened before if `within` is given.
+def _find_blocks(text: str, opens: Callable[[str], bool], *, within: _Fence | None, complete: bool) -> list[_Block]:
+    """Find the fenced blocks of `text`, which begins within a fence that was opened before if `within` is given.
 
     A line that `opens` denies opens no fence. If `text` is not `complete`, its last line is unknown and is not taken
     for a fence. Deeper indentation than CommonMark's three columns is accepted: models put code into list items.
@@ -108,14 +109,14 @@ def _blocks(text: str, opens: Callable[[str], bool], *, within: _Fence | None, c
     fence, start, inner = within, 0, 0
     for line in _FENCE_LINE.finditer(text):
         if not complete and line.end() == len(text):
-            break
+            break  # Its rest may lie beyond the window: ``` may be the begin of ```` or of a line of prose.
         indent, marker, info = line.groups()
         after = min(line.end() + 1, len(text))
         if fence is None:
             if (marker[0] == "`" and "`" in info) or not opens(line[0]):
-                continue
+                continue  # Backticks after it make it code in a line of text (CommonMark 4.5).
             fence, start, inner = _Fence(line[0].rstrip(), indent + marker), line.start(), after
-        elif _closes(fence, indent, marker, info):
+        elif _is_closing(fence, indent, marker, info):
             blocks.append(_Block(start, inner, after, line.start(), fence))
             fence = None
     if fence is not None:
@@ -123,32 +124,32 @@ def _blocks(text: str, opens: Callable[[str], bool], *, within: _Fence | None, c
     return blocks
 
 
-def _closes(fence: _Fence, indent: str, marker: str, info: str) -> bool:
+def _is_closing(fence: _Fence, indent: str, marker: str, info: str) -> bool:
     opened = fence.closing.lstrip()
-    opened_at = _columns(fence.closing[: len(fence.closing) - len(opened)])
-    return marker.startswith(opened) and not info.strip() and _columns(indent) < opened_at + _FENCE_INDENT
+    opened_at = _count_columns(fence.closing[: len(fence.closing) - len(opened)])
+    return marker.startswith(opened) and not info.strip() and _count_columns(indent) < opened_at + _FENCE_INDENT_COLUMNS
 
 
-def _open_at_end(blocks: list[_Block]) -> _Fence | None:
+def _find_open_fence(blocks: list[_Block]) -> _Fence | None:
     return blocks[-1].fence if blocks and blocks[-1].closer is None else None
 
 
 # --- cutting -------------------------------------------------------------------------------------------------------
 
 
-def split(text: str, limit_bytes: int, *, size: Size = utf8_size) -> list[str]:
-    """Cut `text` into parts of at most `limit_bytes`, measured by `size`; blank text gives none.
+def split(text: str, limit_bytes: int, *, measure: Measure = measure_utf8) -> list[str]:
+    """Cut `text` into parts of at most `limit_bytes`, measured by `measure`; blank text gives none.
 
     Cuts are made at the end of a paragraph, else of a line, of a sentence, of a word, else between two characters.
     Nothing is lost but white space at cuts and control characters; nothing is added but fence lines.
     """
-    if limit_bytes < SMALLEST_LIMIT:
+    if limit_bytes < LIMIT_MIN_BYTES:
         raise ValueError("the limit is too small for a part")
     text = clean(text).rstrip()
 
     def opens(line: str) -> bool:
-        # A longer line could not be repeated in each part.
-        return size(line) <= limit_bytes // 4
+        # A longer line could not be repeated in each part and leave room for code.
+        return measure(line) <= limit_bytes // 4
 
     parts: list[str] = []
     position = 0
@@ -157,57 +158,69 @@ def split(text: str, limit_bytes: int, *, size: Size = utf8_size) -> list[str]:
         # Two limits: one for this part, one to see whether a block that begins in it would fit into the next.
         window = text[position : position + 2 * limit_bytes + 1]
         if fence is None and (blank := _BLANK_LINES.match(window)):
-            position += blank.end()
+            position += blank.end()  # A part that begins with them shows a gap; within code they count.
             continue
         complete = position + len(window) == len(text)
-        blocks = _blocks(window, opens, within=fence, complete=complete)
+        blocks = _find_blocks(window, opens, within=fence, complete=complete)
         opening = f"{fence.opening}\n" if fence else ""
-        cut = _Cut(window, blocks, limit_bytes - size(opening), limit_bytes, size, complete)
-        end = cut.find()
-        # Read again as it will be shown: a line that was cut in its middle may look like a fence now.
-        left_open = _open_at_end(_blocks(window[:end], opens, within=fence, complete=True))
+        search = _PartSearch(window, blocks, limit_bytes - measure(opening), limit_bytes, measure, complete)
+        end = search.find_end()
+        # Read again as it will be shown: a line that was cut in its middle may look like a fence now. What counts for
+        # balance is what a renderer sees of this part alone.
+        left_open = _find_open_fence(_find_blocks(window[:end], opens, within=fence, complete=True))
         if window[:end].strip():
             body = window[:end].rstrip("\n" if left_open else None)
             parts.append(f"{opening}{body}\n{left_open.closing}" if left_open else opening + body)
-        after, fence = cut.resume(end, left_open)
+        after, fence = search.find_next(end, left_open)
         position += after
     return parts
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut:
-    """The search for the end of one part at the head of `window`; all positions are in the window."""
+class _PartSearch:
+    """The search for the end of one part at the head of `window`; all positions are in the window.
+
+    A cut inside of a block is the worst one: it costs two fence lines, and people copy code by the block. So the
+    questions are, in this order: does all that is left fit; is any block torn by the limit; can the block go whole
+    into the next part; and only then, where inside of it to cut.
+    """
 
     window: str
     blocks: list[_Block]
     room: int
-    """Bytes that the part has left."""
+    """Bytes of this part without the fence line that it begins with, if any."""
     limit: int
-    size: Size
+    """Bytes of a part that begins with none."""
+    measure: Measure
     complete: bool
     """The window reaches to the end of the text."""
 
-    def find(self) -> int:
-        """Where the part ends: at least one character on."""
-        reach = self._fits(self.room)
-        block = self._torn(reach)
+    def find_end(self) -> int:
+        """Find where the part ends: at least one character on, or `split` would never end."""
+        reach = self._count_fitting(self.room)
+        block = self._find_torn_block(reach)
         if self.complete and reach == len(self.window):
-            if block is None or self.size(self.window) + self._closing(block) <= self.room:
+            # The rest of the text fits. A block that nothing closes needs room for a closing line of ours.
+            if block is None or self.measure(self.window) + self._measure_closing(block) <= self.room:
                 return reach
         elif block is None:
+            # Prose at the limit. What lies before the end of the last block is not looked at: an empty line there may
+            # be code, and would be taken for the end of a paragraph.
             ended = max((each.end for each in self.blocks if each.end <= reach), default=0)
-            return self._best(ended, reach, (_paragraph, _line, _sentence, _gap))
-        if block.start > 0 and (self._fits_alone(block) or block.start > reach * 3 // 4):
+            return self._find_best(ended, reach, (_find_paragraph, _find_line, _find_sentence, _find_gap))
+        # The limit is in a block. It moves into the next part if it fits there whole, or if little is lost by that.
+        if block.start > 0 and (self._can_stand_alone(block) or block.start > reach * 3 // 4):
             return block.start
-        reach = self._fits(self.room - self._closing(block))
-        if block.start > 0 and not _line(self.window, block.inner, reach):
+        # It has to be torn, after a line of code if there is one. The part needs room for the closing line.
+        reach = self._count_fitting(self.room - self._measure_closing(block))
+        if block.start > 0 and not _find_line(self.window, block.inner, reach):
             return block.start  # Not one line of code would come with the fence.
-        return self._best(block.inner, reach, (_line, _word))
+        return self._find_best(block.inner, reach, (_find_line, _find_word))
 
-    def resume(self, end: int, left_open: _Fence | None) -> tuple[int, _Fence | None]:
-        """Where the next part begins, and the fence that it begins within."""
+    def find_next(self, end: int, left_open: _Fence | None) -> tuple[int, _Fence | None]:
+        """Find where the next part begins, and the fence that it begins within."""
         if left_open is not None:
-            block = self._torn(end)
+            block = self._find_torn_block(end)
             if block is not None and block.closer is not None and not self.window[end : block.closer].strip():
                 return block.end, None  # Only the closing line is left, and the part before has one.
             return end, left_open
@@ -216,41 +229,44 @@ class _Cut:
         # In the middle of a line: indentation would turn the rest into code.
         return len(self.window) - len(self.window[end:].lstrip(_BLANKS)), None
 
-    def _torn(self, position: int) -> _Block | None:
-        """The block that a cut at `position` would tear, or leave open at the end of the text."""
+    def _find_torn_block(self, position: int) -> _Block | None:
+        """Find the block that a cut at `position` would tear, or leave open at the end of the text."""
         for block in self.blocks:
             if block.start < position and (position < block.end or block.closer is None):
                 return block
         return None
 
-    def _fits(self, room: int) -> int:
-        """How many characters of the window take at most `room` bytes."""
+    def _count_fitting(self, room: int) -> int:
+        """Count the characters of the window that take at most `room` bytes."""
+        # By halving, since measures add up: each character alone would be measured a thousand times over.
         most = min(len(self.window), room)
-        return bisect.bisect_right(range(most + 1), room, key=lambda count: self.size(self.window[:count])) - 1
+        return bisect.bisect_right(range(most + 1), room, key=lambda count: self.measure(self.window[:count])) - 1
 
-    def _closing(self, block: _Block) -> int:
-        return self.size(f"\n{block.fence.closing}")
+    def _measure_closing(self, block: _Block) -> int:
+        return self.measure(f"\n{block.fence.closing}")
 
-    def _fits_alone(self, block: _Block) -> bool:
+    def _can_stand_alone(self, block: _Block) -> bool:
+        """Whether all of the block fits into a part of its own."""
         if block.closer is not None:
-            return self.size(self.window[block.start : block.end].rstrip("\n")) <= self.limit
-        return self.complete and self.size(self.window[block.start :]) + self._closing(block) <= self.limit
+            return self.measure(self.window[block.start : block.end].rstrip("\n")) <= self.limit
+        return self.complete and self.measure(self.window[block.start :]) + self._measure_closing(block) <= self.limit
 
-    def _best(self, start: int, reach: int, finders: Sequence[_Finder]) -> int:
-        """The best place that makes a good half of a part, else the best, else one between two characters.
+    def _find_best(self, start: int, reach: int, finders: Sequence[_Finder]) -> int:
+        """Find the best place that makes a good half of a part, else the best, else one between two characters.
 
         Nothing before `start` is looked at; `start` itself, where it is not 0, is the end of a fence.
         """
+        # The second round takes small parts, such as a heading before one long line, rather than to tear a line.
         for least in (reach // 2, 0):
             for find in finders:
                 position = find(self.window, max(start, least), reach)
-                if position > least and not self._fakes_fence(position):
+                if position > least and not self._is_fake_fence(position):
                     return position
-                if find is _paragraph and start > least:
-                    return start
-        return _between_characters(self.window, max(reach, 1))
+                if find is _find_paragraph and start > least:
+                    return start  # The end of a block is worth as much as that of a paragraph.
+        return _align_to_character(self.window, max(reach, 1))
 
-    def _fakes_fence(self, position: int) -> bool:
+    def _is_fake_fence(self, position: int) -> bool:
         """Whether a cut here would leave, as the last line of the part, a fence that the whole line is not."""
         if self.window[position - 1] == "\n":
             return False
@@ -262,38 +278,38 @@ _Finder = Callable[[str, int, int], int]
 """(text, low, reach) -> the last place to cut after `low` such that what is before it, stripped, ends by `reach`."""
 
 
-def _paragraph(text: str, low: int, reach: int) -> int:
+def _find_paragraph(text: str, low: int, reach: int) -> int:
     return max((found.start() + 1 for found in _PARAGRAPH.finditer(text, low, reach + 2)), default=0)
 
 
-def _line(text: str, low: int, reach: int) -> int:
+def _find_line(text: str, low: int, reach: int) -> int:
     return text.rfind("\n", low, reach + 1) + 1
 
 
-def _sentence(text: str, low: int, reach: int) -> int:
+def _find_sentence(text: str, low: int, reach: int) -> int:
     ends = (found.end() for found in _SENTENCE.finditer(text, low, reach + 2))
     return max((end for end in ends if end <= reach), default=0)
 
 
-def _gap(text: str, low: int, reach: int) -> int:
+def _find_gap(text: str, low: int, reach: int) -> int:
     """Before the blanks between two words."""
     return max((found.start() for found in _WORD.finditer(text, low, reach + 2) if found.start() <= reach), default=0)
 
 
-def _word(text: str, low: int, reach: int) -> int:
+def _find_word(text: str, low: int, reach: int) -> int:
     """After the blanks between two words, since code keeps them."""
     return max((found.end() for found in _WORD.finditer(text, low, reach + 1) if found.end() <= reach), default=0)
 
 
-def _between_characters(text: str, position: int) -> int:
-    """`position`, or the nearest one before it that does not tear an emoji or an accent off its letter."""
-    for back in range(position, max(position - _CHARACTER_MAX, 0), -1):
-        if back >= len(text) or not _joined(text, back):
+def _align_to_character(text: str, position: int) -> int:
+    """Return `position`, or the nearest one before it that does not tear an emoji or an accent off its letter."""
+    for back in range(position, max(position - _CHARACTER_MAX_POINTS, 0), -1):
+        if back >= len(text) or not _is_joined(text, back):
             return back
     return position
 
 
-def _joined(text: str, position: int) -> bool:
+def _is_joined(text: str, position: int) -> bool:
     """Whether the code points on both sides of `position` are seen as one character (after UAX 29)."""
     before, after = text[position - 1], text[position]
     if _ZERO_WIDTH_JOINER in (after, before):
@@ -304,6 +320,7 @@ def _joined(text: str, position: int) -> bool:
         return True
     if not (_is_flag_half(before) and _is_flag_half(after)):
         return False
+    # Flags are pairs, and stand in rows without a gap: only counting from the row's begin tells the halves apart.
     halves = 0
     while halves < position and _is_flag_half(text[position - 1 - halves]):
         halves += 1
@@ -317,8 +334,8 @@ def _is_flag_half(character: str) -> bool:
 # --- what DingTalk shows -------------------------------------------------------------------------------------------
 
 
-def for_dingtalk(text: str) -> str:
-    """`text` with its line breaks made visible: DingTalk joins lines unless two spaces end them (PROTOCOL 6.7).
+def format_for_dingtalk(text: str) -> str:
+    """Make line breaks visible: DingTalk joins lines unless two spaces end them (docs/protocol.md section 6.7).
 
     Only plain lines of one paragraph are touched, never code, lists, quotes, headings or tables; a table gets the
     blank line before it that DingTalk's newer clients need to show it as one.
@@ -326,7 +343,7 @@ def for_dingtalk(text: str) -> str:
     text = clean(text)
     done: list[str] = []
     position = 0
-    for block in _blocks(text, lambda _: True, within=None, complete=True):
+    for block in _find_blocks(text, lambda _: True, within=None, complete=True):
         done += (_break_lines(text[position : block.start]), text[block.start : block.end])
         position = block.end
     done.append(_break_lines(text[position:]))
@@ -359,15 +376,16 @@ def _is_table_rule(line: str) -> bool:
     return "-" in line and "|" in line and _TABLE_RULE.issuperset(line)
 
 
-def title_of(text: str, language: Language = Language.ZH) -> str:
-    """The first words of `text` without markup, for the conversation list: never empty, 24 characters at most."""
+def make_title(text: str, language: Language = Language.ZH) -> str:
+    """Make a title of the first words of `text`, without markup: never empty, 24 characters at most."""
+    # Its head is enough, and bounds what the patterns below may cost.
     for line in clean(text.lstrip()[:1000]).split("\n"):
         if _FENCE_LINE.match(line):
-            continue
+            continue  # "```python" names no answer.
         words = " ".join(_EMPHASIS.sub("", _LINK.sub(r"\1", _LEAD.sub("", line))).split())
         if not any(character.isalnum() for character in words):
             continue
-        if len(words) <= TITLE_CHARACTERS:
+        if len(words) <= TITLE_MAX_CHARS:
             return words
-        return words[: _between_characters(words, TITLE_CHARACTERS - 1)].rstrip() + "…"
+        return words[: _align_to_character(words, TITLE_MAX_CHARS - 1)].rstrip() + "…"
     return "回复" if language is Language.ZH else "Reply"

@@ -1,46 +1,79 @@
 """Sends an answer into the conversation that its message came from.
 
-Order of events: the text is made ready and cut into parts, always the same ones, so that `Answer.sent` names the same
-part after a restart; each part goes by the session webhook while that is good, else by the OpenAPI; after each part
-but the last `progress` keeps the count. One part size fits both ways, since the way may change between two parts.
+Order of events: the content is planned as deliveries, always the same ones, so that `Answer.sent` names the same
+delivery after a restart. Each goes by the session webhook while that is good, else by the OpenAPI. After each but the
+last, `progress` keeps the count. One size fits both ways, since the way may change between two deliveries.
 
-A part is tried once here: the worker's durable retry is the only one. What changes is the way: a webhook that has
+A delivery is tried once here: the worker's durable retry is the only one. What changes is the way: a webhook that has
 expired, is throttled (it stays so for minutes) or is not DingTalk's is left for the OpenAPI for the rest of the answer.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, NamedTuple
 
 from claw.clock import Clock
-from claw.dingtalk.client import Api
+from claw.dingtalk.codes import QPM_WAIT_S
 from claw.dingtalk.openapi import OpenApiClient
-from claw.dingtalk.webhook import MINUTE_WAIT, UNKNOWN_HOST, WebhookClient
-from claw.errors import DingTalkError, WebhookGoneError
+from claw.dingtalk.quota import Api
+from claw.dingtalk.webhook import WebhookClient
+from claw.errors import DingTalkError, DingTalkReason
 from claw.language import Language
-from claw.messages import Answer, ChatKind, Inbound
-from claw.reply.markdown import for_dingtalk, json_size, split, title_of
+from claw.messages import Answer, ChatKind, Content, Inbound, Markdown
+from claw.reply.markdown import format_for_dingtalk, make_title, measure_json, split
 
-PART_BYTES: Final = 14_000
+PART_MAX_BYTES: Final = 14_000
 """Bytes of a part inside JSON. It has to fit, with its title, into the OpenAPI's `msgParam` (15 000 bytes) and, with
-a mention, into a webhook's body (20 000). Few large parts rather than many small ones: each call is paid for."""
-WEBHOOK_MARGIN: Final = 10.0
+a mention, into a webhook's body (20 000). Few large parts rather than many small ones: each call is paid for
+(docs/protocol.md sections 6.6 and 6.7)."""
+WEBHOOK_MARGIN_S: Final = 10.0
 """Seconds before its end at which a webhook is no longer used: a call may take as long."""
-MENTION_MAX: Final = 64
+MENTION_MAX_CHARS: Final = 64
 """Characters of a staff id that is mentioned; DingTalk's userId is no longer."""
+UNKNOWN_MARK: Final = (
+    "（这里的内容由另一个版本的 claw 生成，当前版本无法发送。）\n\n"
+    "(Something here was made by another version of claw; this version cannot send it.)"
+)
+"""What stands in the place of content of an unknown kind. In both languages: which one the person speaks, an answer
+does not tell."""
+
+_OTHER_WAY: Final = frozenset({DingTalkReason.WEBHOOK_EXPIRED, DingTalkReason.WEBHOOK_HOST})
+"""Reasons for which a webhook will not take this answer, and the OpenAPI may."""
 
 log: Final = logging.getLogger(__name__)
 
 
-def parts_of(text: str) -> list[str]:
-    """The parts in which an answer is sent: the same for the same text."""
-    return split(for_dingtalk(text), PART_BYTES, size=json_size)
+class PlannedDelivery(NamedTuple):
+    """One message of DingTalk's, as the conversation gets it."""
+
+    title: str
+    text: str
+
+
+def plan_deliveries(content: Iterable[Content], language: Language) -> list[PlannedDelivery]:
+    """Plan the messages in which content is sent: the same for the same content.
+
+    `language` is of the title of a text that has no words, such as one that is only a picture.
+    """
+    deliveries: list[PlannedDelivery] = []
+    for each in content:
+        # A kind that this version does not know counts as one delivery, as any kind but text does. So `Answer.sent`
+        # means the same to the replicas of both versions during a rolling update.
+        text = each.text if isinstance(each, Markdown) else UNKNOWN_MARK
+        title = make_title(text, language)
+        deliveries += (PlannedDelivery(title, part) for part in plan_parts(text))
+    return deliveries
+
+
+def plan_parts(text: str) -> list[str]:
+    """Cut a text into the parts in which it is sent: the same for the same text."""
+    return split(format_for_dingtalk(text), PART_MAX_BYTES, measure=measure_json)
 
 
 class AnswerSender:
-    """Sends answers. `language` names an answer that has no words, such as one that is only a picture."""
+    """Sends answers; `language` as for `plan_deliveries`."""
 
     def __init__(self, webhook: WebhookClient, openapi: OpenApiClient, language: Language, clock: Clock) -> None:
         self._webhook = webhook
@@ -49,40 +82,41 @@ class AnswerSender:
         self._clock = clock
 
     async def send(self, inbound: Inbound, answer: Answer, progress: Callable[[Answer], Awaitable[None]]) -> None:
-        """Send what of `answer` is not out yet; `progress` gets the answer after each part but the last.
+        """Send what of `answer` is not out yet; `progress` gets the answer after each delivery but the last.
 
         Raises DingTalkError, after which another `send` of the last answer that `progress` got goes on from there;
         and whatever `progress` raises.
         """
-        parts = parts_of(answer.text)
-        title = title_of(answer.text, self._language)
-        by_webhook = self._webhook_is_good(inbound)
-        for index in range(answer.sent, len(parts)):
+        deliveries = plan_deliveries(answer.content, self._language)
+        by_webhook = self._is_webhook_good(inbound)
+        for index in range(answer.sent, len(deliveries)):
             if by_webhook:
-                by_webhook = await self._send_either_way(inbound, title, parts[index], first=index == 0)
+                by_webhook = await self._send_either_way(inbound, deliveries[index], first=index == 0)
             else:
-                await self._send_by_openapi(inbound, title, parts[index])
-            if index + 1 < len(parts):
+                await self._send_by_openapi(inbound, deliveries[index])
+            # After the last one the worker acks instead: one write of the store for both.
+            if index + 1 < len(deliveries):
                 await progress(answer.with_sent(index + 1))
 
-    def _webhook_is_good(self, inbound: Inbound) -> bool:
+    def _is_webhook_good(self, inbound: Inbound) -> bool:
         """Whether there is one, and it is not about to end; one whose end was not told is tried."""
-        left = inbound.webhook_expires - self._clock.wall()
-        return bool(inbound.webhook) and (inbound.webhook_expires <= 0 or left > WEBHOOK_MARGIN)
+        left_s = inbound.webhook_expires - self._clock.wall()
+        return bool(inbound.webhook) and (inbound.webhook_expires <= 0 or left_s > WEBHOOK_MARGIN_S)
 
-    async def _send_either_way(self, inbound: Inbound, title: str, part: str, *, first: bool) -> bool:
-        """Send by the webhook, or else by the OpenAPI. Whether the webhook is good for the next part, too."""
-        mention = _mention(inbound) if first else ""
-        text = f"@{mention}\n\n{part}" if mention else part
-        refused = await self._try_webhook(inbound, title, text, [mention] if mention else [])
+    async def _send_either_way(self, inbound: Inbound, delivery: PlannedDelivery, *, first: bool) -> bool:
+        """Send by the webhook, or else by the OpenAPI. Return whether the webhook is good for the next one, too."""
+        # Only the first: a mention rings at the person's phone each time.
+        mention = _find_mention(inbound) if first else ""
+        text = f"@{mention}\n\n{delivery.text}" if mention else delivery.text
+        refused = await self._try_webhook(inbound, delivery.title, text, [mention] if mention else [])
         if refused is None:
             return True
         log.warning(
             "session webhook cannot be used, sending by OpenAPI",
-            extra={"reason": refused.reason, "errcode": refused.errcode},
+            extra={"reason": refused.detail, "errcode": refused.errcode},
         )
         try:
-            await self._send_by_openapi(inbound, title, part)
+            await self._send_by_openapi(inbound, delivery)
         except DingTalkError as error:
             if refused.retryable and not error.retryable:
                 # The OpenAPI will never do it (no permission, no staff id), the webhook will when it is free again.
@@ -91,30 +125,30 @@ class AnswerSender:
         return False
 
     async def _try_webhook(self, inbound: Inbound, title: str, text: str, at: list[str]) -> DingTalkError | None:
-        """Send by the webhook; the error where the OpenAPI may do better, any other is raised."""
+        """Send by the webhook; return the error where the OpenAPI may do better, raise any other."""
         try:
             await self._webhook.send(inbound.webhook, title, text, at)
-        except WebhookGoneError as error:
-            return error
         except DingTalkError as error:
-            throttled = error.retryable and (error.retry_after or 0) >= MINUTE_WAIT
-            if throttled or error.code == UNKNOWN_HOST:
+            # A long wait after an answer that never came may hide a delivery: another way would show it twice.
+            throttled = error.retryable and not error.maybe_delivered and (error.retry_after or 0) >= QPM_WAIT_S
+            if throttled or error.reason in _OTHER_WAY:
                 return error
             raise
         return None
 
-    async def _send_by_openapi(self, inbound: Inbound, title: str, part: str) -> None:
+    async def _send_by_openapi(self, inbound: Inbound, delivery: PlannedDelivery) -> None:
         if inbound.conversation.kind is ChatKind.GROUP:
-            await self._openapi.send_group(inbound.robot_code, inbound.conversation.id, title, part)
+            await self._openapi.send_group(inbound.robot_code, inbound.conversation.id, *delivery)
         elif inbound.sender.staff_id:
-            await self._openapi.send_direct(inbound.robot_code, inbound.sender.staff_id, title, part)
+            await self._openapi.send_direct(inbound.robot_code, inbound.sender.staff_id, *delivery)
         else:
-            reason = "the session webhook cannot be used, and a person without staff id cannot be written to otherwise"
-            raise DingTalkError(Api.DIRECT, reason, code="staffId.missing")
+            detail = "the session webhook cannot be used, and a person without staff id cannot be written to otherwise"
+            raise DingTalkError(Api.DIRECT, detail, reason=DingTalkReason.USER_INVALID)
 
 
-def _mention(inbound: Inbound) -> str:
-    """The staff id of whom to mention: in groups the one who asked, where it is known."""
+def _find_mention(inbound: Inbound) -> str:
+    """Find the staff id of whom to mention: in groups the one who asked, where it is known."""
     staff_id = inbound.sender.staff_id
-    usable = len(staff_id) <= MENTION_MAX and staff_id.isprintable() and " " not in staff_id
+    # An id with blanks would end the literal `@id` in the text early, and show half of it.
+    usable = len(staff_id) <= MENTION_MAX_CHARS and staff_id.isprintable() and " " not in staff_id
     return staff_id if inbound.conversation.kind is ChatKind.GROUP and usable else ""

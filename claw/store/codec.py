@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from claw.messages import ChatKind, Inbound
+from claw.messages import ChatKind, Inbound, Route
 from claw.secret import Secret
 from claw.store.ports import CALLS_KEPT_MONTHS, SPENT_KEPT_S
 
@@ -27,6 +27,13 @@ def chat_title(inbound: Inbound) -> str:
     """What a message calls its chat. A direct chat has no title of its own: it is called by the person."""
     where = inbound.conversation
     return inbound.sender.nick if where.kind is ChatKind.DIRECT else where.title
+
+
+def route_of(queue: str, *, urgent: bool, conversation_key: str | None, msg_id: str) -> Route:
+    """The route of a stored row. Until 0.1.0 it was the queue alone, which an urgent message had with its id."""
+    if conversation_key is None:
+        conversation_key = queue.removesuffix(f"!{msg_id}") if urgent else queue
+    return Route(conversation_key, queue, urgent)
 
 
 def without_webhook(inbound: Inbound) -> bytes:

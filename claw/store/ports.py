@@ -8,14 +8,14 @@ after each part that is out) -> `ack` (history and removal in one transaction). 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
 from typing import Final, Protocol
 
-from claw.messages import Answer, ChatKind, Exchange, Inbound
+from claw.messages import Answer, ChatKind, Exchange, Inbound, Route
 
 SEEN_KEPT_S: Final = 24 * 3600.0
-"""Seconds for which a message's key is remembered; DingTalk repeats after 60 s (PROTOCOL section 3.3)."""
+"""Seconds for which a message's key is remembered; DingTalk repeats after 60 s (docs/protocol.md section 3.3)."""
 DEAD_KEPT_S: Final = 30 * 24 * 3600.0
 DEAD_KEPT_MAX: Final = 10_000
 """Dead letters are kept for 30 days, the newest 10 000 at most."""
@@ -46,6 +46,29 @@ class State(Enum):
     CLOSED = "closed"
 
 
+class RowKind(StrEnum):
+    """Why something is to be delivered. Only a message may need a turn; the others are put with their answer."""
+
+    MESSAGE = "message"
+    """Somebody wrote to the robot."""
+    SEND = "send"
+    """A program asked for a text to be sent."""
+    ALERT = "alert"
+    """claw itself has something to tell an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is put into the inbox. With an `answer` there is nothing to think about: it is only to be delivered."""
+
+    inbound: Inbound
+    route: Route
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """The trace context to be continued by the turn (W3C `traceparent`, `tracestate`)."""
+    kind: RowKind = RowKind.MESSAGE
+    answer: Answer | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to work on one message until it runs out. `fence` grows with each claim of the message.
@@ -58,10 +81,11 @@ class Lease:
     seq: int
     fence: int
     owner: str
-    queue: str
+    kind: RowKind
+    route: Route
     inbound: Inbound
     trace: Mapping[str, str]
-    """The trace context that was stored with the message (W3C `traceparent`, `tracestate`)."""
+    """As it was put."""
     received_at: float
     """Seconds since the epoch at which the message was put."""
     attempts: int = 0
@@ -99,8 +123,11 @@ class Inbox(Protocol):
     no longer held, and change nothing then.
     """
 
-    async def put(self, inbound: Inbound, *, queue: str, trace: Mapping[str, str], urgent: bool = False) -> bool:
-        """Keep a message durably, and note its chat; False where its key was seen before (nothing is changed then)."""
+    async def put(self, row: Row) -> bool:
+        """Keep a row durably; return False where its key was seen before (nothing is changed then).
+
+        A message is counted to its chat; what claw sends of its own accord is not.
+        """
         ...
 
     async def claim(self, owner: str, ttl: float, *, urgent: bool = False) -> Lease | None:
@@ -168,7 +195,7 @@ class History(Protocol):
         ...
 
 
-class Ledger(Protocol):
+class Usage(Protocol):
     """How many calls of DingTalk were made in a calendar month (`2026-11`), by api: they are the user's money."""
 
     async def add_calls(self, month: str, calls: Mapping[str, int]) -> None: ...
@@ -190,7 +217,7 @@ class Chat:
 
 
 class ConfigStore(Protocol):
-    """What was settled at run time: the owner, policies, lists; and the chats, which `Inbox.put` enters by itself.
+    """What was settled at run time: the owner, policies, lists.
 
     Entries are few and small (a name, a text), and any replica sees what another one entered.
     """
@@ -211,9 +238,17 @@ class ConfigStore(Protocol):
         """Remove entries; one that is not there is no error."""
         ...
 
+
+class ChatDirectory(Protocol):
+    """The chats that the robot was written to in, which `Inbox.put` enters by itself."""
+
     async def chats(self, limit: int = 50) -> list[Chat]:
         """The chats last written in, newest first."""
         ...
+
+
+class QuotaStore(Protocol):
+    """What people have used up: messages of a day, and notices that are not to be repeated at once."""
 
     async def consume_quota(self, person: str, day: str, key: str, limit: int) -> bool:
         """Count message `key` to a person's `day` (`2026-11-21`); False, and not counted, beyond `limit`.
@@ -227,7 +262,44 @@ class ConfigStore(Protocol):
         ...
 
 
-class Store(Inbox, History, Ledger, ConfigStore, Protocol):
+class Risk(Enum):
+    """A setting of a server by which what it was given may be lost; the value says what to do."""
+
+    EVICTS = "set maxmemory-policy noeviction"
+    FORGETS = "set appendonly yes"
+
+
+class Inspection(ChatDirectory, Protocol):
+    """A look at a store from outside, beside a claw that may be using it. All of it raises StoreError as needed."""
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What a server tells of itself; empty for a file."""
+        ...
+
+    @property
+    def risks(self) -> tuple[Risk, ...]:
+        """What may lose messages, the graver first."""
+        ...
+
+    async def items(self, prefix: str = "") -> dict[str, str]:
+        """As `ConfigStore.items`."""
+        ...
+
+    async def calls(self, month: str) -> dict[str, int]:
+        """As `Usage.calls`."""
+        ...
+
+    async def depth(self) -> Depth: ...
+
+    async def dead(self, limit: int = 100) -> list[DeadLetter]: ...
+
+    async def check(self) -> None:
+        """Return when a claw could write there now. Raises StoreBusyError where a running one holds it for itself."""
+        ...
+
+
+class Store(Inbox, History, ConfigStore, ChatDirectory, QuotaStore, Usage, Protocol):
     """One opened store; `close` leaves no thread, file or lock behind."""
 
     async def open(self) -> None:

@@ -1,7 +1,7 @@
-"""Registers at DingTalk's gateway: credentials -> endpoint and one-use ticket (PROTOCOL section 1).
+"""Registers at DingTalk's gateway: credentials -> endpoint and one-use ticket (docs/protocol.md section 1).
 
 Order of events in `register`: wait for our turn (never more than two registrations a second, whoever asks), POST
-the credentials, judge the answer. It returns a `Registration` or raises GatewayError, which says whether DingTalk
+the credentials, read the answer. It returns a `Registration` or raises GatewayError, which says whether DingTalk
 rejected us (a person must act) or is merely in trouble. A ticket is good for 90 s and one connection, so each
 connection registers anew. Neither secret, ticket nor a body ever reaches a log.
 """
@@ -16,7 +16,6 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -26,28 +25,27 @@ from yarl import URL
 from claw import __version__
 from claw.clock import Clock
 from claw.config.settings import Credentials
-from claw.errors import GatewayError
+from claw.errors import GatewayError, GatewayReason
 from claw.observe import telemetry
 from claw.observe.redact import register
 from claw.proxy import proxy_of
+from claw.retry import parse_retry_after
 from claw.secret import Secret
 from claw.stream import frames
 
 PATH: Final = "/v1.0/gateway/connections/open"
-TIMEOUT_S: Final = 10.0
-"""Seconds for a registration in all (PROTOCOL section 8, bug 1: peers without a limit hang for ever)."""
-BODY_MAX: Final = 64 * 1024
+TIMEOUT_S: Final = 5.0
+"""Seconds for a registration in all (docs/protocol.md section 8, bug 1: peers without a limit hang for ever)."""
+BODY_MAX_BYTES: Final = 64 * 1024
 """Bytes of an answer that are read; a real one has some 150."""
-RETRY_AFTER_MAX_S: Final = 300.0
-"""Seconds that we let ourselves be sent away for: the longest ban DingTalk documents (PROTOCOL section 1.3)."""
 QPS_WAIT_S: Final = 1.0
-"""Seconds after which a per-second quota is worth another try (PROTOCOL section 6.6)."""
+"""Seconds after which a per-second quota is worth another try (docs/protocol.md section 6.6)."""
 RATE_CALLS: Final = 2
 RATE_WINDOW_S: Final = 1.05
 """Two registrations a second at most; the window is a little wider, as two machines' clocks do not run alike."""
 
 USER_AGENT: Final = f"claw-sdk-python/v{__version__}"
-"""`name-sdk-lang/version`, as DingTalk's own SDKs call themselves (PROTOCOL section 1.1)."""
+"""`name-sdk-lang/version`, as DingTalk's own SDKs call themselves (docs/protocol.md section 1.1)."""
 _METRIC_API: Final = "gateway.open"
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}")
 
@@ -71,22 +69,22 @@ class RateLimiter:
     def __init__(self, clock: Clock, calls: int = RATE_CALLS, window: float = RATE_WINDOW_S) -> None:
         self._clock = clock
         self._window = window
-        self._places: asyncio.Queue[float] = asyncio.Queue()
+        self._slots: asyncio.Queue[float] = asyncio.Queue()
         """For each place the time from which on it may be used."""
         for _ in range(calls):
-            self._places.put_nowait(clock.monotonic())
+            self._slots.put_nowait(clock.monotonic())
 
     @contextlib.asynccontextmanager
     async def call(self) -> AsyncIterator[None]:
         """Enter when it is our turn; the call is over when this is left."""
-        free_at = await self._places.get()
+        free_at = await self._slots.get()
         try:
             await self._clock.sleep(free_at - self._clock.monotonic())
             free_at = math.inf
             yield
         finally:
             # Cancelled while it waited, it has used nothing up.
-            self._places.put_nowait(min(free_at, self._clock.monotonic() + self._window))
+            self._slots.put_nowait(min(free_at, self._clock.monotonic() + self._window))
 
 
 class Gateway:
@@ -106,34 +104,35 @@ class Gateway:
         self._url = endpoint.rstrip("/") + PATH
         self._clock = clock or Clock()
         self._timeout = timeout
-        self._pace = RateLimiter(self._clock)
+        self._rate_limiter = RateLimiter(self._clock)
 
     async def register(self, credentials: Credentials | None = None) -> Registration:
-        """Ask for an endpoint and a ticket, within 10 s. Raises GatewayError."""
+        """Ask for an endpoint and a ticket, within 5 s. Raises GatewayError."""
         credentials = credentials or self.credentials()
         register(credentials.client_secret)  # It may be another one than at the start: files change.
-        async with self._pace.call():
+        async with self._rate_limiter.call():
             outcome = "cancelled"
             try:
-                registration = await self._open(credentials)
+                registration = await self._request(credentials)
                 outcome = "ok"
             except GatewayError as error:
-                outcome = "rejected" if error.rejected else "failed"
+                outcome = "rejected" if error.reason.is_rejection else "failed"
                 raise
             finally:
                 telemetry.dingtalk_calls.add(1, {"api": _METRIC_API, "outcome": outcome})
         return registration
 
-    async def _open(self, credentials: Credentials) -> Registration:
+    async def _request(self, credentials: Credentials) -> Registration:
         try:
             async with asyncio.timeout(self._timeout):
                 status, headers, body = await self._post(credentials)
         except TimeoutError:
-            raise GatewayError("the gateway did not answer in time") from None
+            raise GatewayError(GatewayReason.TIMEOUT, "the gateway did not answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # ValueError: an address that cannot even be tried, for instance by its host's encoding.
-            raise GatewayError(f"the gateway cannot be reached ({type(error).__name__})") from None
-        return judge(status, headers, body, credentials, now=self._clock.wall())
+            detail = f"the gateway cannot be reached ({type(error).__name__})"
+            raise GatewayError(GatewayReason.UNREACHABLE, detail) from None
+        return parse_registration(status, headers, body, credentials, now=self._clock.wall())
 
     async def _post(self, credentials: Credentials) -> tuple[int, Mapping[str, str], bytes]:
         body = {
@@ -147,7 +146,7 @@ class Gateway:
             "localIp": local_ip(),
         }
         headers = {
-            "Accept": "application/json",  # else XML may come (PROTOCOL section 1.1)
+            "Accept": "application/json",  # else XML may come (docs/protocol.md section 1.1)
             "User-Agent": USER_AGENT,
             # A pooled connection may have died of the very fault that we recover from, and cost us an attempt.
             "Connection": "close",
@@ -160,15 +159,15 @@ class Gateway:
             answer = bytearray()
             async for chunk in response.content.iter_any():
                 answer += chunk
-                if len(answer) > BODY_MAX:
+                if len(answer) > BODY_MAX_BYTES:
                     break
             return response.status, response.headers, bytes(answer)
 
 
-def judge(
+def parse_registration(
     status: int, headers: Mapping[str, str], body: bytes, credentials: Credentials, *, now: float
 ) -> Registration:
-    """What an answer of the gateway means (PROTOCOL section 1.3). Raises GatewayError.
+    """Read an answer of the gateway (docs/protocol.md section 1.3). Raises GatewayError.
 
     `now`: seconds since the epoch, for a Retry-After that names a date.
     """
@@ -178,37 +177,65 @@ def judge(
     if credentials.client_secret.reveal() and credentials.client_secret.reveal() in code:
         code = ""
     retry_after = parse_retry_after(headers.get("Retry-After", ""), now)
-    if _is_html(headers, body):
-        # A proxy or firewall speaks here, not DingTalk; it may be gone at the next try.
-        raise GatewayError("a web page came instead of the gateway's answer", status=status, retry_after=retry_after)
+    reason = _reason(status, code, fields, is_page=_is_html(headers, body))
+    match reason:
+        case None:
+            return _parse_endpoint(fields, body, status, credentials)
+        case GatewayReason.NOT_DINGTALK:
+            detail = "a web page came instead of the gateway's answer"
+        case GatewayReason.BANNED:
+            detail = "the gateway has banned this address for a while"
+            wait = fields.get("wait")
+            retry_after = parse_retry_after(str(wait), now) if isinstance(wait, int | float) else None
+        case GatewayReason.THROTTLED if code:
+            detail = "too many calls in this second"
+            retry_after = retry_after or QPS_WAIT_S
+        case _:
+            detail = f"the gateway {'refused us with' if reason.is_rejection else 'answered'} HTTP {status}"
+    raise GatewayError(reason, detail, status=status, code=code, retry_after=retry_after)
+
+
+def _reason(status: int, code: str, fields: Mapping[str, Any], *, is_page: bool) -> GatewayReason | None:
+    """Classify an answer; None for one that should hold endpoint and ticket."""
+    # A page comes first: with whatever status, a proxy or firewall speaks here, and may be gone at the next try.
+    if is_page:
+        return GatewayReason.NOT_DINGTALK
     if "punish" in fields:
-        wait = fields.get("wait")
-        asked = parse_retry_after(str(wait), now) if isinstance(wait, int | float) else None
-        raise GatewayError("the gateway has banned this address for a while", status=status, retry_after=asked)
+        return GatewayReason.BANNED
     if 200 <= status < 300:
-        return _registration(fields, body, status, credentials)
-    if status == 403 and re.search(r"Q[pP][sSmM]Limit", code):
-        wait_s = retry_after or QPS_WAIT_S
-        raise GatewayError("too many calls in this second", status=status, code=code, retry_after=wait_s)
+        return None
+    if status == 429 or (status == 403 and re.search(r"Q[pP][sSmM]Limit", code)):
+        return GatewayReason.THROTTLED
     # 403 with a word of DingTalk's is a whitelist, a missing permission or the month's quota: a person must act.
     if status in {400, 401} or (status == 403 and code):
-        raise GatewayError(f"the gateway refused us with HTTP {status}", status=status, code=code, rejected=True)
-    raise GatewayError(f"the gateway answered HTTP {status}", status=status, code=code, retry_after=retry_after)
+        return _rejection(status, code)
+    return GatewayReason.BUSY if status >= 500 else GatewayReason.BAD_ANSWER
 
 
-def _registration(fields: Mapping[str, Any], body: bytes, status: int, credentials: Credentials) -> Registration:
+def _rejection(status: int, code: str) -> GatewayReason:
+    # The code says more than the status where it says anything: 403 alone stands for three different cures.
+    if "Ip" in code and "White" in code:
+        return GatewayReason.IP_NOT_ALLOWED
+    if "ApiCount" in code:
+        return GatewayReason.QUOTA_EXHAUSTED
+    return {401: GatewayReason.UNAUTHORIZED, 400: GatewayReason.NOT_STREAM_APP}.get(status, GatewayReason.FORBIDDEN)
+
+
+def _parse_endpoint(fields: Mapping[str, Any], body: bytes, status: int, credentials: Credentials) -> Registration:
+    def unusable(detail: str) -> GatewayError:
+        return GatewayError(GatewayReason.BAD_ANSWER, detail, status=status)
+
     endpoint, ticket = fields.get("endpoint"), fields.get("ticket")
     if not (isinstance(endpoint, str) and isinstance(ticket, str) and endpoint and ticket):
-        size = len(body)
-        raise GatewayError(f"the gateway's answer lacks endpoint or ticket ({size} bytes)", status=status)
+        raise unusable(f"the gateway's answer lacks endpoint or ticket ({len(body)} bytes)")
     try:
         parts = urlsplit(endpoint)
         usable = parts.scheme in {"ws", "wss"} and parts.port != 0 and not re.search(r"[\s\x00-\x1f\x7f#]", endpoint)
         url = f"{endpoint}{'&' if parts.query else '?'}ticket={quote(ticket, safe='')}"
     except ValueError:  # a port that is none, or a ticket with a lone surrogate
-        raise GatewayError("the gateway named an endpoint or ticket that cannot be used", status=status) from None
+        raise unusable("the gateway named an endpoint or ticket that cannot be used") from None
     if not usable or not parts.hostname:
-        raise GatewayError("the gateway named an endpoint that cannot be used", status=status)
+        raise unusable("the gateway named an endpoint that cannot be used")
     return Registration(Secret(url), parts.hostname, credentials.client_id)
 
 
@@ -225,42 +252,36 @@ def _is_html(headers: Mapping[str, str], body: bytes) -> bool:
     return headers.get("Content-Type", "").lower().startswith("text/html") or start.startswith((b"<html", b"<!doctype"))
 
 
-def parse_retry_after(value: str, now: float) -> float | None:
-    """Seconds out of a Retry-After header (a number or an HTTP date), at most 300; None where there is none."""
-    value = value.strip()
-    try:
-        seconds = (
-            float(value) if re.fullmatch(r"[0-9.]{1,12}", value) else parsedate_to_datetime(value).timestamp() - now
-        )
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return min(max(seconds, 0.0), RETRY_AFTER_MAX_S) if math.isfinite(seconds) else None
+_CURES: Final = {
+    GatewayReason.IP_NOT_ALLOWED: (
+        "本机的出口 IP 不在应用的白名单中：请在开放平台的应用安全设置里加入它",
+        "this machine's outgoing IP is not on the app's whitelist: add it in the app's security settings",
+    ),
+    GatewayReason.QUOTA_EXHAUSTED: (
+        "本月的 API 调用额度已用完：请升级或购买额度包",
+        "this month's API quota is used up: upgrade, or buy an add-on pack",
+    ),
+    GatewayReason.UNAUTHORIZED: (
+        "请核对 DINGTALK_CLIENT_ID 与 DINGTALK_CLIENT_SECRET（应用的「凭证与基础信息」页）",
+        "check DINGTALK_CLIENT_ID and DINGTALK_CLIENT_SECRET (the app's page 凭证与基础信息)",
+    ),
+    GatewayReason.FORBIDDEN: ("请检查应用的权限与安全设置", "check the app's permissions and security settings"),
+}
+_CURE_ZH_OF_400: Final = (
+    "请检查：应用版本是否已发布、机器人的消息接收模式是否为 Stream、出口 IP 是否在白名单中、"
+    "DINGTALK_CLIENT_ID 与 DINGTALK_CLIENT_SECRET 是否正确"
+)
+_CURE_EN_OF_400: Final = (
+    "check that the app's version is published, that the robot receives messages in Stream mode, that this "
+    "machine's IP is whitelisted, and DINGTALK_CLIENT_ID and DINGTALK_CLIENT_SECRET"
+)
+"""DingTalk says HTTP 400 for several faults and does not tell which (docs/protocol.md section 1.3)."""
 
 
-def explain(error: GatewayError) -> str:
-    """Why DingTalk rejected us and what to do about it, in both languages."""
+def rejection_text(error: GatewayError) -> str:
+    """Say why DingTalk rejected us and what to do about it, in both languages."""
     shown = f"HTTP {error.status}" + (f" {error.code}" if error.code else "")
-    if "Ip" in error.code and "White" in error.code:
-        zh = "本机的出口 IP 不在应用的白名单中：请在开放平台的应用安全设置里加入它"
-        en = "this machine's outgoing IP is not on the app's whitelist: add it in the app's security settings"
-    elif "ApiCount" in error.code:
-        zh = "本月的 API 调用额度已用完：请升级或购买额度包"
-        en = "this month's API quota is used up: upgrade, or buy an add-on pack"
-    elif error.status == 401:
-        zh = "请核对 DINGTALK_CLIENT_ID 与 DINGTALK_CLIENT_SECRET（应用的「凭证与基础信息」页）"
-        en = "check DINGTALK_CLIENT_ID and DINGTALK_CLIENT_SECRET (the app's page 凭证与基础信息)"
-    elif error.status == 403:
-        zh = "请检查应用的权限与安全设置"
-        en = "check the app's permissions and security settings"
-    else:
-        zh = (
-            "请检查：应用版本是否已发布、机器人的消息接收模式是否为 Stream、出口 IP 是否在白名单中、"
-            "DINGTALK_CLIENT_ID 与 DINGTALK_CLIENT_SECRET 是否正确"
-        )
-        en = (
-            "check that the app's version is published, that the robot receives messages in Stream mode, that this "
-            "machine's IP is whitelisted, and DINGTALK_CLIENT_ID and DINGTALK_CLIENT_SECRET"
-        )
+    zh, en = _CURES.get(error.reason, (_CURE_ZH_OF_400, _CURE_EN_OF_400))
     return f"钉钉拒绝了连接（{shown}）。{zh}。 / DingTalk refused the connection ({shown}); {en}."
 
 

@@ -1,83 +1,90 @@
 """One WebSocket, from open to its typed end.
 
 Order of events: `open_session` upgrades with the ticket. `run` reads frames until the end and answers each on this
-very socket: a ping is echoed, a `disconnect` sets `farewell`, a robot message is handed to `deliver` in a task of
-its own, which stores it and then asks for the ack. Meanwhile our own pings ask whether the peer lives: two without
-a sign of life from it, and the socket is aborted. What ends is only the socket: deliveries under way go on (their
-message may become durable) and find that their ack has nowhere to go. DingTalk's repeat is deduplicated then.
+very socket: a ping is echoed, a `disconnect` is noted, a robot message is handed to `accept` in a task of its own,
+which stores it and then asks for the ack, a card callback to `on_card`, which has 1.5 s to respond. Meanwhile our own
+pings ask whether the peer lives: two without a sign of life from it, and the socket is aborted.
+
+What ends is only the socket. Deliveries under way go on, since their message may become durable, and find that their
+ack has nowhere to go. DingTalk's repeat is deduplicated then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final
+from enum import Enum
+from functools import partial
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
 
 from claw.clock import Clock
 from claw.errors import FrameError, HandshakeError
-from claw.messages import Delivery
+from claw.messages import CardCallback, Delivery
 from claw.proxy import proxy_of
 from claw.stream import frames
+from claw.stream.cards import to_card_callback
 from claw.stream.frames import Frame, FrameKind
 from claw.stream.gateway import Registration
+from claw.stream.inbound import to_inbound
+from claw.stream.reason import Reason
+from claw.stream.tasks import stop_tasks, wait_first
 
 log: Final = logging.getLogger(__name__)
 
-HANDSHAKE_TIMEOUT_S: Final = 10.0
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+CARD_RESPONSE_S: Final = 1.5
+"""Seconds that a card's handler gets to respond; DingTalk waits for 2 s (docs/protocol.md section 3.2)."""
 CLOSE_TIMEOUT_S: Final = 2.0
 """Seconds that the peer gets to answer our close frame, and pending acks to be written when we drain."""
 CLOCK_JUMP_S: Final = 30.0
-"""Seconds of difference that tell a machine that slept (or a stopped process) from a slow one (DESIGN section 3)."""
+"""Seconds of difference that tell a machine that slept, or a stopped process, from a slow one."""
 CLOCK_CHECK_S: Final = 1.0
 PINGS_UNANSWERED_MAX: Final = 2
-LAST_WAIT: Final = 0.7
+LAST_WAIT_SHARE: Final = 0.7
 """Share of a heartbeat for which the last ping is waited for, so that a peer which falls silent just after a pong is
-left, and the next session open, within three heartbeats (DESIGN section 3)."""
-FRAME_MAX: Final = 8 * 1024 * 1024
-"""Bytes of one frame, the most that any client is known to accept (PROTOCOL section 1.4)."""
+left, and the next session open, within three heartbeats (docs/architecture.md)."""
+FRAME_MAX_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of one frame, the most that any client is known to accept (docs/protocol.md section 1.4)."""
 DELIVERIES_MAX: Final = 1_000
 """Deliveries of one session that are under way at once; beyond that reading rests, and TCP holds the peer back."""
-FAULTS_LOGGED: Final = 10
-FAULTS_LOGGED_EACH: Final = 1_000
+REFUSALS_LOGGED: Final = 10
+REFUSALS_LOGGED_EACH: Final = 1_000
 """Of refused frames, the first 10 are logged and then each 1 000th: a broken peer must not fill the disk."""
 
 _WS_TO_HTTP: Final = {"ws": "http", "wss": "https"}
 
 
-class EndKind(StrEnum):
-    """Why a session ended; also the `reason` of the reconnect metric."""
+class SessionState(Enum):
+    """What a session is at; it goes down this list, and may skip steps."""
 
-    LOST = "lost"
-    """Reset or EOF without a close frame."""
-    PEER_CLOSED = "peer_closed"
-    PONGS_MISSED = "pongs_missed"
-    CLOCK_JUMP = "clock_jump"
-    BAD_PROTOCOL = "bad_protocol"
-    """No WebSocket any more: a frame too large, text that is not UTF-8, a broken header."""
-    CLOSED = "closed"
-    """By us."""
+    OPEN = 1
+    LEAVING = 2
+    """DingTalk has said that it will close this connection, and pushes nothing on it any more."""
+    CLOSING = 3
+    """We have sent a close frame, and wait for the peer's."""
+    CLOSED = 4
 
 
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
     """The end of a session: `detail` for the log (a close code, an error's type), `lived` in seconds."""
 
-    kind: EndKind
+    kind: Reason
     detail: str
     lived: float
 
 
 @dataclass(slots=True)
 class SessionCounters:
-    """What went through the sessions of a lane. Times: seconds since the epoch, 0 for never."""
+    """What went through the sessions of a slot. Times: seconds since the epoch, 0 for never."""
 
     frames: int = 0
     refused: int = 0
@@ -86,41 +93,49 @@ class SessionCounters:
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """What all sessions of a supervisor share.
+    """What all sessions of a slot share.
 
-    `deliver` stores a message and then calls its `acknowledge`. `deliveries` owns the tasks that do so: they outlive
-    their session, and whoever stops the supervisor waits for them. `heartbeat` is in seconds.
+    `accept` stores a message and then calls its `acknowledge`; `on_card` may answer a button that was pressed.
+    `deliveries` owns the tasks that do so: they outlive their session, and whoever stops the supervisor waits for them.
+    Times are in seconds; `phase` (0 to 1) is the share of a heartbeat by which pings come later than those of phase 0.
     """
 
-    deliver: Callable[[Delivery], Awaitable[None]]
+    accept: Callable[[Delivery], Awaitable[None]]
+    on_card: Callable[[CardCallback], Awaitable[None]]
     heartbeat: float
     clock: Clock
+    phase: float = 0.0
     deliveries: set[asyncio.Task[None]] = field(default_factory=set)
     handshake_timeout: float = HANDSHAKE_TIMEOUT_S
     close_timeout: float = CLOSE_TIMEOUT_S
     deliveries_max: int = DELIVERIES_MAX
 
 
+def next_turn(now: float, period: float, phase: float, at_least: float = 0.0) -> float:
+    """The next moment on the grid of `period` and `phase` that is `at_least` so many seconds after `now`."""
+    return (math.ceil((now + at_least) / period - phase) + phase) * period
+
+
 async def open_session(
     http: aiohttp.ClientSession,
     registration: Registration,
-    wiring: SessionConfig,
-    traffic: SessionCounters | None = None,
+    config: SessionConfig,
+    counters: SessionCounters | None = None,
 ) -> Session:
-    """Upgrade to a WebSocket within 10 s. Raises HandshakeError; the ticket is used up either way."""
+    """Upgrade to a WebSocket within 5 s. Raises HandshakeError; the ticket is used up either way."""
     url = URL(registration.url.reveal(), encoded=True)
     # aiohttp looks for WSS_PROXY where a wss address is given; as https the usual HTTPS_PROXY and NO_PROXY hold.
     url = url.with_scheme(_WS_TO_HTTP.get(url.scheme, url.scheme))
     try:
-        async with asyncio.timeout(wiring.handshake_timeout):
+        async with asyncio.timeout(config.handshake_timeout):
             socket = await http.ws_connect(
                 url,
                 autoclose=False,
                 autoping=False,
                 heartbeat=None,
                 proxy=proxy_of(url),
-                max_msg_size=FRAME_MAX,
-                timeout=aiohttp.ClientWSTimeout(ws_close=wiring.close_timeout),
+                max_msg_size=FRAME_MAX_BYTES,
+                timeout=aiohttp.ClientWSTimeout(ws_close=config.close_timeout),
             )
     except TimeoutError:
         raise HandshakeError("the endpoint did not upgrade in time") from None
@@ -130,7 +145,7 @@ async def open_session(
         ) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise HandshakeError(f"the endpoint cannot be reached ({type(error).__name__})") from None
-    return Session(socket, registration, wiring, traffic or SessionCounters())
+    return Session(socket, registration, config, counters or SessionCounters())
 
 
 class Session:
@@ -140,60 +155,72 @@ class Session:
         self,
         socket: aiohttp.ClientWebSocketResponse,
         registration: Registration,
-        wiring: SessionConfig,
-        traffic: SessionCounters,
+        config: SessionConfig,
+        counters: SessionCounters,
     ) -> None:
-        self.opened_at: Final = wiring.clock.monotonic()
+        self.opened_at: Final = config.clock.monotonic()
         self.host: Final = registration.host
-        self.traffic: Final = traffic
-        self.farewell: Final = asyncio.Event()
+        self.counters: Final = counters
+        self.disconnect_requested: Final = asyncio.Event()
         """Set when DingTalk says that it will close this connection and pushes nothing on it any more."""
         self._socket = socket
         self._transport = _transport_of(socket)
         self._client_id = registration.client_id
-        self._wiring = wiring
-        self._clock = wiring.clock
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._places = asyncio.Semaphore(wiring.deliveries_max)
+        self._config = config
+        self._clock = config.clock
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._capacity = asyncio.Semaphore(config.deliveries_max)
         self._unanswered = 0
-        self._ended_by_us = ""
-        self._gone = asyncio.Event()
-        """Set when the socket is closed for good by us."""
+        self._state = SessionState.OPEN
+        self._closed_how = ""
+        """For the log, where we closed it."""
+        self._closed = asyncio.Event()
 
     @property
     def lived(self) -> float:
         """Seconds since the upgrade."""
         return self._clock.monotonic() - self.opened_at
 
+    def _transition(self, to: SessionState) -> bool:
+        """Go on to `to`; False where the session is as far already, as two of its ends may come together."""
+        if to.value <= self._state.value:
+            return False
+        self._state = to
+        if to is SessionState.LEAVING:
+            self.disconnect_requested.set()
+        elif to is SessionState.CLOSED:
+            self._closed.set()
+        return True
+
     async def run(self) -> SessionEnd:
         """Serve until the end; the socket is gone when this returns, or is cancelled."""
         reading = asyncio.create_task(self._read(), name="claw.stream.session.read")
         watching = asyncio.create_task(self._watch(), name="claw.stream.session.watch")
-        gone = asyncio.create_task(self._gone.wait(), name="claw.stream.session.gone")
-        tasks = {reading, watching, gone}
+        closed = asyncio.create_task(self._closed.wait(), name="claw.stream.session.closed")
+        tasks = (reading, watching, closed)
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if self._ended_by_us:
-                # Reading ends as soon as we begin to say goodbye; the peer's answer is still to come.
-                await self._gone.wait()
-                return SessionEnd(EndKind.CLOSED, self._ended_by_us, self.lived)
+            if self._state in {SessionState.CLOSING, SessionState.CLOSED}:
+                # By us. Reading ends as soon as our close frame is out, which is no end yet: the peer's is to come.
+                await self._closed.wait()
+                return SessionEnd(Reason.CLOSED, self._closed_how, self.lived)
+            # A peer that fell silent and whose socket then broke was dead before: what we measured counts.
             kind, detail = (watching if watching in done else reading).result()
             return SessionEnd(kind, detail, self.lived)
         finally:
-            for task in tasks:
-                task.cancel()
             # Without a close handshake: at this point the peer has said goodbye, or will not answer.
             self.abort()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await stop_tasks(*tasks)
 
     async def close(self, code: int = aiohttp.WSCloseCode.OK) -> None:
-        """Say goodbye with a close frame; the peer gets 2 s to answer it."""
-        if self._ended_by_us:
-            await self._gone.wait()
+        """Close with a close frame; the peer gets 2 s to answer it."""
+        if not self._transition(SessionState.CLOSING):
+            # Somebody else is at it, such as a drain during a retirement; the caller still wants to see the end.
+            await self._closed.wait()
             return
-        self._ended_by_us = f"close {code}"
+        self._closed_how = f"close {code}"
         try:
-            async with asyncio.timeout(self._wiring.close_timeout):
+            async with asyncio.timeout(self._config.close_timeout):
                 await self._socket.close(code=code)
         except (TimeoutError, aiohttp.ClientError, OSError):
             pass  # the peer is gone, which is what we wanted
@@ -202,22 +229,22 @@ class Session:
 
     async def drain(self) -> None:
         """Close as soon as the acks of all messages read so far are written, or after 2 s."""
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=self._wiring.close_timeout)
+        if self._deliveries:
+            await asyncio.wait(self._deliveries, timeout=self._config.close_timeout)
         await self.close()
 
     def abort(self) -> None:
         """Cut the connection at once, without a close frame."""
-        self._ended_by_us = self._ended_by_us or "abort"
+        self._closed_how = self._closed_how or "abort"
         if self._transport is not None:
             self._transport.abort()
         # Gives the connection's place in the pool back, which the WebSocket alone does not do in each of its ends.
         self._socket._response.close()
-        self._gone.set()
+        self._transition(SessionState.CLOSED)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    async def _read(self) -> tuple[EndKind, str]:
+    async def _read(self) -> tuple[Reason, str]:
         while True:
             message = await self._socket.receive()
             # Whatever the peer sent, it lives; what we do with it here never counts as its life.
@@ -236,80 +263,114 @@ class Session:
                 case aiohttp.WSMsgType.CLOSE:
                     code = message.data or aiohttp.WSCloseCode.OK
                     await self._send(self._socket.send_frame(struct.pack("!H", code), aiohttp.WSMsgType.CLOSE))
-                    return EndKind.PEER_CLOSED, str(message.data or "no code")
+                    return Reason.PEER_CLOSED, str(message.data or "no code")
                 case aiohttp.WSMsgType.ERROR:
-                    return EndKind.BAD_PROTOCOL, str(self._socket.close_code)
+                    return Reason.BAD_PROTOCOL, str(self._socket.close_code)
                 case _:
-                    return EndKind.LOST, str(self._socket.close_code)
+                    return Reason.LOST, str(self._socket.close_code)
 
     async def _frame(self, text: str) -> None:
         read_at = self._clock.wall()
-        self.traffic.frames += 1
-        self.traffic.last_frame_at = read_at
+        self.counters.frames += 1
+        self.counters.last_frame_at = read_at
         try:
             await self._act(frames.parse(text), read_at)
         except FrameError as error:
             self._refuse(error.reason, error.size)
-            await self._answer(error.message_id, frames.BAD_REQUEST, "{}", "bad request")
+            await self._reply(error.message_id, frames.BAD_REQUEST, "{}", "bad request")
         except Exception as error:  # noqa: BLE001 - no single frame, whatever it holds, may end the session
             self._refuse(type(error).__name__, len(text))
 
     async def _act(self, frame: Frame, read_at: float) -> None:
         match frame.kind:
             case FrameKind.ROBOT:
-                await self._accept(frame, read_at)
+                await self._hand_on(frame, read_at)
             case FrameKind.PING:
-                await self._answer(frame.message_id, frames.OK, frame.data)
+                await self._reply(frame.message_id, frames.OK, frame.data)
             case FrameKind.CARD:
-                await self._answer(frame.message_id, frames.OK, frames.CARD_ACK)
+                await self._hand_on_card(frame)
             case FrameKind.EVENT:
-                await self._answer(frame.message_id, frames.OK, frames.EVENT_ACK)
+                await self._reply(frame.message_id, frames.OK, frames.EVENT_ACK)
             case FrameKind.DISCONNECT:
                 log.info("dingtalk asks to reconnect", extra={"reason": frames.disconnect_reason(frame)})
-                self.farewell.set()
+                self._transition(SessionState.LEAVING)
             case FrameKind.LEGACY:
                 pass
             case FrameKind.UNKNOWN:
                 self._refuse("an unknown topic", frame.size)
-                await self._answer(frame.message_id, frames.NOT_FOUND, "{}", "topic not supported")
+                await self._reply(frame.message_id, frames.NOT_FOUND, "{}", "topic not supported")
 
-    async def _accept(self, frame: Frame, read_at: float) -> None:
-        inbound = frames.to_inbound(frame, self._client_id)
+    async def _hand_on(self, frame: Frame, read_at: float) -> None:
+        inbound = to_inbound(frame, self._client_id)
         push = frame.message_id  # the frame itself may be large, and is not needed until the ack
 
         async def acknowledge() -> None:
-            await self._answer(push, frames.OK, frames.ROBOT_ACK)
+            await self._reply(push, frames.OK, frames.ROBOT_ACK)
 
-        await self._places.acquire()
+        await self._start(partial(self._deliver, Delivery(inbound, read_at, acknowledge)), "deliver")
+
+    async def _start(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Do something for a frame beside reading on, which rests while too much is under way."""
+        await self._capacity.acquire()
         # Tasks start in the order of their creation, so messages reach the store in the order of their arrival.
-        task = asyncio.create_task(
-            self._deliver(Delivery(inbound, read_at, acknowledge)), name="claw.stream.session.deliver"
-        )
-        self._under_way.add(task)
-        self._wiring.deliveries.add(task)
-        task.add_done_callback(self._delivered)
+        task = asyncio.create_task(work(), name=f"claw.stream.session.{name}")
+        self._deliveries.add(task)
+        # Not this session's alone: the socket may end now, and the message still become durable.
+        self._config.deliveries.add(task)
+        task.add_done_callback(self._on_delivered)
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
-            await self._wiring.deliver(delivery)
+            await self._config.accept(delivery)
         except Exception as error:
             # Not acked, so DingTalk repeats it after 60 s.
             log.warning("message could not be accepted", extra={"cause": type(error).__name__}, exc_info=True)
 
-    def _delivered(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        self._wiring.deliveries.discard(task)
-        self._places.release()
+    async def _hand_on_card(self, frame: Frame) -> None:
+        push = frame.message_id
+        is_answered = False
+
+        async def respond(response: Mapping[str, Any]) -> None:
+            nonlocal is_answered
+            if is_answered:
+                return
+            data = frames.card_response(response)
+            # Before anything is awaited: handler and deadline may come together, and DingTalk takes one answer only.
+            is_answered = True
+            await self._reply(push, frames.OK, data)
+
+        await self._start(partial(self._answer_card, to_card_callback(frame, respond)), "card")
+
+    async def _answer_card(self, callback: CardCallback) -> None:
+        """See to it that a callback is answered in time, whatever its handler does; the handler may take longer."""
+        handler = asyncio.create_task(self._handle_card(callback), name="claw.stream.session.card.handler")
+        try:
+            await wait_first({"deadline": self._clock.sleep(CARD_RESPONSE_S)}, handler)
+            await callback.respond({})
+            await asyncio.wait({handler})
+        finally:
+            await stop_tasks(handler)
+
+    async def _handle_card(self, callback: CardCallback) -> None:
+        try:
+            await self._config.on_card(callback)
+        except Exception as error:
+            log.warning("card callback failed", extra={"cause": type(error).__name__}, exc_info=True)
+
+    def _on_delivered(self, task: asyncio.Task[None]) -> None:
+        self._deliveries.discard(task)
+        self._config.deliveries.discard(task)
+        self._capacity.release()
 
     def _refuse(self, reason: str, size: int) -> None:
-        self.traffic.refused += 1
-        count = self.traffic.refused
-        if count <= FAULTS_LOGGED or count % FAULTS_LOGGED_EACH == 0:
+        self.counters.refused += 1
+        count = self.counters.refused
+        if count <= REFUSALS_LOGGED or count % REFUSALS_LOGGED_EACH == 0:
             log.warning("frame refused", extra={"reason": reason, "size": size, "refused": count})
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    async def _answer(self, message_id: str, code: int, data: str, message: str = "OK") -> None:
+    async def _reply(self, message_id: str, code: int, data: str, message: str = "OK") -> None:
         if message_id:  # without an id there is nothing that an answer could refer to
             await self._send(self._socket.send_str(frames.ack(message_id, code, data, message)))
 
@@ -322,11 +383,11 @@ class Session:
 
     # --- liveness ------------------------------------------------------------------------------------------------
 
-    async def _watch(self) -> tuple[EndKind, str]:
+    async def _watch(self) -> tuple[Reason, str]:
         """Ping each heartbeat; return when two pings in a row brought no sign of life, or when time has jumped."""
-        heartbeat = self._wiring.heartbeat
+        heartbeat = self._config.heartbeat
         wall, monotonic = self._clock.wall(), self._clock.monotonic()
-        due = monotonic + heartbeat
+        due = self._next_ping(monotonic)
         while True:
             await self._clock.sleep(max(0.0, min(due - monotonic, CLOCK_CHECK_S)))
             was_wall, was_monotonic = wall, monotonic
@@ -335,16 +396,21 @@ class Session:
             # way the peer may have given us up long ago, and a ping would only tell us so much later.
             jump = max(abs((wall - was_wall) - (monotonic - was_monotonic)), monotonic - was_monotonic - CLOCK_CHECK_S)
             if jump > CLOCK_JUMP_S:
-                return EndKind.CLOCK_JUMP, f"{jump:.0f} s"
+                return Reason.CLOCK_JUMP, f"{jump:.0f} s"
             if monotonic < due:
                 continue
             if self._unanswered >= PINGS_UNANSWERED_MAX:
-                return EndKind.PONGS_MISSED, f"{self._unanswered} pings"
+                return Reason.PONGS_MISSED, f"{self._unanswered} pings"
             # While reading rests, a pong could not be seen: that is our fault and no sign of the peer's death.
-            if not self._places.locked():
+            if not self._capacity.locked():
                 self._unanswered += 1
-            due = monotonic + heartbeat * (LAST_WAIT if self._unanswered >= PINGS_UNANSWERED_MAX else 1)
+            is_last = self._unanswered >= PINGS_UNANSWERED_MAX
+            due = monotonic + heartbeat * LAST_WAIT_SHARE if is_last else self._next_ping(monotonic, heartbeat / 2)
             await self._ping(heartbeat)
+
+    def _next_ping(self, now: float, at_least: float = 1e-3) -> float:
+        # By a grid, so that the pings of two slots never fall together: a fault of a second cannot eat both of them.
+        return next_turn(now, self._config.heartbeat, self._config.phase, at_least)
 
     async def _ping(self, timeout: float) -> None:
         payload = struct.pack("!Q", time.monotonic_ns())

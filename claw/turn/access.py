@@ -1,9 +1,11 @@
 """Who may talk to the robot: the owner, the policies, the lists and the daily limit.
 
-Order of events for a message: `rules` puts what was settled at run time over the environment's defaults; `decide`, a
-pure function, says whether the sender may talk here; a first direct message may make its sender the owner
-(`Pairing`). Staff ids are compared whole. People from outside of the organisation have none: only an open policy
-lets them in, and no list or ownership can name them.
+Order of events for a message: a first direct message may make its sender the owner (`pair`). `resolve_rules` puts what
+was settled at run time over the environment's defaults. `Rules.find_role` finds what the sender is here, and `decide`,
+a pure function, says whether somebody of this role may talk. `consume_quota` counts a question to its sender's day.
+
+Staff ids are compared whole. People from outside of the organisation have none: only an open policy lets them in, and
+no list or ownership can name them.
 """
 
 from __future__ import annotations
@@ -25,44 +27,55 @@ from claw.config.settings import AccessSettings
 from claw.messages import ChatKind, Inbound
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
 from claw.secret import hash_id
-from claw.store.ports import ConfigStore
+from claw.store.ports import ConfigStore, QuotaStore
 
 log: Final = logging.getLogger(__name__)
 
-CODE_LIFE_S: Final = 600.0
+CODE_TTL_S: Final = 600.0
 """Seconds for which a pairing code is good."""
-CODE_LETTERS: Final = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
+CODE_ALPHABET: Final = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 """Without those that are taken for one another."""
 CODE_LENGTH: Final = 8
 
 OWNER: Final = "owner"
 """The entry of the owner: JSON of `staff_id`, `nick`, `message` (the key of the message that made it so)."""
-CODE: Final = "pairing.code"
-"""What the entries of pairing codes begin with: each holds a code's hash and when it ends. Every claw that was started
-prints one of its own, and each is good: of several replicas nobody knows whose log is read."""
+CODE_PREFIX: Final = "pairing.code"
+"""Entries of pairing codes: each holds a code's hash and when it ends. Every replica that was started prints a code of
+its own, and each is valid, since nobody knows whose log is read."""
 GROUP_POLICY: Final = "policy.group"
 DIRECT_POLICY: Final = "policy.direct"
-ALLOWED: Final = "allowed."
-DENIED: Final = "denied."
+ALLOWED_PREFIX: Final = "allowed."
+DENIED_PREFIX: Final = "denied."
+"""Entries of the lists: one for each person, so that two changes at the same moment do not overwrite each other."""
 HANDOVER: Final = "handover"
+"""The entry of a handover that waits for its confirmation."""
 
 
-class Verdict(StrEnum):
+class Decision(StrEnum):
     """Whether somebody may talk."""
 
     ALLOWED = "allowed"
-    KEPT_OUT = "kept_out"
+    DENIED = "denied"
 
 
-class Standing(StrEnum):
+class Role(StrEnum):
     """What somebody is here, as far as policies are concerned."""
 
     OWNER = "owner"
     LISTED = "listed"
     """On the list of this kind of chat, or allowed at run time."""
     DENIED = "denied"
-    """Kept out by name, whatever the policy."""
+    """Denied by name, whatever the policy."""
     OTHER = "other"
+
+
+class Override(StrEnum):
+    """What was changed at run time."""
+
+    OWNER = "owner"
+    GROUP = "group"
+    DIRECT = "direct"
+    LISTS = "lists"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,62 +88,69 @@ class Rules:
     group_listed: frozenset[str]
     direct_listed: frozenset[str]
     denied: frozenset[str]
-    owner_nick: str = ""
-    changed: frozenset[str] = frozenset()
-    """Names of what was changed at run time: `owner`, `group`, `direct`, `lists`."""
+    overrides: frozenset[Override] = frozenset()
 
-    def standing(self, staff_id: str, kind: ChatKind) -> Standing:
+    def is_owner(self, staff_id: str) -> bool:
+        """Whether somebody is the owner; an empty id, of somebody from outside, never is."""
+        return bool(staff_id) and staff_id in self.owners
+
+    def find_role(self, staff_id: str, kind: ChatKind) -> Role:
+        """Return what somebody is in this kind of chat."""
         if not staff_id:
-            return Standing.OTHER
+            return Role.OTHER
+        # The owner first: whoever is on a list as well must not lose the robot by it.
         if staff_id in self.owners:
-            return Standing.OWNER
+            return Role.OWNER
         if staff_id in self.denied:
-            return Standing.DENIED
+            return Role.DENIED
         listed = self.group_listed if kind is ChatKind.GROUP else self.direct_listed
-        return Standing.LISTED if staff_id in listed else Standing.OTHER
+        return Role.LISTED if staff_id in listed else Role.OTHER
 
 
-def decide(rules: Rules, kind: ChatKind, standing: Standing) -> Verdict:
-    """Whether somebody of this standing may talk in this kind of chat (the matrix is in tests/turn/test_access.py).
+def decide(rules: Rules, kind: ChatKind, role: Role) -> Decision:
+    """Say whether somebody of this role may talk in this kind of chat (the matrix is in tests/turn/test_access.py).
 
     A disabled group policy holds for the owner too: in groups the robot is then as if it were not there.
     """
     if kind is ChatKind.GROUP and rules.group_policy is GroupPolicy.DISABLED:
-        return Verdict.KEPT_OUT
-    if standing is Standing.OWNER:
-        return Verdict.ALLOWED
-    if standing is Standing.DENIED:
-        return Verdict.KEPT_OUT
+        return Decision.DENIED
+    if role is Role.OWNER:
+        return Decision.ALLOWED
+    if role is Role.DENIED:
+        return Decision.DENIED
+    # Each policy for its own kind of chat: an open group says nothing about direct chats.
     if kind is ChatKind.GROUP:
-        welcome = rules.group_policy is GroupPolicy.OPEN or standing is Standing.LISTED
+        welcome = rules.group_policy is GroupPolicy.OPEN or role is Role.LISTED
     else:
-        by_list = rules.direct_policy is DirectPolicy.ALLOWLIST and standing is Standing.LISTED
+        by_list = rules.direct_policy is DirectPolicy.ALLOWLIST and role is Role.LISTED
         welcome = rules.direct_policy is DirectPolicy.OPEN or by_list
-    return Verdict.ALLOWED if welcome else Verdict.KEPT_OUT
+    return Decision.ALLOWED if welcome else Decision.DENIED
 
 
-def rules_of(settings: AccessSettings, entries: Mapping[str, str]) -> Rules:
-    """The environment's defaults, with what was settled at run time over them.
+def resolve_rules(settings: AccessSettings, entries: Mapping[str, str]) -> Rules:
+    """Put what was settled at run time over the environment's defaults.
 
     An entry that this version does not understand is passed over on the safe side: the default holds.
     """
-    changed = set()
-    owners, nick = frozenset(settings.owner), ""
-    owner = owner_of(entries)
+    overrides = set()
+    # One owner found at run time replaces all that CLAW_OWNER names: a handover must be able to take the robot away.
+    owners = frozenset(settings.owner)
+    owner = parse_owner(entries)
     if owner is not None:
-        owners, nick = frozenset({owner.staff_id}), owner.nick
-        changed.add("owner")
+        owners = frozenset({owner.staff_id})
+        overrides.add(Override.OWNER)
     group, direct = settings.group_policy, settings.direct_policy
     if entries.get(GROUP_POLICY) in set(GroupPolicy):
         group = GroupPolicy(entries[GROUP_POLICY])
-        changed.add("group")
+        overrides.add(Override.GROUP)
     if entries.get(DIRECT_POLICY) in set(DirectPolicy):
         direct = DirectPolicy(entries[DIRECT_POLICY])
-        changed.add("direct")
-    allowed = frozenset(name.removeprefix(ALLOWED) for name in entries if name.startswith(ALLOWED))
-    denied = frozenset(name.removeprefix(DENIED) for name in entries if name.startswith(DENIED))
+        overrides.add(Override.DIRECT)
+    # Lists add up: those of the environment are an operator's, and a command in chat must not empty them.
+    allowed = frozenset(name.removeprefix(ALLOWED_PREFIX) for name in entries if name.startswith(ALLOWED_PREFIX))
+    denied = frozenset(name.removeprefix(DENIED_PREFIX) for name in entries if name.startswith(DENIED_PREFIX))
     if allowed or denied:
-        changed.add("lists")
+        overrides.add(Override.LISTS)
     return Rules(
         owners,
         group,
@@ -138,14 +158,13 @@ def rules_of(settings: AccessSettings, entries: Mapping[str, str]) -> Rules:
         frozenset(settings.group_allowed) | allowed,
         frozenset(settings.direct_allowed) | allowed,
         denied,
-        nick,
-        frozenset(changed),
+        frozenset(overrides),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whoever was paired, or was handed the robot."""
+    """The owner's entry. `message` is the key of the message that paired them, or that handed the robot to them."""
 
     staff_id: str
     nick: str = ""
@@ -155,28 +174,30 @@ class Owner:
         return json.dumps({"staff_id": self.staff_id, "nick": self.nick, "message": self.message}, ensure_ascii=False)
 
 
-def owner_of(entries: Mapping[str, str]) -> Owner | None:
-    """The owner in the registry, if there is one."""
+def parse_owner(entries: Mapping[str, str]) -> Owner | None:
+    """Return the owner that was paired or handed the robot, if there is one."""
     if OWNER not in entries:
         return None
     try:
         fields = json.loads(entries[OWNER])
         return Owner(str(fields["staff_id"]), str(fields.get("nick", "")), str(fields.get("message", "")))
     except (ValueError, LookupError, TypeError, AttributeError):
+        # Not raised: nobody could talk to the robot then, the owner who might cure it included.
         log.error("the owner's entry cannot be read: the robot has no owner until it is paired again")
         return None
 
 
 class AccessControl:
-    """Lets people in or keeps them out, and pairs the owner."""
+    """Lets people in or denies them, pairs the owner, and counts questions. Every method raises StoreError."""
 
-    def __init__(self, settings: AccessSettings, registry: ConfigStore, clock: Clock) -> None:
+    def __init__(self, settings: AccessSettings, config: ConfigStore, quotas: QuotaStore, clock: Clock) -> None:
         self._settings = settings
-        self._registry = registry
+        self._config = config
+        self._quotas = quotas
         self._clock = clock
 
     @property
-    def by_code(self) -> bool:
+    def pairs_by_code(self) -> bool:
         """Whether the owner is paired by a code."""
         return self._settings.pairing is Pairing.CODE
 
@@ -184,12 +205,13 @@ class AccessControl:
     def daily_limit(self) -> int:
         return self._settings.daily_limit
 
-    async def rules(self) -> Rules:
-        return rules_of(self._settings, await self._registry.items())
+    async def read_rules(self) -> Rules:
+        """Return the rules in force now."""
+        return resolve_rules(self._settings, await self._config.items())
 
     async def report(self) -> dict[str, object]:
-        """Owner and policies for `/status`; staff ids are hashed, as everywhere."""
-        rules = await self.rules()
+        """Report owner and policies for `/status`; staff ids are hashed, as everywhere."""
+        rules = await self.read_rules()
         return {
             "owner": sorted(hash_id(owner) for owner in rules.owners),
             "warning": "" if rules.owners else f"no owner yet, pairing is: {self._settings.pairing.value}",
@@ -197,12 +219,12 @@ class AccessControl:
             "direct_policy": rules.direct_policy.value,
             "listed": len(rules.group_listed | rules.direct_listed),
             "denied": len(rules.denied),
-            "changed_at_run_time": sorted(rules.changed),
+            "changed_at_run_time": sorted(rules.overrides),
         }
 
-    async def begin(self) -> None:
-        """At the start: say loudly who can become the owner, and print the code where one is wanted."""
-        if (await self.rules()).owners:
+    async def announce_pairing(self) -> None:
+        """Say loudly at the start who can become the owner, and print the code where one is wanted."""
+        if (await self.read_rules()).owners:
             return
         match self._settings.pairing:
             case Pairing.FIRST:
@@ -211,69 +233,80 @@ class AccessControl:
                     extra={"remedy": "set CLAW_OWNER, or CLAW_OWNER_PAIRING=code, unless this is a first start"},
                 )
             case Pairing.CODE:
-                await self._print_code()
+                await self._issue_code()
             case Pairing.OFF:
                 log.warning("no owner, and pairing is off: nobody can use the owner's commands")
 
     async def pair(self, inbound: Inbound) -> bool:
-        """Whether this very message makes, or made, its sender the owner. A group message never does."""
+        """Make the sender the owner if this message may; True if this very message makes, or made, them so.
+
+        A group message never does: whoever is first in a group is not who set the robot up.
+        """
+        # Without a staff id nobody could be recognised as the owner later.
         if inbound.conversation.kind is not ChatKind.DIRECT or not inbound.sender.staff_id:
             return False
-        entries = await self._registry.items()
-        owner = owner_of(entries)
+        entries = await self._config.items()
+        owner = parse_owner(entries)
         if owner is not None:
-            return owner.message == inbound.key
+            # Another try of the pairing message, after a crash, tells its sender so once more. By the person, too: the
+            # message that handed the robot over made somebody else the owner than who wrote it.
+            return owner.message == inbound.key and owner.staff_id == inbound.sender.staff_id
         if self._settings.owner or self._settings.pairing is Pairing.OFF:
             return False
-        codes = {name: value for name, value in entries.items() if name.startswith(CODE)}
-        if self.by_code and not await self._code_is_right(codes.values(), inbound.text):
+        codes = {name: value for name, value in entries.items() if name.startswith(CODE_PREFIX)}
+        if self.pairs_by_code and not await self._match_code(codes.values(), inbound.text):
             return False
         mine = Owner(inbound.sender.staff_id, inbound.sender.nick, inbound.key).to_json()
-        # Two at the same moment, in two replicas too: what stands there afterwards is the owner.
-        if await self._registry.set_if_absent(OWNER, mine) != mine:
+        # The race: two people write at the same moment, perhaps to two replicas, and both have found no owner above.
+        # The store lets one write win; whoever finds another entry than their own has lost.
+        if await self._config.set_if_absent(OWNER, mine) != mine:
             return False
-        await self._registry.delete(*codes)
+        await self._config.delete(*codes)
         log.warning("the robot has an owner now", extra={"pairing": self._settings.pairing.value})
         return True
 
-    async def _code_is_right(self, codes: Iterable[str], said: str) -> bool:
-        good = [code.partition(" ")[0] for code in codes if not self._is_over(code)]
-        if not good:
-            await self._print_code()
+    async def _match_code(self, codes: Iterable[str], said: str) -> bool:
+        valid = [code.partition(" ")[0] for code in codes if not self._is_expired(code)]
+        if not valid:
+            # Nobody waits at the log all day: a new code is printed when somebody writes, for them to try again.
+            await self._issue_code()
             return False
-        return any(hmac.compare_digest(_hash_of_code(said), digest) for digest in good)
+        # Hashes, compared in constant time: the store may be read by others, and a code is short.
+        return any(hmac.compare_digest(_hash_code(said), digest) for digest in valid)
 
-    def _is_over(self, code: str) -> bool:
+    def _is_expired(self, code: str) -> bool:
         try:
             return self._clock.wall() >= float(code.partition(" ")[2])
         except ValueError:
             return True
 
-    async def _print_code(self) -> None:
-        code = "".join(secrets.choice(CODE_LETTERS) for _ in range(CODE_LENGTH))
-        digest = _hash_of_code(code)
-        await self._registry.delete(
-            *(name for name, value in (await self._registry.items(CODE)).items() if self._is_over(value))
-        )
-        await self._registry.set(f"{CODE}.{digest[:8]}", f"{digest} {self._clock.wall() + CODE_LIFE_S}")
+    async def _issue_code(self) -> None:
+        code = "".join(secrets.choice(CODE_ALPHABET) for _ in range(CODE_LENGTH))
+        digest = _hash_code(code)
+        entries = await self._config.items(CODE_PREFIX)
+        await self._config.delete(*(name for name, value in entries.items() if self._is_expired(value)))
+        # Under a name of its own: another replica that starts at the same moment must not void this one.
+        await self._config.set(f"{CODE_PREFIX}.{digest[:8]}", f"{digest} {self._clock.wall() + CODE_TTL_S}")
         log.warning(
             "no owner yet: whoever sends this code to the robot in a direct chat becomes it",
-            extra={"pairing": code, "minutes": int(CODE_LIFE_S // 60)},
+            extra={"pairing": code, "minutes": int(CODE_TTL_S // 60)},
         )
 
-    async def has_budget(self, inbound: Inbound) -> bool:
-        """Whether the sender may still ask today; this message is counted."""
+    async def consume_quota(self, inbound: Inbound) -> bool:
+        """Count this message to its sender's day; False beyond the daily limit."""
         limit = self._settings.daily_limit
         if not limit:
             return True
+        # The operator's day, not UTC's: people are told to come back tomorrow.
         day = datetime.fromtimestamp(self._clock.wall(), ZoneInfo(self._settings.timezone)).date().isoformat()
         person = f"{inbound.robot_code}:{inbound.sender.key}"
-        return await self._registry.consume_quota(person, day, inbound.key, limit)
+        # By the message's key: another try of it, after a crash or a fault of the model, is not another question.
+        return await self._quotas.consume_quota(person, day, inbound.key, limit)
 
-    async def is_first_word(self, inbound: Inbound, what: str, seconds: float) -> bool:
-        """Whether the sender was not told `what` in this conversation within the last `seconds`."""
-        return await self._registry.once_per(f"{what}:{inbound.chat_key}:{inbound.sender.key}", seconds)
+    async def once_per(self, inbound: Inbound, notice: str, interval_s: float) -> bool:
+        """Whether the sender got no such notice in this chat within the interval; if so, it counts as given now."""
+        return await self._quotas.once_per(f"{notice}:{inbound.chat_key}:{inbound.sender.key}", interval_s)
 
 
-def _hash_of_code(code: str) -> str:
+def _hash_code(code: str) -> str:
     return hashlib.sha256(code.strip().upper().encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,210 +1,186 @@
 """One turn: a message becomes an answer, by a command or by the model.
 
-Order of events: who may not talk here is kept out; a command is obeyed; a message without anything to ask about gets
-a hint; otherwise the model is told the system prompt, the newest turns of the conversation's memory and the message
-(pictures as data URLs), and what it says becomes the answer, together with the turn that history will keep. What the
-model cannot do is raised as ModelError; `apology` makes the answer that a person gets when it is given up.
+Order of events: the command that the message is, if any, is read once. Whoever may not talk here is denied. A command
+is carried out. An empty message gets a usage hint. Otherwise the model is asked (prompt.py); the text so far goes to
+the draft as it comes, and the whole of it becomes the answer, together with the exchange that history will keep.
+
+What the model cannot do is raised as ModelError, for the worker to try again; `failure_reply` makes the answer that a
+person gets when a turn is given up.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Final
 
 from claw.config.settings import ConversationSettings
+from claw.draft import Draft
 from claw.errors import MediaError, ModelError
-from claw.inbox.routing import session_of
 from claw.language import Language, detect_language
-from claw.messages import Answer, ChatKind, Exchange, Inbound, Markdown, MediaKind, Outcome
+from claw.messages import Answer, ChatKind, Exchange, Inbound, Markdown, MediaKind, Outcome, Route
 from claw.observe import telemetry
 from claw.secret import hash_id
 from claw.store.ports import History
 from claw.turn import texts
-from claw.turn.access import AccessControl, Verdict, decide
+from claw.turn.access import AccessControl, Decision, decide
 from claw.turn.commands.handlers import CommandHandlers
-from claw.turn.commands.parser import order_of
-from claw.turn.model.client import Completion
-from claw.turn.model.errors import remedy_of as remedy_of_model
+from claw.turn.commands.parser import parse_command
+from claw.turn.commands.registry import Command
+from claw.turn.model.chat import ChatModel, Completion, OnText
+from claw.turn.prompt import EXCHANGE_MAX_CHARS, Prompt, describe
 
 log: Final = logging.getLogger(__name__)
 
-TURN_KEPT_CHARS: Final = 20_000
-"""Characters of one side of an exchange that history keeps: a pasted book would push everything else out."""
-TOLD_EVERY_S: Final = 3600.0
-"""Seconds between two words to somebody who is kept out, or over the limit."""
-SHORTENED_TO: Final = 4
-"""When the model's context overflows, one in so many of the turns is kept: the newest."""
+NOTICE_INTERVAL_S: Final = 3600.0
+"""Seconds between two notices to somebody who is denied, or over the limit: each costs the organisation's quota."""
+ERROR_MAX_CHARS: Final = 500
+"""What the dead letters keep of a cause."""
 
-_THOUGHTS: Final = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-
-Message = dict[str, Any]
-
-
-class Asks(Protocol):
-    """The model, as a conversation needs it."""
-
-    async def ask(
-        self, messages: Sequence[Message], *, user: str, shorten: Callable[[], Sequence[Message] | None] | None = None
-    ) -> Completion: ...
+_REASONING: Final = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+_REASONING_START: Final = "<think>"
 
 
 class MessageHandler:
-    """Answers messages, one at a time per conversation: the order is the worker's business.
+    """Answers messages. That a conversation's messages come one at a time is the worker's business.
 
-    `pictures` fetches a message's pictures as data URLs (raises MediaError).
+    `load_pictures` fetches a message's pictures as data URLs (raises MediaError).
     """
 
     def __init__(
         self,
         settings: ConversationSettings,
         *,
-        model: Asks,
+        model: ChatModel,
         history: History,
-        door: AccessControl,
-        orders: CommandHandlers,
+        access: AccessControl,
+        commands: CommandHandlers,
         language: Language,
-        pictures: Callable[[Inbound], Awaitable[list[str]]],
+        load_pictures: Callable[[Inbound], Awaitable[list[str]]],
     ) -> None:
         self._settings = settings
         self._model = model
         self._history = history
-        self._door = door
-        self._orders = orders
+        self._access = access
+        self._commands = commands
         self._language = language
-        self._pictures = pictures
+        self._load_pictures = load_pictures
 
-    def _language_of(self, inbound: Inbound) -> Language:
-        order = order_of(inbound.text)
-        if order is None or order.chinese:
-            return detect_language(inbound.text, self._language)
-        # A command's name is Latin whoever writes it: it says nothing about the language of the person.
-        return self._language
-
-    async def answer(self, inbound: Inbound) -> Answer:
-        """Answer a message. Raises ModelError, StoreError."""
-        language = self._language_of(inbound)
+    async def handle(self, inbound: Inbound, route: Route, draft: Draft) -> Answer:
+        """Answer a message; the text so far goes to `draft`. Raises ModelError, StoreError."""
+        command = parse_command(inbound.text)
+        language = self._choose_language(inbound, command)
         if inbound.quota_exhausted:
             log.error("DingTalk delivered a message without content: the month's quota is used up (code 20001)")
             return Answer.of(texts.QUOTA_EXHAUSTED[language], Outcome.DENIED)
-        paired = await self._door.pair(inbound)
-        rules = await self._door.rules()
-        standing = rules.standing(inbound.sender.staff_id, inbound.conversation.kind)
-        if decide(rules, inbound.conversation.kind, standing) is Verdict.KEPT_OUT:
-            return await self._kept_out(inbound, language)
-        session = session_of(inbound, self._settings.group_session)
-        order = order_of(inbound.text)
-        if order is not None:
-            answer = Answer.of(await self._orders.obey(order, inbound, session, rules, language), Outcome.COMMAND)
-        elif paired and self._door.by_code:
+        # Before the rules are read: the owner's first message is answered by the rules that it makes.
+        paired = await self._access.pair(inbound)
+        rules = await self._access.read_rules()
+        role = rules.find_role(inbound.sender.staff_id, inbound.conversation.kind)
+        if decide(rules, inbound.conversation.kind, role) is Decision.DENIED:
+            return await self._deny(inbound, language)
+        if command is not None:
+            text = await self._commands.handle(command, inbound, route.conversation_key, rules, language)
+            answer = Answer.of(text, Outcome.COMMAND)
+        elif paired and self._access.pairs_by_code:
             # The message was the code: it is nothing to ask about, and in no language.
             return Answer.of(texts.PAIRED[self._language], Outcome.COMMAND)
         else:
-            answer = await self._ask(inbound, session, language)
+            answer = await self._ask(inbound, route.conversation_key, language, draft)
         return replace(answer, content=(Markdown(texts.PAIRED[language]), *answer.content)) if paired else answer
 
-    async def _kept_out(self, inbound: Inbound, language: Language) -> Answer:
-        """In a group silence; in a direct chat a word, once an hour: each one costs the user's quota."""
-        direct = inbound.conversation.kind is ChatKind.DIRECT
-        if not direct or not await self._door.is_first_word(inbound, "kept out", TOLD_EVERY_S):
-            return Answer.of("", Outcome.DENIED)
-        staff = inbound.sender.staff_id or texts.NO_STAFF_ID[language]
-        return Answer.of(texts.KEPT_OUT[language].format(staff=staff), Outcome.DENIED)
-
-    async def _ask(self, inbound: Inbound, history_key: str, language: Language) -> Answer:
-        said = self._said(inbound, language)
-        pictures: list[str] = []
-        if any(media.kind is MediaKind.PICTURE for media in inbound.media):
-            try:
-                pictures = await self._pictures(inbound)
-            except MediaError as error:
-                log.warning("picture not fetched", extra={"cause": error.reason})
-                if not inbound.text:
-                    return Answer.of(texts.PICTURE_LOST[language], Outcome.ANSWERED)
-                said = f"{said}\n{texts.PICTURE_LOST_MARK[language]}"
-        if not said and not pictures:
-            hint = texts.UNREADABLE if inbound.msgtype not in {"text", "richText"} else texts.NO_TEXT
-            return Answer.of(hint[language], Outcome.ANSWERED)
-        if not await self._door.has_budget(inbound):
-            if not await self._door.is_first_word(inbound, "limit", TOLD_EVERY_S):
-                return Answer.of("", Outcome.DENIED)
-            return Answer.of(texts.LIMIT_REACHED[language].format(limit=self._door.daily_limit), Outcome.DENIED)
-        epoch = await self._history.epoch(history_key)
-        turns = (
-            await self._history.exchanges(history_key, self._settings.history_turns)
-            if self._settings.history_turns
-            else []
-        )
-        completion = await self._model.ask(
-            self._messages(turns, said, pictures),
-            user=hash_id(f"{history_key}:{epoch}"),
-            shorten=lambda: self._shortened(turns, said, pictures),
-        )
-        text = spoken(completion.text)
-        kept = Exchange(history_key, self._kept(said, pictures, language), text[:TURN_KEPT_CHARS])
-        if completion.cut:
-            text += "\n\n" + texts.CUT[language]
-        return Answer.of(text, Outcome.ANSWERED, exchange=kept)
-
-    def _said(self, inbound: Inbound, language: Language) -> str:
-        """What the model is told that the person said; empty where there is nothing to ask about."""
-        files = [
-            texts.ATTACHMENT[language].format(name=media.name or media.kind.value)
-            for media in inbound.media
-            if media.kind in {MediaKind.FILE, MediaKind.VIDEO}
-        ]
-        if inbound.msgtype == "unknownMsgType":
-            return ""
-        if not inbound.text and not inbound.quoted:
-            return "\n".join(files) if any(media.kind is MediaKind.FILE for media in inbound.media) else ""
-        quoted = ["> " + line for line in inbound.quoted.splitlines()]
-        parts = [texts.QUOTE[language], *quoted, ""] if quoted else []
-        return "\n".join([*parts, inbound.text, *files]).strip()
-
-    def _messages(self, turns: Sequence[Exchange], said: str, pictures: Sequence[str]) -> list[Message]:
-        messages: list[Message] = []
-        if self._settings.system_prompt:
-            messages.append({"role": "system", "content": self._settings.system_prompt})
-        for turn in turns:
-            messages.append({"role": "user", "content": turn.user})
-            messages.append({"role": "assistant", "content": turn.assistant})
-        if not pictures:
-            messages.append({"role": "user", "content": said})
-        else:
-            content: list[Message] = [{"type": "text", "text": said}] if said else []
-            content += [{"type": "image_url", "image_url": {"url": url}} for url in pictures]
-            messages.append({"role": "user", "content": content})
-        return messages
-
-    def _shortened(self, turns: Sequence[Exchange], said: str, pictures: Sequence[str]) -> list[Message] | None:
-        if not turns:
-            return None
-        keep = len(turns) // SHORTENED_TO
-        return self._messages(turns[len(turns) - keep :], said, pictures)
-
-    @staticmethod
-    def _kept(said: str, pictures: Sequence[str], language: Language) -> str:
-        marks = " ".join([texts.PICTURE_MARK[language]] * len(pictures))
-        return f"{said} {marks}".strip()[:TURN_KEPT_CHARS]
-
-    def apology(self, inbound: Inbound, error: Exception) -> Answer:
-        """What the person is told when a turn is given up: what happened, what helps, and the trace's id."""
-        language = self._language_of(inbound)
+    def failure_reply(self, inbound: Inbound, error: Exception) -> Answer:
+        """Tell the person that a turn was given up: what happened, what helps, and the trace's id."""
+        language = self._choose_language(inbound, parse_command(inbound.text))
         text = (texts.FAILURES[error.kind] if isinstance(error, ModelError) else texts.INTERNAL)[language]
         trace = telemetry.trace_id()
         if trace:
             text += texts.REFERENCE[language].format(trace=trace)
-        return Answer.of(text, Outcome.FAILED, error=f"{type(error).__name__}: {error}"[:500])
+        return Answer.of(text, Outcome.FAILED, error=f"{type(error).__name__}: {error}"[:ERROR_MAX_CHARS])
+
+    def _choose_language(self, inbound: Inbound, command: Command | None) -> Language:
+        if command is None or command.chinese:
+            return detect_language(inbound.text, self._language)
+        # A command's name is Latin whoever writes it: it says nothing about the language of the person.
+        return self._language
+
+    async def _deny(self, inbound: Inbound, language: Language) -> Answer:
+        """Say nothing in a group; in a direct chat a word, once an hour."""
+        # A group must not be disturbed by a robot that is not meant for it, and each word costs the month's quota.
+        direct = inbound.conversation.kind is ChatKind.DIRECT
+        if not direct or not await self._access.once_per(inbound, "denied", NOTICE_INTERVAL_S):
+            return Answer.of("", Outcome.DENIED)
+        staff = inbound.sender.staff_id or texts.NO_STAFF_ID[language]
+        return Answer.of(texts.NOT_ALLOWED[language].format(staff=staff), Outcome.DENIED)
+
+    async def _ask(self, inbound: Inbound, conversation_key: str, language: Language, draft: Draft) -> Answer:
+        said = describe(inbound, language)
+        pictures: list[str] = []
+        if any(media.kind is MediaKind.PICTURE for media in inbound.media):
+            try:
+                pictures = await self._load_pictures(inbound)
+            except MediaError as error:
+                log.warning(
+                    "picture not fetched", extra={"cause": error.reason, "conversation": hash_id(conversation_key)}
+                )
+                if not inbound.text:
+                    return Answer.of(texts.PICTURE_LOST[language], Outcome.ANSWERED)
+                said = f"{said}\n{texts.PICTURE_LOST_MARK[language]}"
+        # Never sent on: servers answer an empty text with a 400 (docs/openclaw.md).
+        if not said and not pictures:
+            hint = texts.UNREADABLE if inbound.msgtype not in {"text", "richText"} else texts.NO_TEXT
+            return Answer.of(hint[language], Outcome.ANSWERED)
+        # Counted last, so that only what costs a model call costs a question.
+        if not await self._access.consume_quota(inbound):
+            if not await self._access.once_per(inbound, "limit", NOTICE_INTERVAL_S):
+                return Answer.of("", Outcome.DENIED)
+            return Answer.of(texts.LIMIT_REACHED[language].format(limit=self._access.daily_limit), Outcome.DENIED)
+        prompt, completion = await self._complete(conversation_key, said, pictures, draft)
+        text = strip_reasoning(completion.text)
+        exchange = Exchange(conversation_key, prompt.to_history(language), text[:EXCHANGE_MAX_CHARS])
+        if completion.cut:
+            # After the exchange: history keeps the model's words, and this notice is ours.
+            text += "\n\n" + texts.CUT[language]
+        return Answer.of(text, Outcome.ANSWERED, exchange=exchange)
+
+    async def _complete(
+        self, conversation_key: str, said: str, pictures: list[str], draft: Draft
+    ) -> tuple[Prompt, Completion]:
+        """Ask the model within its conversation. Raises ModelError, StoreError."""
+        limit = self._settings.history_turns
+        # Where the gateway keeps the history, ours would be told twice (docs/openclaw.md): the limit is 0 then.
+        exchanges = await self._history.exchanges(conversation_key, limit) if limit else []
+        prompt = Prompt(self._settings.system_prompt, exchanges, said, pictures)
+        # `/new` raises the epoch, and by another `user` a gateway begins another session.
+        epoch = await self._history.epoch(conversation_key)
+        completion = await self._model.ask(
+            prompt.to_messages(),
+            user=hash_id(f"{conversation_key}:{epoch}"),
+            shorten=prompt.shorten,
+            on_text=show_text(draft),
+        )
+        return prompt, completion
 
 
-def spoken(text: str) -> str:
-    """An answer without the thoughts that some open models say aloud before it, in `<think>`."""
-    said = _THOUGHTS.sub("", text, count=1).strip()
+def show_text(draft: Draft) -> OnText:
+    """Return a callback that adds up pieces of text and shows the text so far in `draft`, its reasoning left out."""
+    so_far = ""
+
+    def on_text(piece: str) -> None:
+        nonlocal so_far
+        # Pieces come one for each read of the socket, not one for each token: adding them up stays cheap.
+        so_far += piece
+        text = strip_reasoning(so_far)
+        # What still is, or may become, a `<think>` without its end is not shown: it cannot be taken back.
+        if text and not text.startswith(_REASONING_START) and not _REASONING_START.startswith(text):
+            draft.update(text)
+
+    return on_text
+
+
+def strip_reasoning(text: str) -> str:
+    """Return an answer without the thoughts that some open models say aloud before it, in `<think>`."""
+    said = _REASONING.sub("", text, count=1).strip()
     return said or text.strip()
-
-
-def remedy_of(error: Exception) -> str:
-    """What an operator can do about a failed turn."""
-    return remedy_of_model(error) if isinstance(error, ModelError) else "see the exception in the log"

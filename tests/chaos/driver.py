@@ -27,9 +27,10 @@ from typing import Any, Final
 import aiohttp
 import psutil
 
-from claw.emulator import Emulator, Person, Push, Reply, State
-from claw.emulator import Kind as PushKind
+from claw.emulator import ConnectionState as State
+from claw.emulator import Emulator, Person, Push, PushKind, Reply
 from claw.emulator.faults import DEFAULTS
+from claw.language import Language
 from claw.turn.texts import FAILURES, INTERNAL
 from tests.chaos.disk import SIZE_MB, Disk, disk, forbid_writing, permit_writing
 from tests.chaos.invariants import (
@@ -67,7 +68,7 @@ KEPT_ALIVE_S: Final = 16.0
 SETTLE_DOWN_S: Final = 22.0
 STATUSES: Final = (401, 403, 429, 503)
 MARK: Final = re.compile(r"\bq\d+\b")
-APOLOGIES: Final = tuple({text for texts in (*FAILURES.values(), INTERNAL) for text in texts.values()})
+APOLOGIES: Final = tuple({text[language] for text in (*FAILURES.values(), INTERNAL) for language in Language})
 HEADERS: Final = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
 

@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from claw.config.settings import Credentials
-from claw.dingtalk import openapi, webhook
-from claw.dingtalk.client import Api, _json_object
+from claw.dingtalk.client import parse_json_object
+from claw.dingtalk.codes import classify
+from claw.dingtalk.quota import Api
 from claw.errors import DingTalkError, FrameError, GatewayError
 from claw.messages import Inbound
 from claw.secret import Secret
 from claw.stream import frames, gateway
+from claw.stream.inbound import to_inbound
 from claw.turn.model import sse
 from tests.stream import vectors
 
@@ -235,7 +237,7 @@ def _frame(data: bytes, _: random.Random) -> None:
     frames.ack(frame.message_id, 200, "{}").encode()
     frames.disconnect_reason(frame).encode()
     if frame.kind is frames.FrameKind.ROBOT:
-        inbound = frames.to_inbound(frame, "dingfakeclient")
+        inbound = to_inbound(frame, "dingfakeclient")
         _promise(isinstance(inbound, Inbound) and inbound.msg_id, "a message without an id")
         _promise(inbound.conversation.id and inbound.robot_code, "a message that nobody can be answered for")
         for text in (inbound.text, inbound.quoted, inbound.sender.nick, inbound.conversation.title, inbound.msg_id):
@@ -247,19 +249,19 @@ def _gateway(data: bytes, draw: random.Random) -> None:
     wait = draw.choice(("", "5", "99999999999", "-1", "nan", "Wed, 21 Oct 2026 07:28:00 GMT", "٣", "1e9", "soon"))
     headers = {"Retry-After": wait, "Content-Type": draw.choice(("application/json", "text/html", ""))}
     try:
-        registration = gateway.judge(status, headers, data, CREDENTIALS, now=1.8e9)
+        registration = gateway.parse_registration(status, headers, data, CREDENTIALS, now=1.8e9)
     except GatewayError as error:
-        gateway.explain(error).encode()
-        _promise(error.retry_after is None or 0 <= error.retry_after <= 300, "a wait that is none")
+        gateway.rejection_text(error).encode()
+        _promise(error.retry_after is None or 0 <= error.retry_after <= 3600, "a wait that is none")
         _promise("not-a-real-secret" not in str(error), "the secret in an error")
         raise
     _promise(registration.host and registration.url.reveal().startswith(("ws", "WS")), "an endpoint that is none")
 
 
-def _answer(data: bytes, classify: Callable[[int, object], DingTalkError | None], draw: random.Random) -> None:
-    body = _json_object(data)
+def _answer(data: bytes, api: Api, draw: random.Random) -> None:
+    body = parse_json_object(data)
     status = draw.choice((200, 200, 200, 204, 302, 400, 401, 403, 404, 408, 429, 500, 502, 503, 504))
-    error = classify(status, body)
+    error = classify(api, status, body)
     _promise(error is None or isinstance(error, DingTalkError), "neither good nor an error")
     if error is None:
         _promise(200 <= status < 300 and body, "success without an answer")
@@ -270,35 +272,34 @@ def _answer(data: bytes, classify: Callable[[int, object], DingTalkError | None]
 
 
 def _webhook(data: bytes, draw: random.Random) -> None:
-    _answer(data, webhook.classify, draw)
+    _answer(data, Api.WEBHOOK, draw)
 
 
 def _openapi(data: bytes, draw: random.Random) -> None:
-    api = draw.choice((Api.TOKEN, Api.DIRECT, Api.GROUP, Api.DOWNLOAD))
-    _answer(data, lambda status, body: openapi.classify(api, status, body), draw)
+    _answer(data, draw.choice((Api.TOKEN, Api.DIRECT, Api.GROUP, Api.DOWNLOAD)), draw)
 
 
 def _model(data: bytes, draw: random.Random) -> None:
     """A model's answer in pieces of any size: the same text, however it was cut."""
-    whole, cut = sse.Reading(), sse.Reading()
+    whole, cut = sse.StreamParser(), sse.StreamParser()
     told = [_read(whole, [data]), _read(cut, list(_pieces(data, draw)))]
     _promise(told[0] == told[1], f"another answer by other cuts: {told[0]!s:.80} {told[1]!s:.80}")
     for reading in (whole, cut):
-        _promise(len(reading.text) <= sse.TEXT_MAX, "more text than there may be")
+        _promise(len(reading.text) <= sse.TEXT_MAX_CHARS, "more text than there may be")
         reading.text.encode()
         for word in (reading.model, reading.id, reading.finish_reason):
-            _promise(len(word) <= sse.WORD_MAX, "a word that is too long")
+            _promise(len(word) <= sse.FIELD_MAX_CHARS, "a word that is too long")
     if isinstance(told[0], Exception):
         raise told[0]
 
 
-def _read(reading: sse.Reading, pieces: list[bytes]) -> object:
+def _read(reading: sse.StreamParser, pieces: list[bytes]) -> object:
     """What came of it; an error by its type and words."""
     out = []
     try:
         for piece in pieces:
             out.append(reading.feed(piece))
-            if reading.over:
+            if reading.finished:
                 break
         out.append(reading.end())
     except sse.UnreadableError as error:
@@ -336,7 +337,7 @@ def _dump(value: object) -> bytes:
 
 
 def _messages() -> Iterator[bytes]:
-    """Robot messages of every type (PROTOCOL 5.2 and 5.3)."""
+    """Robot messages of every type (docs/protocol.md sections 5.2 and 5.3)."""
     bodies: list[dict[str, Any]] = [
         {"msgtype": "text", "text": {"content": "hello"}},
         {"msgtype": "picture", "content": {"downloadCode": "c", "pictureDownloadCode": "p"}},

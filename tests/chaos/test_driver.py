@@ -11,6 +11,8 @@ import pytest
 
 from claw.emulator import Emulator, Reply
 from claw.language import Language
+from claw.messages import Route
+from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
 from claw.turn.texts import FAILURES, INTERNAL
 from tests.chaos.disk import disk, forbid_writing, permit_writing
@@ -62,7 +64,7 @@ async def test_letters_of(tmp_path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     for number in (1, 2):
-        await store.put(inbound(number), queue="a", trace={})
+        await store.put(Row(inbound(number), Route("a", "a")))
     for error in ("not delivered: the message is too long", "ModelError: HTTP 500"):
         lease = await store.claim("test", TTL)
         assert lease is not None

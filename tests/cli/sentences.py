@@ -15,7 +15,7 @@ def pattern(template: str) -> str:
 
 
 def says(key: str, language: Language, text: str) -> bool:
-    return re.fullmatch(pattern(TEXTS[key].said(language)), text) is not None
+    return re.fullmatch(pattern(TEXTS[key].message[language]), text) is not None
 
 
 def known(text: str, language: Language) -> list[str]:

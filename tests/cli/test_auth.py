@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claw.cli import env_file
-from claw.cli.auth import ALIASES, ID, SECRET, TRIES, _caveats
-from claw.config import settings
+from claw.cli.auth import ID, NAMES, SECRET, TRIES_MAX, Prompt, _list_caveats
+from claw.config import files
 from claw.emulator import Emulator
 from claw.language import Language
 from tests.cli.screen import Screen
@@ -155,7 +155,7 @@ async def test_what_cannot_be_right_is_asked_for_again(
 ) -> None:
     """A value with a blank inside is refused at once, without being shown, three times at most."""
     screen = opened(screens, environment(emulator), tmp_path, "--client-id", CLIENT_ID)
-    for _ in range(TRIES):
+    for _ in range(TRIES_MAX):
         await screen.see(r"not shown\): ")
         screen.type("half of-it\n")
         await screen.see("cannot be used")
@@ -307,23 +307,26 @@ async def test_what_cannot_be_used_is_no_refusal(emulator: Emulator, tmp_path: P
         ("", f"{ID}=a\n{SECRET}=b\n"),
         ("A=1", f"A=1\n{ID}=a\n{SECRET}=b\n"),
         (f"{ID}=\n{SECRET}=\n", f"{ID}=a\n{SECRET}=b\n"),
-        (f"{ID}= # fill in\n{SECRET}='x' # old\n", f"{ID}=a # fill in\n{SECRET}=b\n"),
+        (f"{ID}= # fill in\n{SECRET}='x' # old\n", f"{ID}=a # fill in\n{SECRET}=b # old\n"),
         (f"A=1\r\n{SECRET}=x\r\n# end\r\n", f"A=1\r\n{SECRET}=b\r\n# end\r\n{ID}=a\r\n"),
         (f"\ufeff{ID}=x\n", f"\ufeff{ID}=a\n{SECRET}=b\n"),
         (f'{SECRET}="two\nlines"\nB="x\ny"\n', f'{SECRET}=b\nB="x\ny"\n{ID}=a\n'),
         (f"{SECRET}_FILE=/run/s\n#{ID}=no\n", f"# {SECRET}_FILE=/run/s\n#{ID}=no\n{ID}=a\n{SECRET}=b\n"),
+        (f"\n{ID}='a#b'\n  export {SECRET} = \"q\"\n", f"\n{ID}=a\n  export {SECRET}=b\n"),
+        (f"B='x\n{ID}=inside'\n{SECRET}=don't # it's\n", f"B='x\n{ID}=inside'\n{SECRET}=b # it's\n{ID}=a\n"),
+        (f"{ID}# broken\n", f"{ID}# broken\n{ID}=a\n{SECRET}=b\n"),
         (f"not a line =\n{ID}\n", f"not a line =\n{ID}=a\n{SECRET}=b\n"),
     ],
 )
 def test_only_two_lines_change(before: str, after: str) -> None:
     """Each name is set where it stands, or appended; every other line and its line end stay."""
-    assert env_file.changed(before, {ID: "a", SECRET: "b"}, ALIASES) == after
+    assert env_file.change(before, {ID: "a", SECRET: "b"}, NAMES) == after
 
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1))
 def test_any_value_comes_back(value: str) -> None:
     """Whatever visible ASCII a secret holds, python-dotenv reads it back as it was."""
-    assert env_file.values(env_file.changed("X='y'\n", {SECRET: value}, ALIASES)) == {"X": "y", SECRET: value}
+    assert env_file.values(env_file.change("X='y'\n", {SECRET: value}, NAMES)) == {"X": "y", SECRET: value}
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
@@ -355,7 +358,7 @@ def test_what_wins_over_the_file_is_told(
     monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], there: dict[str, str], container: bool, says: str
 ) -> None:
     """A variable of the shell that says something else, or a container, makes the file useless: that is told."""
-    monkeypatch.setattr(settings, "in_container", lambda _: container)
-    notes = _caveats(Path(".env"), {ID: "a", SECRET: "b"}, environ, there, Language.EN)
+    monkeypatch.setattr(files, "in_container", lambda _: container)
+    notes = _list_caveats(Path(".env"), {ID: "a", SECRET: "b"}, environ, there, Prompt(Language.EN))
     assert bool(notes) is bool(says)
     assert not notes or says in notes[0]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from claw.cli.doctor.command import TABLE
-from claw.cli.doctor.texts import STATUSES, TEXTS, TROUBLES, Trouble
+from claw.cli.doctor.runner import CheckStatus
+from claw.cli.doctor.texts import SYMPTOMS, TEXTS, Symptom
 from claw.language import Language
 from tests.cli.sentences import known, pattern
 
@@ -32,15 +33,15 @@ def quotations(page: str) -> list[str]:
 def test_every_quotation_is_what_the_doctor_says(page: str) -> None:
     """Status, check, sentence and remedy of each quoted line are real ones, in the page's language."""
     language = PAGES[page]
-    statuses = {text.said(language) for text in STATUSES.values()}
+    statuses = {TEXTS[f"status.{status}"].message[language] for status in CheckStatus}
     names = {check.name for check in TABLE}
     lines = quotations(page)
     assert len(lines) > 10
     keys: list[str] = []
     for line in lines:
         if line.startswith("-> "):
-            cures = [pattern(TEXTS[key].cure(language)) for key in keys]
-            assert any(re.fullmatch(cure, line[3:]) for cure in cures), line
+            remedies = [pattern(TEXTS[key].remedy[language]) for key in keys]
+            assert any(re.fullmatch(remedy, line[3:]) for remedy in remedies), line
             continue
         quote = QUOTE.match(line)
         assert quote, line
@@ -56,10 +57,10 @@ def test_each_trouble_lists_its_checks(page: str) -> None:
     language = PAGES[page]
     text = (DOCS / page).read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
-    assert set(sections) == {TROUBLES[trouble].said(language) for trouble in Trouble}
-    for trouble in Trouble:
-        listed = set(re.findall(r"^\| `([a-z.]+)` \|", sections[TROUBLES[trouble].said(language)], re.MULTILINE))
-        assert listed == {check.name for check in TABLE if trouble in check.troubles}
+    assert set(sections) == {SYMPTOMS[symptom][language] for symptom in Symptom}
+    for symptom in Symptom:
+        listed = set(re.findall(r"^\| `([a-z.]+)` \|", sections[SYMPTOMS[symptom][language]], re.MULTILINE))
+        assert listed == {check.name for check in TABLE if symptom in check.symptoms}
 
 
 @pytest.mark.parametrize(("english", "chinese"), [("troubleshooting", "troubleshooting"), ("dingtalk-setup",) * 2])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from claw.cli.doctor.command import TABLE, diagnose
-from claw.cli.doctor.runner import Result, Status
-from claw.dingtalk.client import month_of
+from claw.cli.doctor.runner import CheckStatus, Result
+from claw.dingtalk.quota import month_of
 from claw.language import Language
 from claw.secret import Secret
 from claw.store.redis.store import RedisStore
@@ -21,7 +21,7 @@ from tests.redis_server import RedisServer, free_port, running
 from tests.service import environment
 
 EN, ZH = Language.EN, Language.ZH
-OK, WARNING, FAULT, SKIPPED = Status.OK, Status.WARNING, Status.FAULT, Status.SKIPPED
+OK, WARNING, FAULT, SKIPPED = CheckStatus.OK, CheckStatus.WARNING, CheckStatus.FAULT, CheckStatus.SKIPPED
 KEEPS = {"appendonly": "yes", "requirepass": "s3cret-of-redis"}
 
 
@@ -55,7 +55,9 @@ async def look(url: str, folder: Path, name: str, *, language: Language = EN, of
         (KEEPS | {"min-replicas-to-write": "1"}, FAULT, "redis.failing"),
     ],
 )
-async def test_store(tmp_path: Path, options: Mapping[str, str], status: Status, key: str, language: Language) -> None:
+async def test_store(
+    tmp_path: Path, options: Mapping[str, str], status: CheckStatus, key: str, language: Language
+) -> None:
     """A Redis that works, that would lose messages, and that takes none: each has its sentence."""
     with running(tmp_path / "redis", **options) as server:
         result = await look(server.url(), tmp_path, "store", language=language)

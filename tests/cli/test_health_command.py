@@ -14,7 +14,7 @@ import pytest
 
 from claw.checks import Check
 from claw.cli.health import main, probe
-from claw.http.health import Health
+from claw.http.health import Health, routes
 from claw.http.server import Server
 from claw.secret import Secret
 
@@ -49,7 +49,7 @@ def answering() -> Iterator[Callable[[bytes], int]]:
 async def test_against_the_real_server(capsys: pytest.CaptureFixture[str]) -> None:
     """Ready: 0 and silent. Not ready: 1, and the failing checks with their reasons in one line."""
     health = Health()
-    server = Server("127.0.0.1", 0, health, admin_token=Secret(""), on_restart=lambda _: True, status=dict)
+    server = Server("127.0.0.1", 0, public=routes(health), admin_token=Secret(""))
     await server.start()
     environ = {"PORT": str(server.port), "HOST": "0.0.0.0"}
     assert await asyncio.to_thread(main, environ) == 0

@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 
 from claw import __version__
-from claw.app import STORE_LOCK_PATIENCE_S
+from claw.app import STORE_LOCK_TIMEOUT_S
 from claw.config import reader
 from claw.http.health import CHECK_TIMEOUT_S, STALL_S
 from tests.deploy.chart import (
@@ -226,7 +226,7 @@ def test_probes_numbers_follow_claws() -> None:
         return float(claw[probe]["periodSeconds"] * (claw[probe]["failureThreshold"] - 1))
 
     assert all(claw[probe]["timeoutSeconds"] > CHECK_TIMEOUT_S for probe in ("livenessProbe", "readinessProbe"))
-    assert patience("startupProbe") > 2 * STORE_LOCK_PATIENCE_S
+    assert patience("startupProbe") > 2 * STORE_LOCK_TIMEOUT_S
     assert patience("livenessProbe") + claw["livenessProbe"]["timeoutSeconds"] > STALL_S
 
 

@@ -20,9 +20,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from claw.config.settings import Credentials
-from claw.dingtalk.client import CallCounter
+from claw.dingtalk.client import CALL_TIMEOUT_S, DingTalkClient
 from claw.dingtalk.openapi import OpenApiClient
+from claw.dingtalk.quota import CallCounter
 from claw.dingtalk.webhook import WebhookClient
+from claw.http_client import http_session
 from claw.messages import ChatKind, Conversation, Inbound, Media, Sender
 from claw.observe import telemetry
 from claw.secret import Secret
@@ -108,7 +110,7 @@ def calls(clock: FakeClock) -> CallCounter:
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+    async with http_session() as session:
         yield session
 
 
@@ -126,14 +128,28 @@ def credentials() -> Credentials:
     return Credentials("dingfakeclient", Secret(CLIENT_SECRET))
 
 
-@pytest.fixture
-def openapi(http: aiohttp.ClientSession, dingtalk: FakeDingTalk, clock: FakeClock, calls: CallCounter) -> OpenApiClient:
-    return OpenApiClient(http, dingtalk.url, credentials, clock, calls)
+MakeClient = Callable[[float], DingTalkClient]
+"""Makes a client with a timeout of so many seconds."""
 
 
 @pytest.fixture
-def webhook(http: aiohttp.ClientSession, dingtalk: FakeDingTalk, calls: CallCounter) -> WebhookClient:
-    return WebhookClient(http, [dingtalk.url], calls)
+def make_client(http: aiohttp.ClientSession, calls: CallCounter, clock: FakeClock) -> MakeClient:
+    return lambda timeout_s: DingTalkClient(http, calls, clock, timeout_s=timeout_s)
+
+
+@pytest.fixture
+def client(make_client: MakeClient) -> DingTalkClient:
+    return make_client(CALL_TIMEOUT_S)
+
+
+@pytest.fixture
+def openapi(client: DingTalkClient, dingtalk: FakeDingTalk, clock: FakeClock) -> OpenApiClient:
+    return OpenApiClient(client, dingtalk.url, credentials, clock)
+
+
+@pytest.fixture
+def webhook(client: DingTalkClient, dingtalk: FakeDingTalk) -> WebhookClient:
+    return WebhookClient(client, [dingtalk.url])
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import aiohttp
 import pytest
 
-from claw.dingtalk.client import Api, CallCounter
+from claw.dingtalk.client import DingTalkClient
 from claw.dingtalk.openapi import OpenApiClient
+from claw.dingtalk.quota import Api, CallCounter
 from claw.dingtalk.webhook import WebhookClient
-from claw.errors import DingTalkError
+from claw.errors import DingTalkError, DingTalkReason
 from claw.secret import Secret
 from tests.clock import FakeClock
-from tests.dingtalk.conftest import credentials
+from tests.dingtalk.conftest import MakeClient, credentials
 
 CONSTANT = [
     b"",
@@ -114,15 +114,15 @@ def hostile_answers() -> list[bytes]:
 
 
 @pytest.mark.parametrize("api", [Api.WEBHOOK, Api.DIRECT, Api.TOKEN])
-async def test_hostile_answers_are_dingtalk_errors(api: Api, http: aiohttp.ClientSession, calls: CallCounter) -> None:
+async def test_hostile_answers_are_dingtalk_errors(api: Api, make_client: MakeClient) -> None:
     """Hundreds of broken, wrong and huge answers: none gets out as anything but DingTalkError."""
     for answer in hostile_answers():
         async with raw_server(answer) as url:
-            openapi = OpenApiClient(http, url, credentials, FakeClock(), calls, timeout=5)
+            openapi = OpenApiClient(make_client(5), url, credentials, FakeClock())
             if api is Api.DIRECT:
                 openapi.tokens._token, openapi.tokens._good_until = Secret("t"), 1e12
             sending = (
-                WebhookClient(http, [url], calls, timeout=5).send(Secret(f"{url}/robot?session=1"), "t", "x")
+                WebhookClient(make_client(5), [url]).send(Secret(f"{url}/robot?session=1"), "t", "x")
                 if api is Api.WEBHOOK
                 else openapi.send_direct("dingfakeclient", "u-1001", "t", "x")
             )
@@ -132,19 +132,17 @@ async def test_hostile_answers_are_dingtalk_errors(api: Api, http: aiohttp.Clien
 
 
 async def test_an_unreachable_server_is_worth_another_try(
-    http: aiohttp.ClientSession, clock: FakeClock, calls: CallCounter
+    client: DingTalkClient, clock: FakeClock, calls: CallCounter
 ) -> None:
     """Nobody listens: retryable, and nothing is counted."""
     url = "http://127.0.0.1:1"
     with pytest.raises(DingTalkError) as caught:
-        await OpenApiClient(http, url, credentials, clock, calls).download_url("dingfakeclient", Secret("dc"))
+        await OpenApiClient(client, url, credentials, clock).get_download_url("dingfakeclient", Secret("dc"))
     assert (caught.value.retryable, caught.value.maybe_delivered, caught.value.status) == (True, False, None)
     assert calls.peek() == {}
 
 
-async def test_a_connection_that_never_comes_delivered_nothing(
-    http: aiohttp.ClientSession, clock: FakeClock, calls: CallCounter
-) -> None:
+async def test_a_connection_that_never_comes_delivered_nothing(make_client: MakeClient, clock: FakeClock) -> None:
     """A listener whose queue is full takes no connection: told apart from a server that does not answer."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
@@ -155,16 +153,17 @@ async def test_a_connection_that_never_comes_delivered_nothing(
             for each in waiting:
                 each.setblocking(False)
                 each.connect_ex((host, port))
-            openapi = OpenApiClient(http, f"http://{host}:{port}", credentials, clock, calls, timeout=0.4)
+            openapi = OpenApiClient(make_client(0.4), f"http://{host}:{port}", credentials, clock)
             with pytest.raises(DingTalkError) as caught:
-                await openapi.download_url("dingfakeclient", Secret("dc"))
+                await openapi.get_download_url("dingfakeclient", Secret("dc"))
         finally:
             for each in waiting:
                 each.close()
-    assert (caught.value.code, caught.value.retryable, caught.value.maybe_delivered) == ("connect", True, False)
+    assert caught.value.reason is DingTalkReason.CONNECT
+    assert (caught.value.retryable, caught.value.maybe_delivered) == (True, False)
 
 
-async def test_cancellation_propagates(http: aiohttp.ClientSession, clock: FakeClock, calls: CallCounter) -> None:
+async def test_cancellation_propagates(client: DingTalkClient) -> None:
     """A call that is cancelled ends as cancelled."""
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -174,31 +173,9 @@ async def test_cancellation_propagates(http: aiohttp.ClientSession, clock: FakeC
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        webhook = WebhookClient(http, [url], calls)
+        webhook = WebhookClient(client, [url])
         task = asyncio.create_task(webhook.send(Secret(f"{url}/x"), "t", "x"))
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-
-
-async def test_months_begin_in_shanghai(clock: FakeClock) -> None:
-    """A call at 16:00 UTC on the last day of a month counts for the next one."""
-    calls = CallCounter(clock)
-    clock.jump(1_796_054_399 - clock.wall())  # 2026-11-30 15:59:59 UTC
-    calls.count(Api.WEBHOOK)
-    clock.jump(1)
-    calls.count(Api.WEBHOOK)
-    calls.count(Api.DIRECT)
-    assert calls.peek() == {"2026-11": {"webhook": 1}, "2026-12": {"webhook": 1, "direct": 1}}
-
-
-async def test_taken_counts_are_given_once_and_can_be_put_back(clock: FakeClock) -> None:
-    """What the ledger could not keep is counted again."""
-    calls = CallCounter(clock)
-    calls.count(Api.GROUP)
-    taken = calls.take()
-    assert calls.take() == {}
-    calls.put_back(taken)
-    calls.count(Api.GROUP)
-    assert calls.take() == {"2027-01": {"group": 2}}

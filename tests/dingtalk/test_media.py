@@ -7,12 +7,12 @@ import logging
 import socket
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
-from claw.dingtalk.hosts import address_of, is_inner, parse
-from claw.dingtalk.media import PictureLoader, mime_of
+from claw.dingtalk.client import DingTalkClient
+from claw.dingtalk.hosts import is_private, parse_address, parse_url
+from claw.dingtalk.media import PictureLoader, detect_mime
 from claw.dingtalk.openapi import OpenApiClient
 from claw.errors import MediaError
 from claw.messages import Media, MediaKind
@@ -26,8 +26,8 @@ FILE_PATH = "/files/one"
 
 
 @pytest.fixture
-def pictures(http: aiohttp.ClientSession, openapi: OpenApiClient, dingtalk: FakeDingTalk) -> PictureLoader:
-    return PictureLoader(http, openapi, (dingtalk.url,), timeout=0.5, max_bytes=100_000)
+def pictures(client: DingTalkClient, openapi: OpenApiClient, dingtalk: FakeDingTalk) -> PictureLoader:
+    return PictureLoader(client, openapi, (dingtalk.url,), timeout_s=0.5, max_bytes=100_000)
 
 
 def serving(content: bytes, status: int = 200) -> Any:
@@ -48,7 +48,7 @@ async def test_four_pictures_of_a_message_are_fetched(pictures: PictureLoader, d
     """In order, pictures only, four at most."""
     dingtalk.will(FILE_PATH, *[serving(PNG + bytes([n])) for n in range(6)])
     media = (Media(MediaKind.FILE, Secret("dcF")), *[PICTURE] * 6)
-    found = await pictures.of(inbound(media=media))
+    found = await pictures.load(inbound(media=media))
     assert [base64.b64decode(each.partition(",")[2])[-1] for each in found] == [0, 1, 2, 3]
 
 
@@ -70,7 +70,7 @@ async def test_four_pictures_of_a_message_are_fetched(pictures: PictureLoader, d
 )
 def test_the_first_bytes_tell_the_kind(content: bytes, mime: str | None) -> None:
     """A model gets only what it can read."""
-    assert mime_of(content) == mime
+    assert detect_mime(content) == mime
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ async def test_a_code_that_has_expired(pictures: PictureLoader, dingtalk: FakeDi
 )
 async def test_addresses_inside_are_refused(
     link: str,
-    http: aiohttp.ClientSession,
+    client: DingTalkClient,
     openapi: OpenApiClient,
     dingtalk: FakeDingTalk,
     caplog: pytest.LogCaptureFixture,
@@ -138,20 +138,20 @@ async def test_addresses_inside_are_refused(
     """With a public endpoint nothing inside the network is fetched, and no address is told."""
     caplog.set_level(logging.DEBUG)
     dingtalk.will(DOWNLOAD_PATH, (200, {"downloadUrl": link}))
-    pictures = PictureLoader(http, openapi, ("https://api.dingtalk.com",))
+    pictures = PictureLoader(client, openapi, ("https://api.dingtalk.com",))
     with pytest.raises(MediaError, match="not allowed") as caught:
         await pictures.fetch("dingfakeclient", PICTURE)
     assert "secret-path" not in everything_of(caught.value) + caplog.text
 
 
 async def test_a_name_that_leads_inside_is_refused(
-    http: aiohttp.ClientSession, openapi: OpenApiClient, dingtalk: FakeDingTalk, monkeypatch: pytest.MonkeyPatch
+    client: DingTalkClient, openapi: OpenApiClient, dingtalk: FakeDingTalk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names are looked up before they are trusted."""
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 0))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    pictures = PictureLoader(http, openapi, ("https://api.dingtalk.com",))
-    assert await pictures._checked(Secret("http://files.example/x")) is None
+    pictures = PictureLoader(client, openapi, ("https://api.dingtalk.com",))
+    assert await pictures._resolve(Secret("http://files.example/x")) is None
 
 
 @pytest.mark.parametrize(
@@ -162,10 +162,10 @@ async def test_a_name_that_leads_inside_is_refused(
         ("http://8.8.8.8:8000/a", "http://8.8.8.8:8000/a"),
     ],
 )
-async def test_http_becomes_https(link: str, fetched: str, http: aiohttp.ClientSession, openapi: OpenApiClient) -> None:
+async def test_http_becomes_https(link: str, fetched: str, client: DingTalkClient, openapi: OpenApiClient) -> None:
     """Outside of loopback the usual port is upgraded; the signed query stays as it is."""
-    pictures = PictureLoader(http, openapi, ("https://api.dingtalk.com",))
-    assert str(await pictures._checked(Secret(link))) == fetched
+    pictures = PictureLoader(client, openapi, ("https://api.dingtalk.com",))
+    assert str(await pictures._resolve(Secret(link))) == fetched
 
 
 @pytest.mark.parametrize(
@@ -184,12 +184,12 @@ async def test_http_becomes_https(link: str, fetched: str, http: aiohttp.ClientS
 )
 def test_what_is_inside(address: str, inner: bool) -> None:
     """Private, shared and special addresses are inside; those that local proxies invent are not."""
-    found = address_of(address)
+    found = parse_address(address)
     assert found is not None
-    assert is_inner(found) is inner
+    assert is_private(found) is inner
 
 
 @pytest.mark.parametrize("url", ["http://exa mple/", "http://a\n/", "http://é.example/", "x" * 9000, "http:///x"])
 def test_addresses_that_are_none(url: str) -> None:
     """What could break a request line is no address."""
-    assert parse(url) is None
+    assert parse_url(url) is None

@@ -13,8 +13,9 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
 from claw.config.settings import Credentials
-from claw.dingtalk.client import CallCounter
-from claw.dingtalk.openapi import OpenApiClient, TokenRefusedError, classify
+from claw.dingtalk.client import DingTalkClient
+from claw.dingtalk.openapi import OpenApiClient
+from claw.dingtalk.quota import CallCounter
 from claw.errors import DingTalkError
 from claw.secret import Secret
 from tests.clock import FakeClock
@@ -26,6 +27,7 @@ from tests.dingtalk.conftest import (
     TOKEN,
     TOKEN_PATH,
     FakeDingTalk,
+    MakeClient,
     credentials,
     hang,
     html,
@@ -83,7 +85,7 @@ async def test_the_fetch_ends_with_the_last_who_waits(openapi: OpenApiClient, di
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     await asyncio.sleep(0)
-    assert "dingtalk-token" not in {task.get_name() for task in asyncio.all_tasks() if not task.cancelling()}
+    assert "claw.dingtalk.token" not in {task.get_name() for task in asyncio.all_tasks() if not task.cancelling()}
     assert await openapi.tokens.get() == TOKEN
 
 
@@ -170,11 +172,11 @@ async def test_a_short_token_does_not_blind_us(openapi: OpenApiClient, dingtalk:
 
 
 async def test_a_changed_secret_is_used_for_the_next_token(
-    http: aiohttp.ClientSession, dingtalk: FakeDingTalk, clock: FakeClock, calls: CallCounter
+    client: DingTalkClient, dingtalk: FakeDingTalk, clock: FakeClock
 ) -> None:
     """Credentials are read when a token is fetched, since a `_FILE` secret may change."""
     secrets = iter(["first", "second"])
-    openapi = OpenApiClient(http, dingtalk.url, lambda: Credentials("id", Secret(next(secrets))), clock, calls)
+    openapi = OpenApiClient(client, dingtalk.url, lambda: Credentials("id", Secret(next(secrets))), clock)
     openapi.tokens.forget(await openapi.tokens.get())
     await openapi.tokens.get()
     assert [request.json["appSecret"] for request in dingtalk.to(TOKEN_PATH)] == ["first", "second"]
@@ -202,7 +204,7 @@ async def test_a_group_send(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> N
 
 async def test_a_download_address_is_a_secret(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:
     """It is good for anybody, so it does not show itself."""
-    link = await openapi.download_url("dingfakeclient", Secret("dcA1"))
+    link = await openapi.get_download_url("dingfakeclient", Secret("dcA1"))
     assert link.reveal() == f"{dingtalk.url}/files/one"
     assert dingtalk.url not in repr(link)
     assert dingtalk.to(DOWNLOAD_PATH)[0].json == {"downloadCode": "dcA1", "robotCode": "dingfakeclient"}
@@ -229,7 +231,7 @@ async def test_what_is_counted(
         await openapi.send_group("dingfakeclient", "cid", "t", "x")
     await openapi.send_group("dingfakeclient", "cid", "t", "x")
     await openapi.send_direct("dingfakeclient", "u-1001", "t", "x")
-    await openapi.download_url("dingfakeclient", Secret("dcA1"))
+    await openapi.get_download_url("dingfakeclient", Secret("dcA1"))
     assert calls.peek() == {"2027-01": {"token": 1, "group": 1, "direct": 1, "download": 1}}
     assert outcomes() == {
         ("token", "ok"): 1,
@@ -239,128 +241,6 @@ async def test_what_is_counted(
         ("download", "ok"): 1,
     }
     assert [span.name for span in spans()] == ["send dingtalk.reply"] * 3
-
-
-# --- meanings ------------------------------------------------------------------------------------------------------
-
-AccessDenied = "Forbidden.AccessDenied."
-
-
-@pytest.mark.parametrize(
-    ("api", "status", "body", "retryable", "retry_after"),
-    [
-        ("group", 403, {"code": AccessDenied + "QpsLimitForAppkeyAndApi"}, True, 2.0),
-        ("group", 403, {"code": AccessDenied + "QpsLimitForApi"}, True, 2.0),
-        ("group", 403, {"code": AccessDenied + "QpsLimitForSuitekeyAndOrgAndApi"}, True, 2.0),
-        ("group", 403, {"code": AccessDenied + "QpmLimitForAppkeyAndApi"}, True, 60.0),
-        ("group", 403, {"code": AccessDenied + "ApiCountLimitForOrg"}, False, None),
-        ("group", 403, {"code": AccessDenied + "AccessTokenPermissionDenied"}, False, None),
-        ("group", 403, {"code": AccessDenied + "IpNotInWhiteList"}, False, None),
-        ("group", 403, None, False, None),
-        ("group", 400, {"code": "send.too.fast"}, True, 2.0),
-        ("group", 400, {"code": "send.byToken.tooFast"}, True, 2.0),
-        ("group", 400, {"code": "send.forbidden"}, False, None),
-        ("group", 400, {"code": "unknown.send.result"}, True, None),
-        ("group", 400, {"code": "contain.notAllowed.content"}, False, None),
-        ("group", 400, {"code": "invalidParameter.msgParam.tooLong"}, False, None),
-        ("group", 400, {"code": "invalidParameter.msgParam.invalid"}, False, None),
-        ("group", 400, {"code": "invalidParameter.robotCode.empty"}, False, None),
-        ("group", 400, {"code": "miss.openConversationId"}, False, None),
-        ("group", 400, {"code": "invalid.openConversationId"}, False, None),
-        ("group", 400, {"code": "group.disbanded"}, False, None),
-        ("group", 400, {"code": "bot.stopped"}, False, None),
-        ("group", 400, {"code": "template.stopped"}, False, None),
-        ("group", 500, {"code": "system.error"}, True, None),
-        ("group", 400, {"code": "system.err"}, True, None),
-        ("direct", 400, {"code": "robot.oto.notExist"}, False, None),
-        ("direct", 400, {"code": "staffId.notExisted"}, False, None),
-        ("direct", 400, {"code": "invalidParameter.userIds.empty"}, False, None),
-        ("direct", 200, {"processQueryKey": "p", "invalidStaffIdList": ["u-1"]}, False, None),
-        ("direct", 200, {"processQueryKey": "p", "flowControlledStaffIdList": ["u-1"]}, True, 2.0),
-        ("direct", 200, {"invalidStaffIdList": ["u-1"], "flowControlledStaffIdList": ["u-1"]}, True, 2.0),
-        ("download", 400, {"code": "invalidParameter.robotCode.downloadCode"}, False, None),
-        ("download", 200, {"downloadUrl": 7}, True, None),
-        ("token", 400, {"code": "invalidClientIdOrSecret"}, True, 30.0),
-        ("token", 401, None, False, None),
-        ("token", 200, {"accessToken": ""}, True, None),
-        ("token", 200, {"accessToken": "two\r\nlines"}, True, None),
-        ("token", 200, {"accessToken": ["x"]}, True, None),
-        ("group", 200, {"errcode": 90018}, True, 2.0),
-        ("group", 200, {"errcode": 88, "sub_code": "90018"}, True, 2.0),
-        ("group", 200, {"errcode": 90002}, True, 2.0),
-        ("group", 200, {"errcode": 90020}, False, None),
-        ("group", 200, {"errcode": 60020}, False, None),
-        ("group", 200, {"errcode": 60011}, False, None),
-        ("group", 200, {"errcode": -1}, True, None),
-        ("group", 200, {}, True, None),
-        ("group", 200, None, True, None),
-        ("group", 200, [], True, None),
-        ("group", 200, {"code": ["x"], "errcode": {}}, True, None),
-        ("group", 302, None, False, None),
-        ("group", 404, None, False, None),
-        ("group", 408, None, True, None),
-        ("group", 429, None, True, 2.0),
-        ("group", 500, None, True, None),
-        ("group", 504, None, True, None),
-    ],
-)
-def test_what_an_answer_means(api: str, status: int, body: object, retryable: bool, retry_after: float | None) -> None:
-    """The tables of PROTOCOL 6.2, 6.3 and 6.6, row by row: the code before the status."""
-    error = classify(api, status, body)
-    assert error is not None
-    assert (error.retryable, error.retry_after) == (retryable, retry_after)
-    assert (error.api, error.status) == (api, status)
-    assert type(error) is DingTalkError
-
-
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        (401, {"code": "InvalidAuthentication"}),
-        (401, None),
-        (400, {"code": "invalidParameter.token.invalid"}),
-        (200, {"errcode": 40014}),
-        (200, {"errcode": "42001"}),
-    ],
-)
-def test_a_refused_token_is_told_apart(status: int, body: object) -> None:
-    """These answers, and no other, are cured by a fresh token."""
-    error = classify("group", status, body)
-    assert isinstance(error, TokenRefusedError)
-    assert error.retryable
-
-
-@pytest.mark.parametrize(
-    ("api", "body"),
-    [
-        ("direct", {"processQueryKey": "p", "invalidStaffIdList": [], "flowControlledStaffIdList": None}),
-        ("group", {"processQueryKey": "p"}),
-        ("token", {"accessToken": "t", "expireIn": 7200}),
-        ("download", {"downloadUrl": "http://x"}),
-    ],
-)
-def test_success_has_its_mark(api: str, body: object) -> None:
-    """A 200 with the documented field is success."""
-    assert classify(api, 200, body) is None
-
-
-@pytest.mark.parametrize("detail", ["accessdenieddetail", "AccessDeniedDetail", "accessDeniedDetail"])
-@pytest.mark.parametrize("scopes", [["qyapi_robot_sendmsg"], "qyapi_robot_sendmsg"])
-def test_a_missing_permission_is_named(detail: str, scopes: object) -> None:
-    """The remedy names the scope to grant, in whatever case DingTalk writes the field."""
-    body = {"code": AccessDenied + "AccessTokenPermissionDenied", detail: {"requiredScopes": scopes}}
-    error = classify("group", 403, body)
-    assert error is not None
-    assert "qyapi_robot_sendmsg" in error.reason
-
-
-@pytest.mark.parametrize("scopes", [None, 7, [None, {}, "a b", "x" * 500], {"a": 1}])
-def test_odd_permissions_are_left_out(scopes: object) -> None:
-    """What is no scope's name does not get into an error."""
-    body = {"code": AccessDenied + "AccessTokenPermissionDenied", "accessdenieddetail": {"requiredScopes": scopes}}
-    error = classify("group", 403, body)
-    assert error is not None
-    assert error.reason.endswith("console [Forbidden.AccessDenied.AccessTokenPermissionDenied]")
 
 
 # --- secrets -------------------------------------------------------------------------------------------------------
@@ -378,16 +258,15 @@ async def _echo(request: aiohttp.web.Request) -> aiohttp.web.Response:
 async def test_no_secret_is_shown(
     path: str,
     answer: Any,
-    http: aiohttp.ClientSession,
+    make_client: MakeClient,
     dingtalk: FakeDingTalk,
     clock: FakeClock,
-    calls: CallCounter,
     spans: Callable[[], list[ReadableSpan]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Neither token nor client secret is in an error, a log line, a span or a repr, even if the answer repeats them."""
     caplog.set_level(logging.DEBUG)
-    openapi = OpenApiClient(http, dingtalk.url, credentials, clock, calls, timeout=0.3)
+    openapi = OpenApiClient(make_client(0.3), dingtalk.url, credentials, clock)
     dingtalk.will(path, answer)
     with pytest.raises(DingTalkError) as caught:
         await openapi.send_direct("dingfakeclient", "u-1001", "t", "x")

@@ -12,15 +12,17 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
-from claw.dingtalk.client import ANSWER_MAX, CallCounter
-from claw.dingtalk.webhook import BODY_MAX, MINUTE_WAIT, WebhookClient, classify
-from claw.errors import DingTalkError, WebhookGoneError
+from claw.dingtalk.client import ANSWER_MAX_BYTES, DingTalkClient
+from claw.dingtalk.quota import CallCounter
+from claw.dingtalk.webhook import BODY_MAX_BYTES, WebhookClient
+from claw.errors import DingTalkError, DingTalkReason
 from claw.secret import Secret
-from tests.dingtalk.conftest import SESSION, WEBHOOK_PATH, FakeDingTalk, cut, hang, html
+from tests.clock import FakeClock
+from tests.dingtalk.conftest import SESSION, WEBHOOK_PATH, FakeDingTalk, MakeClient, cut, hang, html
 
 
 async def test_markdown_is_posted_as_dingtalk_wants_it(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
-    """The body is PROTOCOL 6.1's, in plain UTF-8, with `at` for whom is mentioned."""
+    """The body is docs/protocol.md section 6.1's, in plain UTF-8, with `at` for whom is mentioned."""
     await webhook.send(Secret(dingtalk.webhook), "标题", "@u-1001 你好", ["u-1001"])
     request = dingtalk.requests[0]
     assert request.json == {
@@ -37,91 +39,6 @@ async def test_nobody_to_mention_means_no_at(webhook: WebhookClient, dingtalk: F
     """An unknown person is left out, not sent as an empty id."""
     await webhook.send(Secret(dingtalk.webhook), "t", "x", at)
     assert "at" not in dingtalk.requests[0].json
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "retryable", "retry_after"),
-    [
-        (200, {"errcode": -1, "errmsg": "busy"}, True, None),
-        (200, {"errcode": "-1"}, True, None),
-        (200, {"errcode": 130101}, True, MINUTE_WAIT),
-        (200, {"errcode": 410100}, True, MINUTE_WAIT),
-        (200, {"errcode": 90018}, True, 2.0),
-        (200, {"errcode": 88, "sub_code": 90018}, True, 2.0),
-        (200, {"errcode": 88, "sub_code": "90018"}, True, 2.0),
-        (200, {"errcode": 90020}, False, None),
-        (200, {"errcode": 310000}, False, None),
-        (200, {"errcode": 400013}, False, None),
-        (200, {"errcode": 400101}, False, None),
-        (200, {"errcode": 400102}, False, None),
-        (200, {"errcode": 400105}, False, None),
-        (200, {"errcode": 400106}, False, None),
-        (200, {"errcode": 40035}, False, None),
-        (200, {"errcode": 43004}, False, None),
-        (200, {"errcode": 430101}, False, None),
-        (200, {"errcode": 430102}, False, None),
-        (200, {"errcode": 430103}, False, None),
-        (200, {"errcode": 430104}, False, None),
-        (200, {"errcode": 460101}, False, None),
-        (200, {"errcode": 777777}, True, None),
-        (200, {"errcode": True}, True, None),
-        (200, {"errcode": None}, True, None),
-        (200, {"errcode": [0]}, True, None),
-        (200, {}, True, None),
-        (200, None, True, None),
-        (200, [], True, None),
-        (302, None, False, None),
-        (400, None, False, None),
-        (404, {"errcode": 0}, False, None),
-        (408, None, True, None),
-        (429, None, True, 2.0),
-        (500, {"errcode": 0}, True, None),
-        (502, None, True, None),
-        (503, {"errcode": 130101}, True, MINUTE_WAIT),
-    ],
-)
-def test_what_an_answer_means(status: int, body: object, retryable: bool, retry_after: float | None) -> None:
-    """The table of PROTOCOL 6.1, row by row."""
-    error = classify(status, body)
-    assert error is not None
-    assert type(error) is DingTalkError
-    assert (error.retryable, error.retry_after) == (retryable, retry_after)
-    assert error.status == status
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "maybe"),
-    [
-        (200, {"errcode": -1}, False),
-        (200, {"errcode": 130101}, False),
-        (200, {"errcode": 777777}, False),
-        (200, None, True),
-        (500, None, False),
-        (502, None, True),
-        (503, None, False),
-        (504, None, True),
-        (429, None, False),
-    ],
-)
-def test_what_may_have_been_delivered(status: int, body: object, maybe: bool) -> None:
-    """An errcode says that it was not; a gateway that gave up, or an answer of somebody else, says nothing."""
-    error = classify(status, body)
-    assert error is not None
-    assert error.maybe_delivered is maybe
-
-
-@pytest.mark.parametrize("body", [{"errcode": 0, "errmsg": "ok"}, {"errcode": "0"}])
-def test_errcode_0_is_success(body: object) -> None:
-    """Nothing but errcode 0 with HTTP 200 says that it was delivered."""
-    assert classify(200, body) is None
-
-
-@pytest.mark.parametrize("status", [200, 400])
-def test_an_unknown_session_is_gone(status: int) -> None:
-    """300001 asks for the other way."""
-    error = classify(status, {"errcode": 300001, "errmsg": "session 不存在"})
-    assert isinstance(error, WebhookGoneError)
-    assert not error.retryable
 
 
 @pytest.mark.parametrize(
@@ -160,34 +77,36 @@ def test_an_unknown_session_is_gone(status: int) -> None:
         ("", ["https://api.dingtalk.com"], False),
     ],
 )
-async def test_only_dingtalk_is_answered(url: str, endpoints: list[str], allowed: bool, calls: CallCounter) -> None:
+async def test_only_dingtalk_is_answered(
+    url: str, endpoints: list[str], allowed: bool, calls: CallCounter, clock: FakeClock
+) -> None:
     """A webhook at any host but DingTalk's and the configured ones is refused before anything is sent."""
     posted: list[str] = []
 
     class Http:
-        def post(self, address: object, **_: object) -> None:
+        async def request(self, _method: str, address: object, **_: object) -> None:
             posted.append(str(address))
             raise aiohttp.InvalidURL("not today")
 
-    webhook = WebhookClient(Http(), endpoints, calls)  # type: ignore[arg-type]
+    webhook = WebhookClient(DingTalkClient(Http(), calls, clock), endpoints)  # type: ignore[arg-type]
     with pytest.raises(DingTalkError) as caught:
         await webhook.send(Secret(url), "t", "x")
     assert bool(posted) is allowed
     assert not caught.value.retryable
-    assert ("unknown host" in caught.value.reason) is not allowed
+    assert (caught.value.reason is DingTalkReason.WEBHOOK_HOST) is not allowed
 
 
 async def test_a_body_that_is_too_long_is_not_posted(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
     """More than 20 000 bytes would be refused: the call is saved."""
     with pytest.raises(DingTalkError) as caught:
-        await webhook.send(Secret(dingtalk.webhook), "t", "字" * (BODY_MAX // 3))
-    assert (caught.value.errcode, caught.value.retryable) == (460101, False)
+        await webhook.send(Secret(dingtalk.webhook), "t", "字" * (BODY_MAX_BYTES // 3))
+    assert (caught.value.reason, caught.value.retryable) == (DingTalkReason.TOO_LONG, False)
     assert dingtalk.requests == []
 
 
 async def test_an_endless_answer_is_not_read(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
     """Beyond 256 KB an answer is not DingTalk's, whatever it says."""
-    dingtalk.will(WEBHOOK_PATH, (200, {"errcode": 0, "errmsg": "x" * ANSWER_MAX}))
+    dingtalk.will(WEBHOOK_PATH, (200, {"errcode": 0, "errmsg": "x" * ANSWER_MAX_BYTES}))
     with pytest.raises(DingTalkError):
         await webhook.send(Secret(dingtalk.webhook), "t", "x")
 
@@ -205,32 +124,45 @@ async def test_redirects_are_not_followed(webhook: WebhookClient, dingtalk: Fake
     assert len(dingtalk.requests) == 1
 
 
-async def test_a_broken_connection_is_tried_once_more_at_once(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
-    """A kept connection may close under us: one repetition, in the same call."""
+async def test_a_send_that_breaks_on_a_new_connection_is_not_repeated(
+    webhook: WebhookClient, dingtalk: FakeDingTalk
+) -> None:
+    """The server has the message and may have delivered it: whether to send it again is the worker's to say."""
     dingtalk.will(WEBHOOK_PATH, cut)
-    await webhook.send(Secret(dingtalk.webhook), "t", "x")
-    assert len(dingtalk.requests) == 2
-
-
-async def test_a_connection_that_breaks_twice_is_an_error(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
-    """Not more than one repetition is made here; the worker goes on."""
-    dingtalk.will(WEBHOOK_PATH, cut, cut, cut)
     with pytest.raises(DingTalkError) as caught:
         await webhook.send(Secret(dingtalk.webhook), "t", "x")
     assert caught.value.retryable
     assert caught.value.maybe_delivered
-    assert len(dingtalk.requests) == 2
+    assert len(dingtalk.requests) == 1
 
 
-async def test_no_answer_is_an_error_worth_another_try(
-    http: aiohttp.ClientSession, dingtalk: FakeDingTalk, calls: CallCounter
+async def test_a_pooled_connection_that_is_dead_costs_no_send(webhook: WebhookClient, dingtalk: FakeDingTalk) -> None:
+    """A kept connection may close at the moment of its use: the send goes out on a new one, in the same call."""
+    await webhook.send(Secret(dingtalk.webhook), "t", "x")
+    dingtalk.will(WEBHOOK_PATH, cut)
+    await webhook.send(Secret(dingtalk.webhook), "t", "y")
+    assert [request.json["markdown"]["text"] for request in dingtalk.requests] == ["x", "y", "y"]
+
+
+async def test_a_send_is_not_repeated_again_after_a_dead_connection(
+    webhook: WebhookClient, dingtalk: FakeDingTalk
 ) -> None:
+    """The new connection that follows a dead one counts like any new one."""
+    await webhook.send(Secret(dingtalk.webhook), "t", "x")
+    dingtalk.will(WEBHOOK_PATH, cut, cut)
+    with pytest.raises(DingTalkError) as caught:
+        await webhook.send(Secret(dingtalk.webhook), "t", "y")
+    assert caught.value.maybe_delivered
+    assert len(dingtalk.requests) == 3
+
+
+async def test_no_answer_is_an_error_worth_another_try(make_client: MakeClient, dingtalk: FakeDingTalk) -> None:
     """A server that never answers is left after the timeout, once: the message may have arrived."""
     dingtalk.will(WEBHOOK_PATH, hang)
     with pytest.raises(DingTalkError) as caught:
-        await WebhookClient(http, [dingtalk.url], calls, timeout=0.2).send(Secret(dingtalk.webhook), "t", "x")
+        await WebhookClient(make_client(0.2), [dingtalk.url]).send(Secret(dingtalk.webhook), "t", "x")
     assert (caught.value.retryable, caught.value.maybe_delivered, caught.value.status) == (True, True, None)
-    assert "may have been" in caught.value.reason
+    assert caught.value.reason is DingTalkReason.TIMEOUT
     assert len(dingtalk.requests) == 1
 
 
@@ -280,9 +212,8 @@ async def test_each_send_is_a_span(
 @pytest.mark.parametrize("answer", [html, cut, hang, (200, {"errcode": 300001, "errmsg": SESSION}), (500, [SESSION])])
 async def test_the_session_is_in_no_error_log_or_span(
     answer: Any,
-    http: aiohttp.ClientSession,
+    make_client: MakeClient,
     dingtalk: FakeDingTalk,
-    calls: CallCounter,
     spans: Callable[[], list[ReadableSpan]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -290,7 +221,7 @@ async def test_the_session_is_in_no_error_log_or_span(
     caplog.set_level(logging.DEBUG)
     dingtalk.will(WEBHOOK_PATH, answer, answer)
     with pytest.raises(DingTalkError) as caught:
-        await WebhookClient(http, [dingtalk.url], calls, timeout=0.3).send(Secret(dingtalk.webhook), "t", "x")
+        await WebhookClient(make_client(0.3), [dingtalk.url]).send(Secret(dingtalk.webhook), "t", "x")
     assert SESSION not in everything_of(caught.value)
     assert SESSION not in "".join(span.to_json() for span in spans())
     # The test server's own access log names paths; ours must not.

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 
-from claw.emulator import CARD_TOPIC, ROBOT_TOPIC
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from claw.emulator import Emulator
+from claw.emulator import CARD_TOPIC, ROBOT_TOPIC, Emulator
 
 SUBSCRIPTIONS = [
     {"type": "EVENT", "topic": "*"},
@@ -25,7 +21,7 @@ JSON = {"Accept": "application/json"}
 
 
 class FakeRobot:
-    """One connection. ``frames`` are those of CALLBACK and EVENT, in order; SYSTEM ones are in ``system``."""
+    """One connection. `frames` are those of CALLBACK and EVENT, in order; SYSTEM ones are in `system`."""
 
     def __init__(self, emulator: Emulator, session: aiohttp.ClientSession, *, acks: bool = True) -> None:
         self.emulator = emulator
@@ -81,11 +77,11 @@ class FakeRobot:
         await self.ws.send_str(json.dumps(answer))
 
     async def frame(self, timeout: float = 10) -> dict[str, Any]:
-        """The next CALLBACK or EVENT frame."""
+        """Wait for the next CALLBACK or EVENT frame."""
         return await asyncio.wait_for(self.frames.get(), timeout)
 
     async def message(self) -> dict[str, Any]:
-        """The next frame's data."""
+        """Wait for the next frame and parse its data."""
         data: dict[str, Any] = json.loads((await self.frame())["data"])
         return data
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
 import aiohttp
 import pytest
 
-from claw.emulator import Emulator, State
+from claw.emulator import ConnectionState, Emulator
 
 from .client import FakeRobot
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 
 class Connect(Protocol):
@@ -33,11 +31,11 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 async def connect(emu: Emulator, http: aiohttp.ClientSession) -> AsyncIterator[Connect]:
-    """Opens a robot's connection that is ready to get pushes."""
+    """Open a robot's connection that is ready to get pushes."""
     robots: list[FakeRobot] = []
 
     async def connect(**options: Any) -> FakeRobot:
-        before = sum(one.state is State.OPEN and not one.frozen for one in emu.connections)
+        before = sum(each.state is ConnectionState.OPEN and not each.frozen for each in emu.connections)
         robot = await FakeRobot(emu, http, **options).connect()
         robots.append(robot)
         await emu.wait_connections(before + 1)

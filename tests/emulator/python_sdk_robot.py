@@ -1,4 +1,4 @@
-"""A robot on the official Python SDK, as its README writes one: it answers in text, or with an AI card to ``card``."""
+"""A robot on the official Python SDK, as its README writes one: it answers in text, or with an AI card to `card`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The emulator's own API under ``/_/``: strict about what it is told, and closed to other sites."""
+"""The emulator's own API under `/_/`: strict about what it is told, and closed to other sites."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import json
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import pytest
 
-from claw.emulator import Emulator
+from claw.emulator import Emulator, FaultError, Faults
 
 from .client import CREDENTIALS, JSON, SUBSCRIPTIONS, FakeRobot
-
-if TYPE_CHECKING:
-    from .conftest import Connect
+from .conftest import Connect
 
 
 async def post(http: aiohttp.ClientSession, emu: Emulator, path: str, body: Any) -> tuple[int, dict[str, Any]]:
@@ -38,7 +36,7 @@ async def test_say_over_http(emu: Emulator, http: aiohttp.ClientSession, robot: 
     assert (message["msgId"], message["senderNick"]) == (said["msgId"], "Ann")
     await robot.reply(message, "hello Ann")
     messages = await get(http, emu, "chats/g-ops/messages")
-    assert [(one["nick"], one["text"]) for one in messages] == [("Ann", "hi"), ("claw", "hello Ann")]
+    assert [(each["nick"], each["text"]) for each in messages] == [("Ann", "hi"), ("claw", "hello Ann")]
 
 
 @pytest.mark.parametrize(
@@ -82,10 +80,21 @@ async def test_faults_over_http(emu: Emulator, http: aiohttp.ClientSession) -> N
     await post(http, emu, "faults", {"gateway_status": 503, "disconnect_close_after": None})
     described = await get(http, emu, "faults")
     assert described["faults"]["gateway_status"] == 503
-    assert all(one["zh"] and one["en"] and one["group"] for one in described["switches"])
+    assert all(each["zh"] and each["en"] and each["group"] for each in described["switches"])
     assert emu.faults.active() == {"gateway_status": 503, "disconnect_close_after": None}
     async with http.delete(f"{emu.url}/_/faults"):
         assert emu.faults.active() == {}
+
+
+def test_faults_are_checked_as_attributes() -> None:
+    """A misspelt fault and a value of the wrong type fail where they are set; a number of seconds may be whole."""
+    faults = Faults()
+    for name, value in (("gatway_hang", True), ("gateway_hang", 1), ("repush_times", True), ("drop_frames", 2)):
+        with pytest.raises(FaultError, match=name):
+            setattr(faults, name, value)
+    assert faults.active() == {}
+    faults.repush_after = 5
+    assert faults.active() == {"repush_after": 5.0}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +205,7 @@ async def test_state_masks_secrets(emu: Emulator, http: aiohttp.ClientSession, r
     assert message["sessionWebhook"].rpartition("=")[2] not in text
     assert frames["connectionId"] not in text
     state = json.loads(text)
-    assert {one["direction"] for one in state["frames"]} == {"in", "out"}
+    assert {each["direction"] for each in state["frames"]} == {"in", "out"}
     assert state["connections"][0]["state"] == "open"
     assert state["pushes"]["last"][0]["acked"] is True
 
@@ -270,7 +279,7 @@ async def test_page_files_stay_inside(emu: Emulator, http: aiohttp.ClientSession
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_standalone(number: signal.Signals) -> None:
-    """``python -m claw.emulator`` prints its URL, serves, and ends with 0 when it is asked to."""
+    """`python -m claw.emulator` prints its URL, serves, and ends with 0 when it is asked to."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "claw.emulator", "--port", "0", stdout=asyncio.subprocess.PIPE, env=dict(os.environ)
     )

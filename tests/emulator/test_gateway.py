@@ -1,11 +1,11 @@
-"""The emulator's gateway keeps to PROTOCOL.md sections 1 to 4, seen from a client's side."""
+"""The emulator's gateway keeps to docs/protocol.md section 1 to 4, seen from a client's side."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import pytest
@@ -13,9 +13,7 @@ import pytest
 from claw.emulator import Emulator
 
 from .client import CREDENTIALS, JSON, SUBSCRIPTIONS, FakeRobot, until
-
-if TYPE_CHECKING:
-    from .conftest import Connect
+from .conftest import Connect
 
 OPEN = "/v1.0/gateway/connections/open"
 
@@ -41,7 +39,7 @@ async def test_expired_ticket_is_refused(
     emu: Emulator, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ticket that was not used within its life opens nothing."""
-    monkeypatch.setattr("claw.emulator.gateway.TICKET_LIFE", 0.0)
+    monkeypatch.setattr("claw.emulator.tickets.TICKET_LIFETIME_S", 0.0)
     ticket = await FakeRobot(emu, http).register()
     with pytest.raises(aiohttp.WSServerHandshakeError):
         await http.ws_connect(f"{ticket['endpoint']}?ticket={ticket['ticket']}")
@@ -72,7 +70,7 @@ async def test_bad_registration(
 
 
 async def test_answer_is_xml_unless_json_is_accepted(emu: Emulator, http: aiohttp.ClientSession) -> None:
-    """Without ``Accept: application/json`` the gateway answers XML."""
+    """Without `Accept: application/json` the gateway answers XML."""
     async with http.post(emu.url + OPEN, json=CREDENTIALS | {"subscriptions": SUBSCRIPTIONS}) as answer:
         assert answer.content_type == "application/xml"
 
@@ -82,6 +80,16 @@ async def test_no_credentials_configured_accepts_any(http: aiohttp.ClientSession
     async with Emulator(client_id=None, client_secret=None) as emulator:
         await FakeRobot(emulator, http).register(clientId="dingmine", clientSecret="x")
         assert emulator.robot_code == "dingmine"
+
+
+async def test_wrong_secret_adopts_nothing(http: aiohttp.ClientSession) -> None:
+    """An emulator that knows only the secret refuses another one, and takes no id from whoever sent it."""
+    async with Emulator(client_id=None, client_secret="right") as emulator:
+        with pytest.raises(aiohttp.ClientResponseError) as refused:
+            await FakeRobot(emulator, http).register(clientId="dingother", clientSecret="wrong")
+        assert refused.value.status == 401
+        await FakeRobot(emulator, http).register(clientId="dingmine", clientSecret="right")
+        assert (emulator.client_id, emulator.robot_code) == ("dingmine", "dingmine")
 
 
 async def test_system_ping_soon_after_the_upgrade(emu: Emulator, robot: FakeRobot) -> None:
@@ -103,7 +111,7 @@ async def test_each_push_goes_to_one_connection_at_random(emu: Emulator, connect
     """Of several connections each push reaches exactly one, and all get their share."""
     robots = [await connect() for _ in range(3)]
     said = [await emu.say(f"{n}") for n in range(60)]
-    await asyncio.wait_for(asyncio.gather(*(one.push.acked.wait() for one in said if one.push)), 10)
+    await asyncio.wait_for(asyncio.gather(*(each.push.acked.wait() for each in said if each.push)), 10)
     assert sum(robot.frames.qsize() for robot in robots) == 60
     assert all(robot.frames.qsize() for robot in robots)
 
@@ -194,7 +202,7 @@ async def test_event_is_repeated_twice(emu: Emulator, connect: Connect) -> None:
 
 
 async def test_disconnect_stops_pushes_but_takes_acks(emu: Emulator, connect: Connect) -> None:
-    """After ``disconnect`` nothing new is pushed, an ack still counts, and then the TCP ends without a close frame."""
+    """After `disconnect` nothing new is pushed, an ack still counts, and then the TCP ends without a close frame."""
     old = await connect(acks=False)
     said = await emu.say("in flight")
     frame = await old.frame()
@@ -214,7 +222,7 @@ async def test_disconnect_stops_pushes_but_takes_acks(emu: Emulator, connect: Co
 
 
 async def test_time_to_live_ends_a_connection(emu: Emulator, robot: FakeRobot) -> None:
-    """When its time to live is over a connection gets ``disconnect``."""
+    """When its time to live is over a connection gets `disconnect`."""
     emu.faults.update({"connection_ttl": 0.1, "disconnect_close_after": 0.1})
     frame = await robot.system_frame("disconnect")
     assert set(frame["headers"]) == {"contentType", "messageId", "time", "topic"}
@@ -270,7 +278,7 @@ async def test_frozen_connection_answers_nothing(emu: Emulator, robot: FakeRobot
 
 
 async def test_reset_and_close_differ(emu: Emulator, connect: Connect) -> None:
-    """``close`` ends with a close frame 1000, ``reset`` with the TCP connection gone."""
+    """`close` ends with a close frame 1000, `reset` with the TCP connection gone."""
     polite = await connect()
     emu.act("close")
     await asyncio.wait_for(polite.ended.wait(), 10)
@@ -290,7 +298,7 @@ async def test_bad_frames_leave_the_connection_open(emu: Emulator, robot: FakeRo
     while (await robot.frame())["data"] != (said.push and said.push.data):
         pass
     assert "large" in kinds
-    assert any(isinstance(one, bytes) for one in robot.odd)
+    assert any(isinstance(each, bytes) for each in robot.odd)
 
 
 async def test_stop_and_start_on_the_same_port(http: aiohttp.ClientSession) -> None:
@@ -351,7 +359,7 @@ async def test_stop_ends_frozen_connections(http: aiohttp.ClientSession) -> None
     await emulator.say("x" * 100_000)
     emulator.faults.gateway_hang = True
     hanging = asyncio.create_task(FakeRobot(emulator, http).register())
-    await until(lambda: emulator.gateway.registrations_in_flight)
+    await until(lambda: emulator.gateway.tickets.in_flight)
     async with asyncio.timeout(10):
         await emulator.stop()
     with pytest.raises(aiohttp.ClientError):

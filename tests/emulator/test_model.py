@@ -18,17 +18,17 @@ def ask(text: str, **more: Any) -> dict[str, Any]:
 
 
 async def stream(http: aiohttp.ClientSession, emu: Emulator, body: dict[str, Any], timeout: float = 30) -> list[Any]:
-    """The data lines of a streamed answer, parsed."""
+    """Read the data lines of a streamed answer, parsed."""
     url, limit = f"{emu.url}/v1/chat/completions", aiohttp.ClientTimeout(total=timeout)
     async with http.post(url, json=body | {"stream": True}, timeout=limit) as answer:
         assert answer.content_type == "text/event-stream"
         lines = (await answer.text()).split("\n\n")
     data = [line.removeprefix("data: ") for line in lines if line]
-    return [one if one == "[DONE]" else json.loads(one) for one in data]
+    return [each if each == "[DONE]" else json.loads(each) for each in data]
 
 
 def content(chunks: list[Any]) -> str:
-    return "".join(one["choices"][0]["delta"].get("content", "") for one in chunks[:-1] if one["choices"])
+    return "".join(each["choices"][0]["delta"].get("content", "") for each in chunks[:-1] if each["choices"])
 
 
 async def test_answer_is_in_the_language_of_the_question(emu: Emulator, http: aiohttp.ClientSession) -> None:
@@ -50,11 +50,11 @@ async def test_stream_ends_with_usage_and_done(emu: Emulator, http: aiohttp.Clie
     assert chunks[-3]["choices"][0]["finish_reason"] == "stop"
     assert len(chunks) > 20
     plain = await stream(http, emu, ask("hello"))
-    assert all("usage" not in one for one in plain[:-1])
+    assert all("usage" not in each for each in plain[:-1])
 
 
 async def test_whole_answer(emu: Emulator, http: aiohttp.ClientSession) -> None:
-    """Without ``stream`` the answer comes as one completion, and the request is recorded."""
+    """Without `stream` the answer comes as one completion, and the request is recorded."""
     body = ask("hello", messages=[{"role": "user", "content": "one"}, {"role": "user", "content": "two"}])
     async with http.post(f"{emu.url}/v1/chat/completions", json=body, headers={"Authorization": "Bearer k"}) as answer:
         completion = await answer.json()
@@ -65,7 +65,7 @@ async def test_whole_answer(emu: Emulator, http: aiohttp.ClientSession) -> None:
 
 
 async def test_long_answer(emu: Emulator, http: aiohttp.ClientSession) -> None:
-    """``long`` gives many paragraphs and a code fence, in either language."""
+    """`long` gives many paragraphs and a code fence, in either language."""
     emu.faults.model_chunk_delay = 0
     for command in ("long", "长文", "Ann: long"):
         text = content(await stream(http, emu, ask(command)))
@@ -85,7 +85,7 @@ async def test_error_bodies(emu: Emulator, http: aiohttp.ClientSession, status: 
 
 
 async def test_error_by_command(emu: Emulator, http: aiohttp.ClientSession) -> None:
-    """``error`` is a failure that a person can ask for."""
+    """`error` is a failure that a person can ask for."""
     async with http.post(f"{emu.url}/v1/chat/completions", json=ask("出错")) as answer:
         assert answer.status == 500
 

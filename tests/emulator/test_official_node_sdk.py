@@ -1,6 +1,6 @@
 """The official Node SDK, unmodified, takes the emulator for DingTalk.
 
-It is installed by npm into pytest's cache, once per content of ``node/``; without node or npm the tests are skipped.
+It is installed by npm into pytest's cache, once per content of `node/`; without node or npm the tests are skipped.
 """
 
 from __future__ import annotations
@@ -9,17 +9,14 @@ import asyncio
 import hashlib
 import pathlib
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 import pytest
 
+from claw.emulator import Emulator
+
 from .client import until
 from .test_official_python_sdk import running
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from claw.emulator import Emulator
 
 NODE = pathlib.Path(__file__).parent / "node"
 INSTALL = ("install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
@@ -50,7 +47,7 @@ async def sdk_folder(request: pytest.FixtureRequest) -> pathlib.Path:
 
 @pytest.fixture
 async def sdk(emu: Emulator, sdk_folder: pathlib.Path) -> AsyncIterator[None]:
-    """The SDK's robot, connected."""
+    """Run the SDK's robot, connected."""
     command = ("node", str(sdk_folder / "robot.mjs"), str(emu.client_id), str(emu.client_secret), emu.url)
     async with running(*command):
         await emu.wait_connections(timeout=60)
@@ -76,7 +73,7 @@ async def test_reconnects_after_a_reset(emu: Emulator) -> None:
     """After a TCP reset the SDK comes back and goes on answering."""
     (first,) = emu.connections
     emu.act("reset")
-    await until(lambda: first.id not in emu.gateway.connections)
+    await until(lambda: first.id not in emu.gateway.connections.live)
     await emu.wait_connections(timeout=60)
     reply = await emu.wait_reply_to(await emu.say("still there?"), timeout=30)
     assert reply.text == "you said still there?"

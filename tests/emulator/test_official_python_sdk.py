@@ -7,16 +7,13 @@ import contextlib
 import os
 import pathlib
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 import pytest
 
+from claw.emulator import Emulator
+
 from .client import until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from claw.emulator import Emulator
 
 SCRIPT = pathlib.Path(__file__).with_name("python_sdk_robot.py")
 
@@ -29,7 +26,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def running(*command: str, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process with its output in ours, which is ended at the end."""
+    """Run a process with its output in ours, and end it at the end."""
     process = await asyncio.create_subprocess_exec(*command, env=environment(**env))
     try:
         yield process
@@ -41,7 +38,7 @@ async def running(*command: str, **env: str) -> AsyncIterator[asyncio.subprocess
 
 @pytest.fixture
 async def sdk(emu: Emulator) -> AsyncIterator[None]:
-    """The SDK's robot, connected."""
+    """Run the SDK's robot, connected."""
     command = (sys.executable, str(SCRIPT), str(emu.client_id), str(emu.client_secret))
     async with running(*command, DINGTALK_OPENAPI_ENDPOINT=emu.url):
         await emu.wait_connections(timeout=60)
@@ -85,10 +82,10 @@ async def test_picture_and_event(emu: Emulator) -> None:
 
 @pytest.mark.usefixtures("sdk")
 async def test_reconnects_after_disconnect(emu: Emulator) -> None:
-    """After a ``disconnect`` the SDK comes back with a new ticket."""
+    """After a `disconnect` the SDK comes back with a new ticket."""
     (first,) = emu.connections
     emu.act("disconnect")
-    await until(lambda: first.id not in emu.gateway.connections)
+    await until(lambda: first.id not in emu.gateway.connections.live)
     await emu.wait_connections(timeout=60)
     reply = await emu.wait_reply_to(await emu.say("still there?"), timeout=30)
     assert reply.text == "you said still there?"

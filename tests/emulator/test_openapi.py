@@ -1,4 +1,4 @@
-"""Tokens, robot sends, cards, files and reactions of the emulator, by PROTOCOL.md sections 6 and 7."""
+"""Tokens, robot sends, cards, files and reactions of the emulator, by docs/protocol.md section 6 and 7."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def test_group_send_and_recall(emu: Emulator, robot: FakeRobot) -> None:
 
 async def test_calls_a_second(http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above its calls a second an API answers 403 QpsLimit, which is not a missing permission."""
-    monkeypatch.setattr("claw.emulator.openapi.QPS", 3)
+    monkeypatch.setattr("claw.emulator.openapi.CALLS_PER_SECOND_MAX", 3)
     async with Emulator(rate_limits=True) as emu:
         robot = FakeRobot(emu, http)
         token = await robot.token()
@@ -247,7 +247,7 @@ async def test_late_answer_to_a_click_is_not_used(
     emu: Emulator, robot: FakeRobot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer after the deadline changes nothing."""
-    monkeypatch.setattr("claw.emulator.actions.CARD_DEADLINE", 0.05)
+    monkeypatch.setattr("claw.emulator.actions.CARD_ANSWER_DEADLINE_S", 0.05)
     await robot.api("POST", CREATE, card())
     robot.acks = False
     emu.act("card_click")

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import ConsoleMessage, Page, expect
 
+from claw.emulator import Emulator
 from tests.browser import MARKS, opened
 
 from .client import FakeRobot, until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from claw.emulator import Emulator
 
 pytestmark = MARKS
 
 
 def _is_complaint(message: ConsoleMessage) -> bool:
-    """An error of the page itself; that nobody listened during an outage is none."""
+    """Tell an error of the page itself from that nobody listened during an outage."""
     return message.type == "error" and "net::ERR_" not in message.text
 
 
 @pytest.fixture
 async def page(emu: Emulator) -> AsyncIterator[Page]:
-    """The emulator's page, in Chinese; anything that the browser complains about fails the test."""
+    """Open the page, in Chinese; anything that the browser complains about fails the test."""
     complaints: list[str] = []
     async with opened("about:blank") as page:
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -1,10 +1,10 @@
-"""The session webhook of the emulator: HTTP 200 always, and errcodes by PROTOCOL.md section 6.1."""
+"""The session webhook of the emulator: HTTP 200 always, and errcodes by docs/protocol.md section 6.1."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import pytest
@@ -12,9 +12,7 @@ import pytest
 from claw.emulator import Emulator
 
 from .client import FakeRobot
-
-if TYPE_CHECKING:
-    from .conftest import Connect
+from .conftest import Connect
 
 MARKDOWN = {"msgtype": "markdown", "markdown": {"title": "t", "text": "**hi**"}}
 
@@ -47,7 +45,7 @@ async def test_impatient_waiter_takes_nothing_from_others(emu: Emulator, robot: 
         await emu.wait_reply_to(said, timeout=0.05)
     await robot.reply(await robot.message(), "here")
     assert (await patient).text == "here"
-    assert not emu.replies._waiting_for_message
+    assert not emu.replies._watchers_by_message
 
 
 @pytest.mark.parametrize(
@@ -147,7 +145,7 @@ async def test_over_the_monthly_quota_messages_are_empty(emu: Emulator, robot: F
 
 @pytest.mark.parametrize("msgtype", ["richText", "picture", "audio", "video", "file", "unknownMsgType"])
 async def test_other_message_types_carry_content(emu: Emulator, robot: FakeRobot, msgtype: str) -> None:
-    """Every message type but text has its body in ``content``."""
+    """Every message type but text has its body in `content`."""
     await emu.say("look", msgtype=msgtype)
     message = await robot.message()
     assert message["msgtype"] == msgtype
@@ -190,5 +188,5 @@ async def test_many_messages_in_bounded_memory(connect: Connect, emu: Emulator) 
     await asyncio.wait_for(last.acked.wait(), 30)
     assert robot.frames.qsize() == 2500
     assert len(emu.pushes) == len(emu.chats.chat("direct:u-1001").messages) == 2000
-    assert emu.gateway.push_count == 2500
+    assert emu.gateway.pushes.count == 2500
     assert not emu.violations

@@ -14,14 +14,19 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from claw.checks import Check
 from claw.errors import SettingsError
 from claw.http import server as module
+from claw.http.admin import Scope
+from claw.http.admin import routes as admin_routes
 from claw.http.health import Health
-from claw.http.server import Scope, Server
+from claw.http.health import routes as health_routes
+from claw.http.responses import ApiError, json_response
+from claw.http.server import Server
 from claw.secret import Secret
 
 TOKEN = "admin-token-of-this-test"
@@ -29,7 +34,9 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class Parts:
-    """What `app` hands in, to be set by tests."""
+    """What `app` hands in, to be set by tests; `health` belongs to the server made last."""
+
+    health: Health
 
     def __init__(self) -> None:
         self.asked: list[Scope] = []
@@ -46,10 +53,13 @@ class Parts:
         self.running = True
         return True
 
-    async def told(self) -> Mapping[str, Any]:
+    async def get_status(self, _: web.Request) -> web.Response:
         if self.error:
             raise self.error
-        return self.status
+        return json_response(self.status)
+
+    async def echo(self, request: web.Request) -> web.Response:
+        return json_response({"length": len(await request.read())})
 
 
 @pytest.fixture
@@ -58,9 +68,10 @@ def parts() -> Parts:
 
 
 def serving(parts: Parts, token: str = TOKEN, *, host: str = "127.0.0.1", port: int = 0) -> Server:
-    health = Health(check_timeout=0.2)
-    health.add("stream", lambda: Check(ok=True, state="OPEN"))
-    return Server(host, port, health, admin_token=Secret(token), on_restart=parts.restart, status=parts.told)
+    parts.health = Health(check_timeout=0.2)
+    parts.health.add("stream", lambda: Check(ok=True, state="OPEN"))
+    admin = [*admin_routes(parts.restart), web.get("/status", parts.get_status), web.put("/echo", parts.echo)]
+    return Server(host, port, public=health_routes(parts.health), admin=admin, admin_token=Secret(token))
 
 
 @pytest.fixture
@@ -77,8 +88,8 @@ async def client(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
         yield client
 
 
-def health_of(server: Server) -> Health:
-    return server._health
+def error_body(code: str, message: str, field: str | None = None) -> dict[str, Any]:
+    return {"error": {"code": code, "field": field, "message": message}}
 
 
 async def alive(server: Server) -> bool:
@@ -91,13 +102,13 @@ async def alive(server: Server) -> bool:
 
 
 @pytest.mark.parametrize("path", ["/health", "/livez", "/healthz"])
-async def test_liveness(path: str, client: aiohttp.ClientSession, server: Server) -> None:
+async def test_liveness(path: str, client: aiohttp.ClientSession, parts: Parts) -> None:
     """Liveness answers under its name and its aliases: 200, and 503 once an owned task is lost."""
     async with client.get(path) as response:
         assert response.status == 200
         assert (await response.json())["status"] == "ok"
     task = asyncio.create_task(asyncio.sleep(0), name="worker")
-    health_of(server).own(task)
+    parts.health.own(task)
     await task
     await asyncio.sleep(0)
     async with client.get(path) as response:
@@ -107,18 +118,18 @@ async def test_liveness(path: str, client: aiohttp.ClientSession, server: Server
 
 
 @pytest.mark.parametrize("path", ["/ready", "/readyz"])
-async def test_readiness(path: str, client: aiohttp.ClientSession, server: Server) -> None:
+async def test_readiness(path: str, client: aiohttp.ClientSession, parts: Parts) -> None:
     """Readiness answers under its name and its alias: 200, and 503 with the cause while a check fails or we drain."""
     async with client.get(path) as response:
         assert response.status == 200
         assert (await response.json())["status"] == "ready"
-    health_of(server).add("store", lambda: Check(ok=False, state="DOWN", reason="磁盘已满"))
+    parts.health.add("store", lambda: Check(ok=False, state="DOWN", reason="磁盘已满"))
     async with client.get(path) as response:
         assert response.status == 503
         assert (await response.json())["checks"]["store"]["reason"] == "磁盘已满"
         assert "磁盘已满".encode() in await response.read()
-    health_of(server).add("store", lambda: Check(ok=True))
-    health_of(server).drain()
+    parts.health.add("store", lambda: Check(ok=True))
+    parts.health.drain()
     async with client.get(path) as response:
         assert response.status == 503
         assert (await response.json())["checks"]["drain"]["ok"] is False
@@ -236,7 +247,7 @@ async def test_a_fault_of_ours_tells_nothing(
     for method, path in (("GET", "/status"), ("POST", "/restart")):
         async with client.request(method, path, headers=BEARER) as response:
             assert response.status == 500
-            assert await response.json() == {"error": "internal"}
+            assert await response.json() == error_body("internal", "internal error")
     failed = [record for record in caplog.records if record.getMessage() == "a request failed"]
     assert [record.exc_info is not None for record in failed] == [True, True]
     parts.error = None
@@ -250,12 +261,72 @@ async def test_bodies_are_not_wanted(client: aiohttp.ClientSession, parts: Parts
         assert response.status == 202
     assert parts.asked == [Scope.STREAM]
     parts.running = False
-    async with client.post("/restart", headers=BEARER, data=b"x" * (module.BODY_MAX + 1)) as response:
+    async with client.post("/restart", headers=BEARER, data=b"x" * (module.BODY_MAX_BYTES + 1)) as response:
         assert response.status == 413
     answer = await send(server, f"POST /restart HTTP/1.1\r\nHost: x\r\nContent-Length: {10**18}\r\n"
                         f"Authorization: Bearer {TOKEN}\r\n\r\n".encode())  # fmt: skip
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert parts.asked == [Scope.STREAM]
+
+
+async def test_a_body_without_a_length_is_bounded(client: aiohttp.ClientSession) -> None:
+    """A route that reads a body gets at most BODY_MAX_BYTES of it, also where no length was declared."""
+
+    async def chunks(count: int) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield b"x" * 100
+
+    async with client.put("/echo", headers=BEARER, data=chunks(3)) as response:
+        assert await response.json() == {"length": 300}
+    async with client.put("/echo", headers=BEARER, data=chunks(50)) as response:
+        assert response.status == 413
+        assert (await response.json())["error"]["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body"),
+    [
+        ("GET", "/nothing", {}, error_body("not_found", "not found")),
+        ("GET", "/restart", {}, error_body("method_not_allowed", "method not allowed")),
+        ("GET", "/status", {}, error_body("unauthorized", "the bearer token is missing or wrong")),
+        (
+            "POST",
+            "/restart?scope=planet",
+            BEARER,
+            error_body("unknown_scope", "must be one of: stream, process", "scope"),
+        ),
+    ],
+)
+async def test_errors_have_one_form(
+    method: str, path: str, headers: dict[str, str], body: dict[str, Any], client: aiohttp.ClientSession
+) -> None:
+    """An error has a code for programs, a sentence for people, and the field at fault or null."""
+    async with client.request(method, path, headers=headers) as response:
+        assert await response.json() == body
+
+
+async def test_an_expectation_tells_no_version(server: Server) -> None:
+    """aiohttp answers an unknown Expect by itself, before any of our code: without its version all the same."""
+    answer = await send(server, b"GET /health HTTP/1.1\r\nHost: x\r\nExpect: tea\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 417 ")
+    assert b"Server: claw" in answer
+    assert b"nosniff" in answer
+
+
+async def test_a_route_is_for_administrators_unless_it_is_public() -> None:
+    """A route on no list of public ones wants the token, and its own errors get the form of all."""
+
+    async def fail(_: web.Request) -> web.Response:
+        raise ApiError(422, "no_chat", "no such chat", field="chat")
+
+    server = Server("127.0.0.1", 0, public=[], admin=[web.get("/new", fail)], admin_token=Secret(TOKEN))
+    await server.start()
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as client:
+        async with client.get("/new") as response:
+            assert response.status == 401
+        async with client.get("/new", headers=BEARER) as response:
+            assert (response.status, await response.json()) == (422, error_body("no_chat", "no such chat", "chat"))
+    await server.stop()
 
 
 async def test_the_token_is_compared_in_constant_time(
@@ -404,7 +475,7 @@ async def test_what_is_no_http_is_refused_quietly(
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
         assert b"Server: claw" in head
-        assert json.loads(body) == {"error": "bad request"}
+        assert json.loads(body) == error_body("bad_request", "bad request")
     assert caplog.records == []
     assert await alive(server)
 

@@ -11,9 +11,9 @@ import pytest
 from claw import __version__
 from claw.config.reader import load
 from claw.config.settings import Settings
-from claw.dingtalk.client import month_of
+from claw.dingtalk.quota import month_of
 from claw.errors import StoreError
-from claw.http.status import DEAD_SHOWN, Status, calls_json, dead_json, settings_json
+from claw.http.status import DEAD_SHOWN_MAX, UNKNOWN, Status, calls_json, dead_json, settings_json
 from claw.secret import hash_id
 from claw.store.ports import DeadLetter, Depth
 from tests.clock import FakeClock
@@ -52,7 +52,6 @@ def status_of(settings: Settings, **changed: Any) -> Status:
         "turns": lambda: 1,
         "calls": calls,
         "dead": dead,
-        "free": {"token"},
         "clock": FakeClock(),
         "timeout": 0.05,
     }
@@ -61,7 +60,7 @@ def status_of(settings: Settings, **changed: Any) -> Status:
 
 async def test_the_whole(settings: Settings) -> None:
     """Every part is there under its name, as JSON."""
-    told = await status_of(settings, more={"owner": lambda: hash_id("staff")})()
+    told = await status_of(settings, more={"owner": lambda: hash_id("staff")}).snapshot()
     json.dumps(told)
     assert told["version"] == __version__
     assert (told["started_at"], told["uptime_s"]) == ("2027-01-15T07:59:50.000Z", 10.0)
@@ -78,7 +77,7 @@ async def test_the_whole(settings: Settings) -> None:
 
 async def test_nothing_secret(settings: Settings) -> None:
     """No secret, no prompt, no path of an address and no message's own key is shown."""
-    shown = json.dumps(await status_of(settings)())
+    shown = json.dumps(await status_of(settings).snapshot())
     for private in ("ding-secret", "sk-key", "admin-token", "private instructions", "secret-path", "robot:msg1"):
         assert private not in shown
     summary = settings_json(settings)
@@ -101,9 +100,9 @@ async def full() -> Any:
 @pytest.mark.parametrize("part", ["stream", "depth", "turns", "more"])
 async def test_one_silent_source_hides_no_other(part: str, source: Any, error: str, settings: Settings) -> None:
     """A source that hangs or fails shows its error in its own place; all others are told."""
-    whole = await status_of(settings, more={"more": lambda: 1})()
+    whole = await status_of(settings, more={"more": lambda: 1}).snapshot()
     changed = {"more": {"more": lambda: 1}} | ({"more": {"more": source}} if part == "more" else {part: source})
-    told = await status_of(settings, **changed)()
+    told = await status_of(settings, **changed).snapshot()
     name = {"depth": "inbox", "turns": "turns_in_flight"}.get(part, part)
     assert told.pop(name) == {"error": error}
     del whole[name]
@@ -125,14 +124,34 @@ def test_months_are_those_of_china(seconds: float, month: str) -> None:
 
 def test_free_calls_are_not_counted() -> None:
     """The billable sum leaves out what costs nothing; the list shows all."""
-    assert calls_json("2026-11", {}, ()) == {"month": "2026-11", "billable": 0, "by_api": {}}
-    assert calls_json("2026-11", {"b": 1, "a": 2}, {"b"})["billable"] == 2
+    assert calls_json("2026-11", {}) == {"month": "2026-11", "billable": 0, "by_api": {}}
+    assert calls_json("2026-11", {"token": 1, "webhook": 2})["billable"] == 2
+
+
+async def test_a_chat_shows_the_same_snapshot(settings: Settings) -> None:
+    """The figures of the chat's /status are those of GET /status."""
+    assert await status_of(settings).figures() == {
+        "model": settings.model.name,
+        "stream": "OPEN",
+        "pending": 1,
+        "turns": 1,
+        "dead": 1,
+        "calls": 5,
+        "version": __version__,
+    }
+
+
+async def test_a_chat_is_told_what_is_unknown(settings: Settings) -> None:
+    """A source that fails leaves a mark in the chat's answer, and the rest is told."""
+    figures = await status_of(settings, depth=full, stream=full, turns=full, calls=lambda _: full()).figures()
+    unknown = {name for name, value in figures.items() if value == UNKNOWN}
+    assert unknown == {"pending", "dead", "stream", "turns", "calls"}
 
 
 def test_dead_letters_are_few_and_short() -> None:
-    """At most DEAD_SHOWN letters are shown, each error as one short line."""
+    """At most DEAD_SHOWN_MAX letters are shown, each error as one short line."""
     letter = DeadLetter("k", "x" * 5000, 1, 0.0, 0.0)
     shown = dead_json([letter] * 50)
-    assert len(shown) == DEAD_SHOWN
+    assert len(shown) == DEAD_SHOWN_MAX
     assert len(shown[0]["error"]) <= 300
     assert shown[0]["received_at"] is None

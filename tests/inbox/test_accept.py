@@ -10,10 +10,16 @@ from pathlib import Path
 import pytest
 
 from claw.errors import StoreError
-from claw.inbox.accept import Acceptance, queue_of
-from claw.messages import Delivery, Inbound
+from claw.inbox.accept import Acceptance
+from claw.inbox.routing import Router
+from claw.messages import Delivery, Inbound, Route
+from claw.policy import GroupSession
+from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
+from claw.turn.commands.parser import is_urgent
 from tests.messages import inbound
+
+ROUTE = Router(GroupSession.SHARED, is_urgent).route
 
 
 @pytest.fixture
@@ -41,14 +47,14 @@ class Socket:
 async def test_ack_follows_the_commit(store: SqliteStore) -> None:
     """When the ack is written, the message is in the inbox."""
     socket = Socket(store)
-    await Acceptance(store)(socket.delivery(inbound()))
+    await Acceptance(store, ROUTE)(socket.delivery(inbound()))
     assert socket.pending_at_ack == [1]
 
 
 async def test_duplicate_is_acked_and_dropped(store: SqliteStore) -> None:
     """A repeat (same robotCode:msgId) is acked again and never queued again, even when its text differs."""
     socket = Socket(store)
-    accept = Acceptance(store)
+    accept = Acceptance(store, ROUTE)
     await accept(socket.delivery(inbound("one", msg_id="same==")))
     await accept(socket.delivery(inbound("two", msg_id="same==")))
     assert socket.pending_at_ack == [1, 1]
@@ -57,7 +63,7 @@ async def test_duplicate_is_acked_and_dropped(store: SqliteStore) -> None:
 async def test_same_message_to_two_robots(store: SqliteStore) -> None:
     """Two robots that are @-ed in one message each get it under the same msgId: both count."""
     socket = Socket(store)
-    accept = Acceptance(store)
+    accept = Acceptance(store, ROUTE)
     await accept(socket.delivery(inbound(msg_id="same==", robot_code="robot1")))
     await accept(socket.delivery(inbound(msg_id="same==", robot_code="robot2")))
     assert (await store.depth()).pending == 2
@@ -68,24 +74,18 @@ async def test_no_ack_when_the_store_fails(store: SqliteStore) -> None:
     socket = Socket(store)
     await store.close()
     with pytest.raises(StoreError):
-        await store.put(inbound(), queue="x", trace={})
-    await Acceptance(store)(socket.delivery(inbound()))
+        await store.put(Row(inbound(), Route("x", "x")))
+    await Acceptance(store, ROUTE)(socket.delivery(inbound()))
     assert socket.pending_at_ack == []
 
 
 async def test_order_of_arrival_is_kept(store: SqliteStore) -> None:
     """Deliveries that begin in order enter the inbox in order, although they run at the same time."""
     socket = Socket(store)
-    accept = Acceptance(store)
+    accept = Acceptance(store, ROUTE)
     await asyncio.gather(*(accept(socket.delivery(inbound(str(n), chat=f"c{n}"))) for n in range(200)))
     claimed = []
     while (lease := await store.claim("test", 30)) is not None:
         claimed.append(lease.inbound.text)
         await store.ack(lease)
     assert claimed == [str(n) for n in range(200)]
-
-
-def test_stop_has_a_lane_of_its_own() -> None:
-    """/stop does not queue behind the turn that it is to interrupt; everything else does."""
-    assert queue_of(inbound("/stop")) != queue_of(inbound("/stop")) != queue_of(inbound("hello"))
-    assert queue_of(inbound("hello")) == queue_of(inbound("/new")) == inbound().chat_key

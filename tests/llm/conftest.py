@@ -14,13 +14,13 @@ STOP_TIMEOUT = 20.0
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
-    """The ordinary run leaves this folder alone: it needs 500 MB of packages and some minutes."""
+    """Leave this folder out of the ordinary run: it needs 500 MB of packages and some minutes."""
     return None if "llm" in config.getoption("markexpr") else True
 
 
 @pytest.fixture(scope="session")
 def llama_server() -> Iterator[str]:
-    """The base url, `/v1` included, of a llama.cpp server with one slot and a context of `llama.CONTEXT` tokens."""
+    """Give the base url, `/v1` included, of a llama.cpp server with one slot and `llama.CONTEXT` tokens of context."""
     pytest.importorskip("xllamacpp", reason="make test-llm installs llama.cpp and a small model")
     program = Path(__file__).with_name("llama.py")
     with subprocess.Popen(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claw.language import Language
-from claw.reply.markdown import clean, for_dingtalk, json_size, split, title_of, utf8_size
+from claw.reply.markdown import clean, format_for_dingtalk, make_title, measure_json, measure_utf8, split
 
 FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})([^\n]*)")
 LINES = st.sampled_from(
@@ -55,7 +55,7 @@ def without_fences(text: str) -> str:
     return "".join("".join(line.split()) for line in text.split("\n") if not FENCE.match(line))
 
 
-def open_fence(text: str, limit: int, size: object = utf8_size) -> str:
+def open_fence(text: str, limit: int, size: object = measure_utf8) -> str:
     """The fence that is open at the end, as a renderer would see it; lines too long to repeat are no fences."""
     assert callable(size)
     opened = ""
@@ -104,17 +104,17 @@ def plain(text: str) -> str:
 @settings(max_examples=200, deadline=None)
 def test_split_is_deterministic_and_json_sizes_hold(text: str, limit: int) -> None:
     """The same text gives the same parts, and a limit on JSON bytes is kept as well."""
-    parts = split(text, limit, size=json_size)
-    assert parts == split(text, limit, size=json_size)
+    parts = split(text, limit, measure=measure_json)
+    assert parts == split(text, limit, measure=measure_json)
     for part in parts:
         assert len(json.dumps(part, ensure_ascii=False).encode()) - 2 <= limit
-        assert open_fence(part, limit, json_size) == ""
+        assert open_fence(part, limit, measure_json) == ""
 
 
 @given(st.text())
 def test_json_size_is_what_json_takes(text: str) -> None:
-    """`json_size` counts the bytes of a cleaned text in a JSON string."""
-    assert json_size(clean(text)) == len(json.dumps(clean(text), ensure_ascii=False).encode()) - 2
+    """`measure_json` counts the bytes of a cleaned text in a JSON string."""
+    assert measure_json(clean(text)) == len(json.dumps(clean(text), ensure_ascii=False).encode()) - 2
 
 
 @pytest.mark.parametrize(
@@ -214,10 +214,10 @@ def test_a_long_row_of_flags_is_not_torn() -> None:
 def test_hostile_texts_end_soon(text: str) -> None:
     """Megabytes of anything are made ready, split and named in linear time."""
     began = time.process_time()
-    title_of(text)
-    parts = split(for_dingtalk(text), 14_000, size=json_size)
+    make_title(text)
+    parts = split(format_for_dingtalk(text), 14_000, measure=measure_json)
     assert time.process_time() - began < 20
-    assert all(json_size(part) <= 14_000 for part in parts)
+    assert all(measure_json(part) <= 14_000 for part in parts)
 
 
 def test_lone_surrogates_are_replaced_and_pairs_joined() -> None:
@@ -248,13 +248,13 @@ def test_a_limit_too_small_is_refused() -> None:
 )
 def test_titles(text: str, title: str) -> None:
     """A title is the first words without markup, 24 characters at most, never empty."""
-    assert title_of(text) == title
+    assert make_title(text) == title
 
 
 @given(DOCUMENTS)
 def test_titles_are_short_and_never_empty(text: str) -> None:
     """Whatever the text, its title can be shown and sent."""
-    title = title_of(text, Language.EN)
+    title = make_title(text, Language.EN)
     assert 0 < len(title) <= 24
     assert title.strip()
     assert title.encode()
@@ -280,13 +280,13 @@ def test_titles_are_short_and_never_empty(text: str) -> None:
 )
 def test_line_breaks_that_dingtalk_shows(text: str, shown: str) -> None:
     """Plain lines get two spaces before the break, tables a blank line before them; nothing else is touched."""
-    assert for_dingtalk(text) == shown
+    assert format_for_dingtalk(text) == shown
 
 
 @given(DOCUMENTS)
 @settings(max_examples=200)
 def test_line_breaks_change_only_white_space(text: str) -> None:
     """Making it visible adds and removes white space only, and doing it twice changes nothing more."""
-    shown = for_dingtalk(text)
+    shown = format_for_dingtalk(text)
     assert "".join(shown.split()) == "".join(clean(text).split())
-    assert for_dingtalk(shown) == shown
+    assert format_for_dingtalk(shown) == shown

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claw.dingtalk.client import encode
-from claw.dingtalk.openapi import PARAM_MAX, OpenApiClient
-from claw.dingtalk.webhook import BODY_MAX, WebhookClient
-from claw.errors import DingTalkError, LeaseLostError, WebhookGoneError
+from claw.dingtalk.client import encode_json
+from claw.dingtalk.openapi import PARAM_MAX_BYTES, OpenApiClient
+from claw.dingtalk.webhook import BODY_MAX_BYTES, WebhookClient
+from claw.errors import DingTalkError, DingTalkReason, LeaseLostError
 from claw.language import Language
-from claw.messages import Answer, ChatKind, Inbound, Outcome
-from claw.reply.sender import MENTION_MAX, AnswerSender, parts_of
+from claw.messages import Answer, ChatKind, Inbound, Markdown, Outcome, UnknownContent
+from claw.reply.sender import MENTION_MAX_CHARS, UNKNOWN_MARK, AnswerSender, plan_deliveries, plan_parts
 from tests.clock import FakeClock
-from tests.dingtalk.conftest import DIRECT_PATH, GROUP_PATH, WEBHOOK_PATH, FakeDingTalk, hang, inbound
+from tests.dingtalk.conftest import DIRECT_PATH, GROUP_PATH, WEBHOOK_PATH, FakeDingTalk, MakeClient, hang, inbound
 
 LONG = "\n\n".join(f"第{n}段：" + "字" * 1500 for n in range(9))
 THROTTLED = (200, {"errcode": 130101, "errmsg": "send too fast, exceed 20 times per minute"})
@@ -94,18 +95,18 @@ async def test_a_stranger_in_a_group_is_not_mentioned(sender: AnswerSender, ding
 async def test_progress_is_told_after_each_part_but_the_last(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """The last part's end is the worker's ack."""
     progress = await send(sender, inbound(webhook=dingtalk.webhook), LONG)
-    count = len(parts_of(LONG))
+    count = len(plan_parts(LONG))
     assert count > 2
     assert progress.counts == list(range(1, count))
-    assert texts(dingtalk) == parts_of(LONG)
+    assert texts(dingtalk) == plan_parts(LONG)
 
 
 async def test_a_restart_goes_on_after_the_parts_that_are_out(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
     """Parts before `sent` are not sent again, and later parts mention nobody."""
     await send(sender, inbound(kind=ChatKind.GROUP, webhook=dingtalk.webhook), LONG, sent=1)
-    assert texts(dingtalk) == parts_of(LONG)[1:]
+    assert texts(dingtalk) == plan_parts(LONG)[1:]
     await send(sender, inbound(webhook=dingtalk.webhook), "short", sent=5)
-    assert len(texts(dingtalk)) == len(parts_of(LONG)) - 1
+    assert len(texts(dingtalk)) == len(plan_parts(LONG)) - 1
 
 
 async def test_a_failure_in_the_middle_loses_and_repeats_nothing(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
@@ -117,7 +118,50 @@ async def test_a_failure_in_the_middle_loses_and_repeats_nothing(sender: AnswerS
     await sender.send(inbound(webhook=dingtalk.webhook), progress.answer, progress)
     sent = texts(dingtalk)
     del sent[1]  # It was refused.
-    assert sent == parts_of(LONG)
+    assert sent == plan_parts(LONG)
+
+
+async def test_each_piece_of_content_is_delivered_in_its_order(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
+    """`sent` counts deliveries over all content; a kind that only another version knows leaves a mark, as one."""
+    content = (Markdown("# One"), UnknownContent({"kind": "hologram"}), Markdown(LONG), Markdown(" "))
+    progress = Progress(Answer(content, Outcome.ANSWERED))
+    await sender.send(inbound(webhook=dingtalk.webhook), progress.answer, progress)
+    parts = plan_parts(LONG)
+    assert texts(dingtalk) == ["# One", *plan_parts(UNKNOWN_MARK), *parts]
+    assert progress.counts == list(range(1, len(parts) + 2))
+    titles = [request.json["markdown"]["title"] for request in dingtalk.requests]
+    assert titles[0] == "One"
+    assert titles[2].startswith("第0段")
+    assert len(plan_parts(UNKNOWN_MARK)) == 1
+
+
+async def test_a_restart_counts_over_all_content(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
+    """After two deliveries the third piece of content is next."""
+    answer = Answer((Markdown("one"), UnknownContent({"kind": "x"}), Markdown("three")), Outcome.ANSWERED, sent=2)
+    progress = Progress(answer)
+    await sender.send(inbound(webhook=dingtalk.webhook), answer, progress)
+    assert texts(dingtalk) == ["three"]
+
+
+def test_the_mark_is_in_both_languages() -> None:
+    """Whoever reads it understands one of them."""
+    ((title, text),) = plan_deliveries([UnknownContent({})], Language.EN)
+    assert title
+    assert "版本" in text
+    assert "version" in text
+
+
+async def test_a_gateway_that_gave_up_does_not_change_the_way(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
+    """However long it asks to wait: the message may have been delivered, and would be seen twice."""
+
+    async def gave_up(_: web.Request) -> web.Response:
+        return web.Response(status=504, headers={"Retry-After": "120"})
+
+    dingtalk.will(WEBHOOK_PATH, gave_up)
+    with pytest.raises(DingTalkError) as caught:
+        await send(sender, inbound(webhook=dingtalk.webhook), "hi")
+    assert (caught.value.maybe_delivered, caught.value.retry_after) == (True, 120.0)
+    assert len(dingtalk.requests) == 1
 
 
 async def test_an_error_of_progress_stops_the_sending(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
@@ -160,7 +204,7 @@ async def test_a_webhook_that_is_gone_in_the_middle_is_left(sender: AnswerSender
     """300001 sends this part and all after it by the OpenAPI, cut as before."""
     dingtalk.will(WEBHOOK_PATH, (200, {"errcode": 0}), GONE)
     progress = await send(sender, inbound(webhook=dingtalk.webhook), LONG)
-    parts = parts_of(LONG)
+    parts = plan_parts(LONG)
     assert len(dingtalk.to(WEBHOOK_PATH)) == 2
     assert [json.loads(r.json["msgParam"])["text"] for r in dingtalk.to(DIRECT_PATH)] == parts[1:]
     assert progress.counts == list(range(1, len(parts)))
@@ -204,10 +248,10 @@ async def test_other_failures_of_the_webhook_do_not_change_the_way(
 
 
 async def test_an_unanswered_send_does_not_change_the_way(
-    openapi: OpenApiClient, dingtalk: FakeDingTalk, clock: FakeClock
+    make_client: MakeClient, openapi: OpenApiClient, dingtalk: FakeDingTalk, clock: FakeClock
 ) -> None:
     """It may have been delivered: sending it another way at once would show it twice."""
-    impatient = WebhookClient(openapi._caller._http, [dingtalk.url], openapi._caller._calls, timeout=0.2)
+    impatient = WebhookClient(make_client(0.2), [dingtalk.url])
     dingtalk.will(WEBHOOK_PATH, hang)
     with pytest.raises(DingTalkError) as caught:
         await send(AnswerSender(impatient, openapi, Language.ZH, clock), inbound(webhook=dingtalk.webhook), "hi")
@@ -220,7 +264,7 @@ async def test_a_stranger_cannot_be_reached_after_the_webhook(sender: AnswerSend
     with pytest.raises(DingTalkError) as caught:
         await send(sender, inbound(staff_id=""), "hi")
     assert not caught.value.retryable
-    assert not isinstance(caught.value, WebhookGoneError)
+    assert caught.value.reason is DingTalkReason.USER_INVALID
     assert dingtalk.requests == []
 
 
@@ -229,8 +273,8 @@ async def test_a_stranger_cannot_be_reached_after_the_webhook(sender: AnswerSend
 def test_one_part_size_fits_both_ways(text: str) -> None:
     """Each part fits with title and mention into a webhook's body, and with its title into `msgParam`."""
     title = '"' * 24
-    staff_id = "字" * MENTION_MAX
-    for part in parts_of(text):
+    staff_id = "字" * MENTION_MAX_CHARS
+    for part in plan_parts(text):
         body = {"msgtype": "markdown", "markdown": {"title": title, "text": f"@{staff_id}\n\n{part}"}}
-        assert len(encode({**body, "at": {"atUserIds": [staff_id], "isAtAll": False}})) <= BODY_MAX
-        assert len(encode({"title": title, "text": part})) <= PARAM_MAX
+        assert len(encode_json({**body, "at": {"atUserIds": [staff_id], "isAtAll": False}})) <= BODY_MAX_BYTES
+        assert len(encode_json({"title": title, "text": part})) <= PARAM_MAX_BYTES

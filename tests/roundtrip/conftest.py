@@ -1,4 +1,9 @@
-"""A local DingTalk, and real claw processes against it."""
+"""A local DingTalk, and real claw processes against it.
+
+A process has its own clock, so these tests run in real time. They wait for a condition, never for a duration, with
+two exceptions, both sound on a machine of any speed: a negative ("nothing more comes") is waited for a fixed moment,
+which a slow machine can only make weaker; and of a limit on a rate only the gaps are asserted, which it only widens.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ async def test_next_session_after(emulator: Emulator, claw: Claw, fault: str) ->
 
 
 async def test_nothing_undeliverable_at_disconnect(emulator: Emulator, claw: Claw) -> None:
-    """With two lanes and pushes all the time, no `disconnect` leaves a moment without a session that takes them."""
+    """With two slots and pushes all the time, no `disconnect` leaves a moment without a session that takes them."""
     emulator.faults.update({"model_chunk_delay": 0.0})
     async with claw(CLAW_STREAM_CONNECTIONS="2"):
         await emulator.wait_connections(2)
@@ -105,6 +105,7 @@ async def test_rejected_credentials_are_told(emulator: Emulator, claw: Claw, tmp
         assert status == 503
         assert "DINGTALK_CLIENT_SECRET" in body["checks"]["stream"]["reason"]
         assert (await service.get("/health"))[0] == 200
+        # A negative: a second try within this moment would be one too many.
         await asyncio.sleep(2.0)
         assert len(emulator.registrations) == 1
         secret.write_text("not-a-real-secret\n")
@@ -122,9 +123,11 @@ async def test_registrations_are_bounded(emulator: Emulator, claw: Claw) -> None
         emulator.faults.update({"refuse_upgrade": 503})
         emulator.act("reset")
         await service.until_ready(ready=False)
-        await asyncio.sleep(4.0)
+        async with asyncio.timeout(30):
+            while len(emulator.registrations) < 5:
+                await asyncio.sleep(0.05)
         stamps = list(emulator.registrations)
-        assert len(stamps) > 2
+        # Lower bounds only: a slow machine widens the gaps.
         assert all(later - earlier > 0.99 for earlier, later in zip(stamps, stamps[2:], strict=False))
         emulator.faults.reset()
         await service.until_ready()
@@ -248,9 +251,9 @@ async def test_what_outlasts_the_drain_is_kept(emulator: Emulator, claw: Claw) -
         said = await emulator.say("hello")
         assert said.push is not None
         await asyncio.wait_for(said.push.acked.wait(), 10)
-        began = time.monotonic()
-        assert await service.terminate() == 0
-        assert time.monotonic() - began < 8
+        service.signal(signal.SIGTERM)
+        # Less than a turn's own timeout, which is what it would take if the drain did not cut it short.
+        assert await service.ended(8) == 0
     emulator.faults.reset()
     async with claw():
         await emulator.wait_reply_to(said, timeout=20)

@@ -28,8 +28,8 @@ TTL = 6.0
 SHORT_LEASES = (
     "-c",
     (
-        "import sys; from claw.inbox import worker; from claw.__main__ import main;"
-        f"worker.LEASE_TTL_S, worker.RENEW_EVERY_S = {TTL}, {TTL / 6}; sys.exit(main(['run']))"
+        "import sys; from claw.inbox import leases; from claw.__main__ import main;"
+        f"leases.LEASE_TTL_S, leases.RENEW_INTERVAL_S = {TTL}, {TTL / 6}; sys.exit(main(['run']))"
     ),
 )
 """A claw whose leases are short, so that a test need not wait for half a minute."""
@@ -288,7 +288,7 @@ async def test_a_start_that_fails_leaves_nobody_waiting_for_redis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A claw that finds its port taken, while its store is away, ends with all of its tasks."""
-    monkeypatch.setattr(app, "BEGIN_PATIENCE_S", 0.1)
+    monkeypatch.setattr(app, "ANNOUNCE_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         away = f"redis://127.0.0.1:{free_port()}/0"
         port = str(taken.getsockname()[1])

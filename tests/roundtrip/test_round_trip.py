@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from claw.emulator import Emulator
+from claw.messages import Answer, ChatKind, Conversation, Inbound, Outcome, Route, Sender
+from claw.store.ports import Row, RowKind
+from claw.store.sqlite.store import SqliteStore
 from tests.collector import Collector
 from tests.roundtrip.conftest import Claw
 from tests.service import API_KEY, CLIENT_SECRET
@@ -186,3 +190,23 @@ async def test_no_secret_in_any_line(emulator: Emulator, claw: Claw) -> None:
     secrets = [CLIENT_SECRET, API_KEY, "admin-token-of-the-test", "session=", "ticket=", "very private"]
     secrets += [connection.ticket for connection in opened]
     assert [secret for secret in secrets if secret in output] == []
+
+
+async def test_what_claw_sends_of_its_own_accord(emulator: Emulator, claw: Claw, tmp_path: Path) -> None:
+    """A row that was put with its answer is sent by the OpenAPI, to a group or a person, and asks no model."""
+    group = emulator.chats.chat("g-team").conversation_id
+    store = SqliteStore(tmp_path / "claw.db")
+    await store.open()
+    for kind, where, to in (
+        (RowKind.SEND, Conversation(group, ChatKind.GROUP), Sender("")),
+        (RowKind.ALERT, Conversation("owner", ChatKind.DIRECT), Sender("", "u-1001")),
+    ):
+        target = Inbound("dingfakeclient", kind.value, where, to, "text", "")
+        answer = Answer.of(f"this is a {kind.value}", Outcome.ANSWERED)
+        await store.put(Row(target, Route(target.chat_key, target.chat_key), kind=kind, answer=answer))
+    await store.close()
+    async with claw():
+        sent = await emulator.wait_reply(contains="this is a send")
+        told = await emulator.wait_reply(contains="this is a alert")
+    assert (sent.via, sent.chat, told.via) == ("openapi", "g-team", "openapi")
+    assert not emulator.model.requests

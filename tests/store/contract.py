@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import pytest
 
 from claw.errors import LeaseLostError, StoreError
-from claw.messages import Answer, ChatKind, Conversation, Exchange, Inbound, Media, MediaKind, Outcome, Sender
+from claw.messages import Answer, ChatKind, Conversation, Exchange, Inbound, Media, MediaKind, Outcome, Route, Sender
 from claw.secret import Secret
 from claw.store.ports import (
     CHATS_KEPT_S,
@@ -25,6 +25,8 @@ from claw.store.ports import (
     SPENT_KEPT_S,
     Chat,
     Lease,
+    Row,
+    RowKind,
     Store,
 )
 
@@ -66,14 +68,18 @@ def inbound(number: int | str = 1, text: str = "hello") -> Inbound:
 ANSWER = Answer.of("the answer", Outcome.ANSWERED, sent=1, exchange=Exchange("m", "question", "the answer"))
 
 
+def row(message: Inbound, queue: str = "lane", *, urgent: bool = False) -> Row:
+    return Row(message, Route("conversation", queue, urgent), TRACE)
+
+
 async def put(store: Store, number: int | str = 1, queue: str = "lane", *, urgent: bool = False) -> bool:
-    return await store.put(inbound(number), queue=queue, trace=TRACE, urgent=urgent)
+    return await store.put(row(inbound(number), queue, urgent=urgent))
 
 
 async def write(store: Store, number: int, where: Conversation, *, nick: str = "Ann", robot: str = "robot") -> bool:
     """A person writes to a robot in a chat."""
     message = replace(inbound(number), conversation=where, sender=Sender("id", "staff1", nick), robot_code=robot)
-    return await store.put(message, queue=message.chat_key, trace=TRACE)
+    return await store.put(row(message, message.chat_key))
 
 
 ROOM = Conversation("cid1", ChatKind.GROUP, "Room")
@@ -112,7 +118,8 @@ class StoreContract:
         lease = await claim(world.store)
         assert lease.inbound == inbound()
         assert lease.trace == TRACE
-        assert (lease.owner, lease.queue, lease.attempts, lease.claims) == ("worker", "lane", 0, 1)
+        assert (lease.kind, lease.route) == (RowKind.MESSAGE, Route("conversation", "lane"))
+        assert (lease.owner, lease.attempts, lease.claims) == ("worker", 0, 1)
         assert lease.answer is None
         assert lease.received_at == pytest.approx(lease.received_at)
 
@@ -168,7 +175,7 @@ class StoreContract:
     @pytest.mark.parametrize("text", ["half \ud83d pair", "nul \x00 within", "话" * 20_000, ""])
     async def test_any_text_is_kept(self, world: World, text: str) -> None:
         """No text of a person or a model is too strange to be stored and read again."""
-        await world.store.put(inbound(text=text), queue="lane", trace={})
+        await world.store.put(row(inbound(text=text)))
         lease = await claim(world.store)
         await world.store.save_answer(lease, Answer.of(text, Outcome.ANSWERED))
         await world.die()
@@ -178,6 +185,38 @@ class StoreContract:
         assert lease.answer == Answer.of(text, Outcome.ANSWERED)
         await world.store.ack(lease, Exchange("memory", text, text))
         assert await world.store.exchanges("memory", 1) == [Exchange("memory", text, text)]
+
+    @pytest.mark.parametrize("urgent", [True, False])
+    @pytest.mark.parametrize("key", ["robot:cid1:ann", "half \ud83d pair", "nul \x00 within"])
+    async def test_a_route_is_kept(self, world: World, key: str, urgent: bool) -> None:
+        """The conversation's key and the urgency are told with each lease, in this process and in the next one."""
+        route = Route(key, "a queue", urgent)
+        await world.store.put(Row(inbound(), route))
+        for _ in range(2):
+            assert (await claim(world.store)).route == route
+            await world.die()
+            await world.later(TTL + 1)
+
+    @pytest.mark.parametrize("kind", [RowKind.SEND, RowKind.ALERT])
+    async def test_a_row_with_an_answer_is_claimed_with_it(self, world: World, kind: RowKind) -> None:
+        """What is put with its answer comes in its turn, needs no thinking, and is ended as a message is."""
+        await put(world.store, 1)
+        assert await world.store.put(Row(inbound(2), Route("conversation", "lane"), TRACE, kind, ANSWER))
+        assert not await world.store.put(Row(inbound(2), Route("conversation", "lane"), TRACE, kind, ANSWER))
+        await world.store.ack(await claim(world.store))
+        for _ in range(2):
+            lease = await claim(world.store)
+            assert (lease.kind, lease.answer, lease.trace) == (kind, ANSWER, TRACE)
+            await world.die()
+            await world.later(TTL + 1)
+        lease = await claim(world.store)
+        await world.store.save_answer(lease, ANSWER.with_sent(2))
+        await world.store.release(lease, failed=True)
+        lease = await claim(world.store)
+        assert (lease.kind, lease.answer, lease.attempts) == (kind, ANSWER.with_sent(2), 1)
+        await world.store.ack(lease, ANSWER.exchange)
+        assert await world.store.exchanges("m", 9) == [ANSWER.exchange]
+        assert [chat.messages for chat in await world.store.chats()] == [1], "nobody wrote the second one"
 
     # --- lanes -----------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from claw.store.sqlite.store import SqliteStore
 from claw.store.sqlite.writer import Kind
 from tests.clock import FakeClock
 from tests.redis_server import RedisServer
-from tests.store.contract import TTL, inbound
+from tests.store.contract import TTL, inbound, row
 
 
 @dataclass
@@ -106,7 +106,7 @@ class InboxMachine(StoreMachine):
 
     @rule(number=st.integers(0, 15), queue=st.sampled_from("abc"))
     def put(self, number: int, queue: str) -> None:
-        fresh = self.runner.run(self.store.put(inbound(number), queue=queue, trace={}))
+        fresh = self.runner.run(self.store.put(row(inbound(number), queue)))
         assert fresh == (number not in self.seen)
         if fresh:
             self.seen.add(number)
@@ -117,7 +117,7 @@ class InboxMachine(StoreMachine):
         """Puts of one batch, with repeats within it."""
 
         async def together() -> list[bool]:
-            return await asyncio.gather(*(self.store.put(inbound(n), queue="a", trace={}) for n in numbers))
+            return await asyncio.gather(*(self.store.put(row(inbound(n), "a")) for n in numbers))
 
         for number, fresh in zip(numbers, self.runner.run(together()), strict=True):
             assert fresh == (number not in self.seen)
@@ -141,7 +141,7 @@ class InboxMachine(StoreMachine):
         assert lease is not None
         free.claims += 1
         assert lease.inbound == inbound(free.number)
-        assert (lease.queue, lease.attempts, lease.claims) == (free.queue, free.attempts, free.claims)
+        assert (lease.route.queue, lease.attempts, lease.claims) == (free.queue, free.attempts, free.claims)
         assert lease.answer == free.answer
         assert free.fence is None or lease.fence > free.fence
         free.fence = lease.fence
@@ -166,14 +166,14 @@ class InboxMachine(StoreMachine):
         if lease is None:
             return
         message = self.owned(lease)
-        turn = Exchange(lease.queue, lease.inbound.msg_id, "answer")
+        turn = Exchange(lease.route.queue, lease.inbound.msg_id, "answer")
         if message is None:
             with pytest.raises(LeaseLostError):
                 self.runner.run(self.store.ack(lease, turn))
         else:
             self.runner.run(self.store.ack(lease, turn))
             self.messages.remove(message)
-            self.said.setdefault(lease.queue, []).append(lease.inbound.msg_id)
+            self.said.setdefault(lease.route.queue, []).append(lease.inbound.msg_id)
 
     @rule(lease=leases, delay=st.sampled_from([0.0, 5.0]), failed=st.booleans())
     def release(self, lease: Lease | None, delay: float, failed: bool) -> None:
@@ -350,7 +350,7 @@ class InboxInFile(InFile, InboxMachine):
                 raise __import__("sqlite3").OperationalError("disk I/O error")
 
             assert isinstance(self.store, SqliteStore)
-            hurt = asyncio.create_task(self.store.put(inbound(number), queue="a", trace={}))
+            hurt = asyncio.create_task(self.store.put(row(inbound(number), "a")))
             await asyncio.sleep(0)
             return await asyncio.gather(
                 self.store._writer.submit(spoil, kind=Kind.PROMPT), hurt, return_exceptions=True

@@ -22,12 +22,13 @@ from claw.errors import LeaseLostError, StoreError, StoreRefusedError
 from claw.inbox.worker import Worker
 from claw.messages import Answer, Exchange, Inbound
 from claw.secret import Secret
-from claw.store.ports import REST_KEPT_MAX_S, SEEN_KEPT_S
+from claw.store.ports import REST_KEPT_MAX_S, SEEN_KEPT_S, Risk
 from claw.store.redis import client as redis_link
 from claw.store.redis import scripts as redis_scripts
-from claw.store.redis.store import RedisStore, Risk, prefix_of
+from claw.store.redis.store import RedisStore, prefix_of
 from tests.certificates import certificate
 from tests.clock import FakeClock
+from tests.drafts import RecordingDraft
 from tests.redis_server import RedisServer, free_port, running
 from tests.store.contract import ANSWER, ROOM, TTL, StoreContract, World, claim, claimed_ids, put, write
 
@@ -534,12 +535,9 @@ async def test_a_worker_renews_before_it_claims_after_an_outage(
     """Its leases ran out while Redis was away: it must not take up what it still works on."""
     begun: list[str] = []
 
-    async def think(inbound: Inbound) -> Answer:
+    async def handle(inbound: Inbound, route: object, draft: object) -> Answer:
         begun.append(inbound.msg_id)
         await asyncio.Event().wait()
-        raise AssertionError
-
-    async def send(inbound: Inbound, answer: Answer, save: object) -> None:
         raise AssertionError
 
     async def thinks() -> bool:
@@ -552,10 +550,10 @@ async def test_a_worker_renews_before_it_claims_after_an_outage(
         world.store,
         InboxSettings(),
         owner="claw",
-        think=think,
-        apologise=lambda inbound, error: ANSWER,
+        handle=handle,
+        begin_draft=RecordingDraft,
+        failure_reply=lambda inbound, error: ANSWER,
         remedy=lambda error: "",
-        send=send,
         clock=world.clock,
     )
     await put(world.store)
@@ -965,7 +963,7 @@ async def live(world: RedisWorld, messages: int) -> None:
         if number % 11 == 0:
             await store.bury(lease, "cause")
         else:
-            await store.interrupt(lease.queue)
+            await store.interrupt(lease.route.queue)
             await store.save_answer(lease, ANSWER)
             await store.ack(lease, Exchange(f"m{number % 5}", "u" * 100, "a" * 100))
         day = datetime.fromtimestamp(world.clock.wall(), UTC).date().isoformat()

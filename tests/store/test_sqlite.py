@@ -33,7 +33,6 @@ from tests.store.contract import (
     ALONE,
     ANSWER,
     ROOM,
-    TRACE,
     TTL,
     StoreContract,
     World,
@@ -41,6 +40,7 @@ from tests.store.contract import (
     claimed_ids,
     inbound,
     put,
+    row,
     write,
 )
 
@@ -427,11 +427,11 @@ async def test_a_full_disk_is_named_and_recovered_from(small_disk: Path) -> None
     ballast.write_bytes(b"x" * 100_000)
     with pytest.raises(StoreError, match="full"):  # noqa: PT012 - one of these meets the end of the disk
         for number in range(1000):
-            await store.put(inbound(number, "x" * 2000), queue=f"lane{number}", trace=TRACE)
+            await store.put(row(inbound(number, "x" * 2000), f"lane{number}"))
             kept.append(f"msg{number}")
     await clock.advance(60)
     ballast.unlink()
-    assert await store.put(inbound("new"), queue="new", trace=TRACE)
+    assert await store.put(row(inbound("new"), "new"))
     await store.check()
     assert await claimed_ids(store) == [*kept, "msgnew"]
     await store.close()
@@ -793,7 +793,7 @@ async def test_a_dead_letter_keeps_the_words_and_not_the_webhook(world: SqliteWo
 
 async def test_cleaning_gives_the_room_back(world: SqliteWorld) -> None:
     """After a burst the file shrinks and the WAL is emptied; the rows that are due go, however many."""
-    puts = (world.store.put(inbound(number, "x" * 4000), queue=f"lane{number}", trace={}) for number in range(2500))
+    puts = (world.store.put(row(inbound(number, "x" * 4000), f"lane{number}")) for number in range(2500))
     assert all(await asyncio.gather(*puts))
     assert len(await acked_ids(world.store)) == 2500
     await world.store._writer.submit(tables.checkpoint, kind=Kind.APART)

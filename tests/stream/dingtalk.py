@@ -39,12 +39,15 @@ class Peer:
     def reset(self) -> None:
         """Drop the connection without a word."""
         transport = self.request.transport
-        assert transport is not None
-        transport.abort()
+        if transport is not None:
+            transport.abort()
 
 
 class DingTalk:
-    """Switches: `answer` (gateway), `upgrade` (status to refuse with), `greet` (after open), `pongs`."""
+    """Switches: `answer` (gateway), `upgrade` (status to refuse with), `greet` (after open), `pongs`.
+
+    `single`: each new socket closes the others.
+    """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.host = "127.0.0.1"
@@ -57,6 +60,7 @@ class DingTalk:
         self.upgrade = 0
         self.greet: Callable[[Peer], Awaitable[None]] | None = None
         self.pongs = True
+        self.single = False
         self._numbers = itertools.count(1)
         self._opened: asyncio.Queue[Peer] = asyncio.Queue()
         self._server = TestServer(self._app(), host="127.0.0.1")
@@ -98,6 +102,9 @@ class DingTalk:
         socket = web.WebSocketResponse(autoping=False, timeout=1)
         await socket.prepare(request)
         peer = Peer(next(self._numbers), socket, request)
+        if self.single:
+            for other in self.peers:
+                other.reset()
         self.peers.append(peer)
         self.journal.append(f"open {peer.number}")
         self._opened.put_nowait(peer)

@@ -16,10 +16,10 @@ from aiohttp import web
 
 from claw import __version__
 from claw.config.settings import Credentials
-from claw.errors import GatewayError
+from claw.errors import GatewayError, GatewayReason
 from claw.secret import Secret
 from claw.stream import gateway
-from claw.stream.gateway import Gateway, RateLimiter, Registration, explain, judge, parse_retry_after
+from claw.stream.gateway import Gateway, RateLimiter, Registration, parse_registration, rejection_text
 from tests.clock import FakeClock
 from tests.stream import vectors
 from tests.stream.dingtalk import DingTalk
@@ -41,10 +41,10 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         yield http
 
 
-def judged(status: int, body: str | bytes = b"", **headers: str) -> Registration:
+def parse(status: int, body: str | bytes = b"", **headers: str) -> Registration:
     raw = body.encode() if isinstance(body, str) else body
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return judge(status, named, raw, CREDENTIALS, now=NOW)
+    return parse_registration(status, named, raw, CREDENTIALS, now=NOW)
 
 
 async def test_request(dingtalk: DingTalk, http: aiohttp.ClientSession) -> None:
@@ -76,84 +76,86 @@ async def test_request(dingtalk: DingTalk, http: aiohttp.ClientSession) -> None:
 )
 def test_address(endpoint: str, ticket: str, url: str) -> None:
     """The ticket is added to whatever address the gateway names, never to one that we know."""
-    assert judged(200, json.dumps({"endpoint": endpoint, "ticket": ticket})).url.reveal() == url
+    assert parse(200, json.dumps({"endpoint": endpoint, "ticket": ticket})).url.reveal() == url
 
 
 def test_vector_answer() -> None:
     """The official answer gives the official address."""
-    registration = judged(200, vectors.GATEWAY_OK)
+    registration = parse(200, vectors.GATEWAY_OK)
     assert registration.host == "wss-open-connection.dingtalk.com"
     assert registration.client_id == "dingfakeclient"
 
 
 IP = '{"code":"Forbidden.AccessDenied.IpNotInWhiteList"}'
-QPS = '{"code":"Forbidden.AccessDenied.QpsLimitForAppkeyAndApi","message":"…"}'
+QPS_CODE = "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"
+QPS = json.dumps({"code": QPS_CODE, "message": "…"})
 MONTH = '{"code":"Forbidden.AccessDenied.ApiCountLimitForOrg","message":"api count limit"}'
 BAN = '{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"u"}'
 PAGE = "<html><body>The plain HTTP request was sent to HTTPS port</body></html>"
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "headers", "rejected", "code", "retry_after"),
+    ("status", "body", "headers", "reason", "code", "retry_after"),
     [
-        (401, vectors.GATEWAY_401, {}, True, "authFailed", None),
-        (401, "", {}, True, "", None),
-        (400, "", {}, True, "", None),
-        (400, '{"code":"invalidParameter"}', {}, True, "invalidParameter", None),
-        (400, "<?xml version='1.0'?><Error/>", {}, True, "", None),
-        (400, PAGE, {}, False, "", None),
-        (400, "\ufeff\n<!DOCTYPE html><title>x</title>", {}, False, "", None),
-        (400, "denied", {"Content_Type": "text/html; charset=gbk"}, False, "", None),
-        (401, PAGE, {}, False, "", None),
-        (403, QPS, {}, False, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi", 1.0),
-        (403, QPS, {"Retry_After": "7"}, False, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi", 7.0),
-        (403, IP, {}, True, "Forbidden.AccessDenied.IpNotInWhiteList", None),
-        (403, MONTH, {}, True, "Forbidden.AccessDenied.ApiCountLimitForOrg", None),
-        (403, "", {}, False, "", None),
-        (403, BAN, {}, False, "", 5.0),
-        (200, BAN, {}, False, "", 5.0),
-        (429, "", {"Retry_After": "12"}, False, "", 12.0),
-        (429, "", {"Retry_After": "86400"}, False, "", 300.0),
-        (503, PAGE, {"Retry_After": formatdate(NOW + 20, usegmt=True)}, False, "", 20.0),
-        (500, "", {}, False, "", None),
-        (504, "", {}, False, "", None),
-        (404, "", {}, False, "", None),
-        (302, "", {}, False, "", None),
-        (200, "", {}, False, "", None),
-        (200, PAGE, {}, False, "", None),
-        (200, "[]", {}, False, "", None),
-        (200, "[" * 100_000, {}, False, "", None),
-        (200, '{"endpoint":"wss://h/c"}', {}, False, "", None),
-        (200, '{"endpoint":"wss://h/c","ticket":""}', {}, False, "", None),
-        (200, '{"endpoint":7,"ticket":"t"}', {}, False, "", None),
-        (200, '{"endpoint":"https://h/c","ticket":"t"}', {}, False, "", None),
-        (200, '{"endpoint":"wss:///c","ticket":"t"}', {}, False, "", None),
-        (200, '{"endpoint":"wss://h:0/c","ticket":"t"}', {}, False, "", None),
-        (200, '{"endpoint":"wss://h:99999/c","ticket":"t"}', {}, False, "", None),
-        (200, '{"endpoint":"wss://[h/c","ticket":"t"}', {}, False, "", None),
-        (200, '{"endpoint":"wss://h/c\\nx","ticket":"t"}', {}, False, "", None),
-        (200, '{"endpoint":"wss://h/c#x","ticket":"t"}', {}, False, "", None),
-        (200, '{"endpoint":"wss://h/c","ticket":"\\ud800"}', {}, False, "", None),
-        (401, json.dumps({"code": SECRET}), {}, True, "", None),
+        (401, vectors.GATEWAY_401, {}, GatewayReason.UNAUTHORIZED, "authFailed", None),
+        (401, "", {}, GatewayReason.UNAUTHORIZED, "", None),
+        (400, "", {}, GatewayReason.NOT_STREAM_APP, "", None),
+        (400, '{"code":"invalidParameter"}', {}, GatewayReason.NOT_STREAM_APP, "invalidParameter", None),
+        (400, "<?xml version='1.0'?><Error/>", {}, GatewayReason.NOT_STREAM_APP, "", None),
+        (400, PAGE, {}, GatewayReason.NOT_DINGTALK, "", None),
+        (400, "\ufeff\n<!DOCTYPE html><title>x</title>", {}, GatewayReason.NOT_DINGTALK, "", None),
+        (400, "denied", {"Content_Type": "text/html; charset=gbk"}, GatewayReason.NOT_DINGTALK, "", None),
+        (401, PAGE, {}, GatewayReason.NOT_DINGTALK, "", None),
+        (403, QPS, {}, GatewayReason.THROTTLED, QPS_CODE, 1.0),
+        (
+            403,
+            QPS,
+            {"Retry_After": "7"},
+            GatewayReason.THROTTLED,
+            "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi",
+            7.0,
+        ),
+        (403, IP, {}, GatewayReason.IP_NOT_ALLOWED, "Forbidden.AccessDenied.IpNotInWhiteList", None),
+        (403, MONTH, {}, GatewayReason.QUOTA_EXHAUSTED, "Forbidden.AccessDenied.ApiCountLimitForOrg", None),
+        (403, "", {}, GatewayReason.BAD_ANSWER, "", None),
+        (403, BAN, {}, GatewayReason.BANNED, "", 5.0),
+        (200, BAN, {}, GatewayReason.BANNED, "", 5.0),
+        (429, "", {"Retry_After": "12"}, GatewayReason.THROTTLED, "", 12.0),
+        (429, "", {"Retry_After": "86400"}, GatewayReason.THROTTLED, "", 3600.0),
+        (503, PAGE, {"Retry_After": formatdate(NOW + 20, usegmt=True)}, GatewayReason.NOT_DINGTALK, "", 20.0),
+        (500, "", {}, GatewayReason.BUSY, "", None),
+        (504, "", {}, GatewayReason.BUSY, "", None),
+        (404, "", {}, GatewayReason.BAD_ANSWER, "", None),
+        (302, "", {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, "", {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, PAGE, {}, GatewayReason.NOT_DINGTALK, "", None),
+        (200, "[]", {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, "[" * 100_000, {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, '{"endpoint":"wss://h/c"}', {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, '{"endpoint":"wss://h/c","ticket":""}', {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, '{"endpoint":7,"ticket":"t"}', {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, '{"endpoint":"https://h/c","ticket":"t"}', {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, '{"endpoint":"wss:///c","ticket":"t"}', {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, '{"endpoint":"wss://h:0/c","ticket":"t"}', {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, '{"endpoint":"wss://h:99999/c","ticket":"t"}', {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, '{"endpoint":"wss://[h/c","ticket":"t"}', {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, '{"endpoint":"wss://h/c\\nx","ticket":"t"}', {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, '{"endpoint":"wss://h/c#x","ticket":"t"}', {}, GatewayReason.BAD_ANSWER, "", None),
+        (200, '{"endpoint":"wss://h/c","ticket":"\\ud800"}', {}, GatewayReason.BAD_ANSWER, "", None),
+        (401, json.dumps({"code": SECRET}), {}, GatewayReason.UNAUTHORIZED, "", None),
     ],
 )
 def test_errors(
-    status: int, body: str, headers: dict[str, str], rejected: bool, code: str, retry_after: float | None
+    status: int, body: str, headers: dict[str, str], reason: GatewayReason, code: str, retry_after: float | None
 ) -> None:
     """Each answer that is no registration is either a rejection or a trouble to wait out, and says for how long."""
     with pytest.raises(GatewayError) as caught:
-        judged(status, body, **headers)
+        parse(status, body, **headers)
     error = caught.value
-    assert (error.rejected, error.retryable) == (rejected, not rejected)
+    assert (error.reason, error.retryable) == (reason, not reason.is_rejection)
     assert (error.status, error.code) == (status, code)
     assert error.retry_after == (None if retry_after is None else pytest.approx(retry_after, abs=1))
     assert SECRET not in str(error)
-
-
-@pytest.mark.parametrize("value", ["", "soon", "-1", "1e9", "nan", "inf", "1.2.3", "Wed, 99 Foo 2026"])
-def test_retry_after_that_is_none(value: str) -> None:
-    """A Retry-After that cannot be read is as if it were not there."""
-    assert parse_retry_after(value, NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,10 @@ def test_retry_after_that_is_none(value: str) -> None:
 )
 def test_explanation(status: int, code: str, words: str) -> None:
     """A rejection says in both languages what a person has to check."""
-    text = explain(GatewayError("x", status=status, code=code, rejected=True))
+    with pytest.raises(GatewayError) as caught:
+        parse(status, json.dumps({"code": code}))
+    assert caught.value.reason.is_rejection
+    text = rejection_text(caught.value)
     zh, en = text.split(" / ")
     assert words in en
     assert "请" in zh
@@ -186,7 +191,7 @@ async def test_gateway_that_never_answers(dingtalk: DingTalk, http: aiohttp.Clie
     dingtalk.answer = hang
     with pytest.raises(GatewayError, match="in time") as caught:
         await Gateway(http, dingtalk.url, lambda: CREDENTIALS, timeout=0.2).register()
-    assert caught.value.retryable
+    assert (caught.value.reason, caught.value.retryable) == (GatewayReason.TIMEOUT, True)
     released.set()
 
 
@@ -207,7 +212,7 @@ async def test_gateway_out_of_reach(http: aiohttp.ClientSession, url: str) -> No
     """Nobody there, or an address that cannot be: retryable."""
     with pytest.raises(GatewayError, match="cannot be reached") as caught:
         await Gateway(http, url, lambda: CREDENTIALS).register()
-    assert caught.value.retryable
+    assert (caught.value.reason, caught.value.retryable) == (GatewayReason.UNREACHABLE, True)
 
 
 async def test_redirects_are_not_followed(dingtalk: DingTalk, http: aiohttp.ClientSession) -> None:

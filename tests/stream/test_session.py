@@ -6,8 +6,6 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -18,70 +16,14 @@ from claw.errors import HandshakeError
 from claw.messages import Delivery
 from claw.proxy import forget
 from claw.secret import Secret
-from claw.stream import frames
 from claw.stream import session as module
 from claw.stream.gateway import Registration
-from claw.stream.session import EndKind, Session, SessionConfig, SessionEnd, open_session
+from claw.stream.reason import Reason
+from claw.stream.session import open_session
 from tests.clock import FakeClock
 from tests.stream import vectors
-from tests.stream.dingtalk import DingTalk, Peer, nothing_left, until
-
-
-@dataclass
-class Line:
-    """A session that runs, its peer, and what was delivered. `accept` is done with each delivery."""
-
-    dingtalk: DingTalk
-    clock: FakeClock
-    session: Session
-    peer: Peer
-    running: asyncio.Task[SessionEnd]
-    wiring: SessionConfig
-    delivered: list[str] = field(default_factory=list)
-
-    async def end(self) -> SessionEnd:
-        async with asyncio.timeout(10):
-            return await asyncio.shield(self.running)
-
-
-Connect = Callable[..., Awaitable[Line]]
-
-
-@pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
-    lines: list[Line] = []
-    async with nothing_left(), DingTalk() as dingtalk, aiohttp.ClientSession() as http:
-
-        async def connect(accept: Callable[[Delivery], Awaitable[None]] | None = None, **wired: Any) -> Line:
-            delivered: list[str] = []
-
-            async def deliver(delivery: Delivery) -> None:
-                delivered.append(delivery.inbound.msg_id)
-                if accept is not None:
-                    await accept(delivery)
-                else:
-                    await delivery.acknowledge()
-
-            clock = wired.pop("clock", None) or FakeClock()
-            wiring = SessionConfig(deliver, wired.pop("heartbeat", 5.0), clock, **wired)
-            registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "dingclient")
-            opened = await open_session(http, registration, wiring)
-            line = Line(dingtalk, clock, opened, await dingtalk.peer(), asyncio.create_task(opened.run()), wiring)
-            line.delivered = delivered
-            lines.append(line)
-            await FakeClock().settle()
-            return line
-
-        yield connect
-        for line in lines:
-            line.running.cancel()
-            await asyncio.wait({line.running})
-            for task in [*line.wiring.deliveries]:
-                task.cancel()
-        # However a session ended, its place in the pool of connections is free again.
-        assert http.connector is not None
-        assert not http.connector._acquired
-
+from tests.stream.conftest import Connect, quiet
+from tests.stream.dingtalk import DingTalk, nothing_left, until
 
 # --- answers -----------------------------------------------------------------------------------------------------
 
@@ -105,16 +47,16 @@ async def connect() -> AsyncIterator[Connect]:
 )
 async def test_answers(connect: Connect, text: str, answer: dict[str, Any]) -> None:
     """Each frame that asks for an answer gets the official one, under its own id."""
-    line = await connect()
-    await line.peer.push(text)
-    got = await line.peer.ack()
+    harness = await connect()
+    await harness.peer.push(text)
+    got = await harness.peer.ack()
     assert got | answer == got
     assert got["headers"]["messageId"] == json.loads(text)["headers"]["messageId"]
 
 
 async def test_frames_without_answer(connect: Connect) -> None:
     """A disconnect, legacy notes, frames without id and nonsense are not answered, and the session goes on."""
-    line = await connect()
+    harness = await connect()
     for text in (
         vectors.DISCONNECT,
         vectors.frame("{}", frame_type="SYSTEM", topic="KEEPALIVE"),
@@ -122,23 +64,23 @@ async def test_frames_without_answer(connect: Connect) -> None:
         "nonsense",
         vectors.PING,
     ):
-        await line.peer.push(text)
-    assert (await line.peer.ack())["headers"]["messageId"] == json.loads(vectors.PING)["headers"]["messageId"]
-    assert line.session.farewell.is_set()
+        await harness.peer.push(text)
+    assert (await harness.peer.ack())["headers"]["messageId"] == json.loads(vectors.PING)["headers"]["messageId"]
+    assert harness.session.disconnect_requested.is_set()
 
 
 async def test_delivery(connect: Connect) -> None:
     """A delivery tells the message and when it was read; the ack is written only when it is asked for."""
     deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
-    line = await connect(accept=deliveries.put)
-    await line.peer.push(vectors.robot(1))
+    harness = await connect(accept=deliveries.put)
+    await harness.peer.push(vectors.robot(1))
     delivery = await deliveries.get()
     assert delivery.inbound.key == "dingfakeclient:msg-1"
-    assert delivery.read_at == line.clock.wall() == line.session.traffic.last_frame_at
-    await line.peer.push(vectors.PING)
-    assert (await line.peer.ack())["headers"]["messageId"].startswith("2141a0c7")
+    assert delivery.read_at == harness.clock.wall() == harness.session.counters.last_frame_at
+    await harness.peer.push(vectors.PING)
+    assert (await harness.peer.ack())["headers"]["messageId"].startswith("2141a0c7")
     await delivery.acknowledge()
-    assert (await line.peer.ack())["headers"]["messageId"] == "push-1"
+    assert (await harness.peer.ack())["headers"]["messageId"] == "push-1"
 
 
 async def test_deliveries_start_in_order_and_do_not_hold_up_reading(connect: Connect) -> None:
@@ -149,14 +91,14 @@ async def test_deliveries_start_in_order_and_do_not_hold_up_reading(connect: Con
         await gate.wait()
         await delivery.acknowledge()
 
-    line = await connect(accept=accept)
+    harness = await connect(accept=accept)
     for number in range(50):
-        await line.peer.push(vectors.robot(number))
-    await line.peer.push(vectors.PING)
-    await line.peer.ack()
-    assert line.delivered == [f"msg-{number}" for number in range(50)]
+        await harness.peer.push(vectors.robot(number))
+    await harness.peer.push(vectors.PING)
+    await harness.peer.ack()
+    assert harness.delivered == [f"msg-{number}" for number in range(50)]
     gate.set()
-    acks = {(await line.peer.ack())["headers"]["messageId"] for _ in range(50)}
+    acks = {(await harness.peer.ack())["headers"]["messageId"] for _ in range(50)}
     assert acks == {f"push-{number}" for number in range(50)}
 
 
@@ -168,17 +110,17 @@ async def test_backpressure(connect: Connect) -> None:
         await gate.wait()
         await delivery.acknowledge()
 
-    line = await connect(accept=accept, deliveries_max=3)
+    harness = await connect(accept=accept, deliveries_max=3)
     for number in range(10):
-        await line.peer.push(vectors.robot(number))
-    await until(lambda: len(line.delivered) == 3)
+        await harness.peer.push(vectors.robot(number))
+    await until(lambda: len(harness.delivered) == 3)
     for _ in range(30):
-        await line.clock.advance(1)
-    assert len(line.delivered) == 3
-    assert not line.running.done()
+        await harness.clock.advance(1)
+    assert len(harness.delivered) == 3
+    assert not harness.running.done()
     gate.set()
     for _ in range(10):
-        await line.peer.ack()
+        await harness.peer.ack()
 
 
 async def test_delivery_that_fails_is_not_acked(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
@@ -189,19 +131,19 @@ async def test_delivery_that_fails_is_not_acked(connect: Connect, caplog: pytest
             raise OSError("disk full")
         await delivery.acknowledge()
 
-    line = await connect(accept=accept)
-    await line.peer.push(vectors.robot(1, "private words"))
-    await line.peer.push(vectors.robot(2))
-    assert (await line.peer.ack())["headers"]["messageId"] == "push-2"
+    harness = await connect(accept=accept)
+    await harness.peer.push(vectors.robot(1, "private words"))
+    await harness.peer.push(vectors.robot(2))
+    assert (await harness.peer.ack())["headers"]["messageId"] == "push-2"
     assert "message could not be accepted" in caplog.text
     assert "private words" not in caplog.text
 
 
 async def test_server_pings_are_answered(connect: Connect) -> None:
     """A WebSocket ping of the server gets its pong."""
-    line = await connect()
-    await line.peer.socket.ping(b"are you there")
-    await until(lambda: line.peer.pongs == [b"are you there"])
+    harness = await connect()
+    await harness.peer.socket.ping(b"are you there")
+    await until(lambda: harness.peer.pongs == [b"are you there"])
 
 
 # --- ends --------------------------------------------------------------------------------------------------------
@@ -209,40 +151,40 @@ async def test_server_pings_are_answered(connect: Connect) -> None:
 
 async def test_reset(connect: Connect) -> None:
     """A connection that breaks ends the session at once, as lost."""
-    line = await connect()
-    await line.clock.advance(3)
-    line.peer.reset()
-    end = await line.end()
-    assert (end.kind, end.lived) == (EndKind.LOST, 3.0)
+    harness = await connect()
+    await harness.clock.advance(3)
+    harness.peer.reset()
+    end = await harness.end()
+    assert (end.kind, end.lived) == (Reason.LOST, 3.0)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 4000])
 async def test_close_of_the_server(connect: Connect, code: int) -> None:
     """A close frame ends the session with its code, is answered, and leaves the server satisfied."""
-    line = await connect()
-    await line.peer.socket.close(code=code)
-    end = await line.end()
-    assert (end.kind, end.detail) == (EndKind.PEER_CLOSED, str(code))
-    await line.peer.closed.wait()
+    harness = await connect()
+    await harness.peer.socket.close(code=code)
+    end = await harness.end()
+    assert (end.kind, end.detail) == (Reason.PEER_CLOSED, str(code))
+    await harness.peer.closed.wait()
 
 
 async def test_close_by_us(connect: Connect) -> None:
     """Our close sends 1000 and waits for the server's answer."""
-    line = await connect()
-    await asyncio.gather(line.session.close(), line.session.close())
-    assert (await line.end()).kind is EndKind.CLOSED
-    await line.peer.closed.wait()
-    assert line.peer.close_code == 1000
+    harness = await connect()
+    await asyncio.gather(harness.session.close(), harness.session.close())
+    assert (await harness.end()).kind is Reason.CLOSED
+    await harness.peer.closed.wait()
+    assert harness.peer.close_code == 1000
 
 
 async def test_close_with_a_peer_that_is_gone(connect: Connect) -> None:
     """Our close does not wait for a dead peer beyond its limit."""
-    line = await connect(close_timeout=0.1)
-    transport = line.peer.request.transport
+    harness = await connect(close_timeout=0.1)
+    transport = harness.peer.request.transport
     assert isinstance(transport, asyncio.Transport)
     transport.pause_reading()
-    await line.session.close()
-    assert (await line.end()).kind is EndKind.CLOSED
+    await harness.session.close()
+    assert (await harness.end()).kind is Reason.CLOSED
 
 
 async def test_drain(connect: Connect) -> None:
@@ -253,17 +195,17 @@ async def test_drain(connect: Connect) -> None:
         await gate.wait()
         await delivery.acknowledge()
 
-    line = await connect(accept=accept)
-    await line.peer.push(vectors.robot(1))
-    await until(lambda: line.delivered)
-    drain = asyncio.create_task(line.session.drain())
+    harness = await connect(accept=accept)
+    await harness.peer.push(vectors.robot(1))
+    await until(lambda: harness.delivered)
+    drain = asyncio.create_task(harness.session.drain())
     await asyncio.sleep(0.05)
     assert not drain.done()
     gate.set()
     await drain
-    assert (await line.peer.ack())["headers"]["messageId"] == "push-1"
-    await line.peer.closed.wait()
-    assert line.peer.close_code == 1000
+    assert (await harness.peer.ack())["headers"]["messageId"] == "push-1"
+    await harness.peer.closed.wait()
+    assert harness.peer.close_code == 1000
 
 
 async def test_close_while_reading_rests(connect: Connect) -> None:
@@ -273,13 +215,13 @@ async def test_close_while_reading_rests(connect: Connect) -> None:
     async def accept(_: Delivery) -> None:
         await gate.wait()
 
-    line = await connect(accept=accept, deliveries_max=1)
-    await line.peer.push(vectors.robot(1))
-    await line.peer.push(vectors.robot(2))
-    await until(lambda: line.session.traffic.frames == 2)
-    await line.session.close()
-    assert (await line.end()).kind is EndKind.CLOSED
-    await line.peer.closed.wait()
+    harness = await connect(accept=accept, deliveries_max=1)
+    await harness.peer.push(vectors.robot(1))
+    await harness.peer.push(vectors.robot(2))
+    await until(lambda: harness.session.counters.frames == 2)
+    await harness.session.close()
+    assert (await harness.end()).kind is Reason.CLOSED
+    await harness.peer.closed.wait()
     gate.set()
 
 
@@ -306,41 +248,41 @@ async def test_delivery_outlives_its_session(connect: Connect) -> None:
         stored.set()
         await delivery.acknowledge()
 
-    line = await connect(accept=accept)
-    await line.peer.push(vectors.robot(1))
-    await until(lambda: line.delivered)
-    line.peer.reset()
-    await line.end()
-    assert len(line.wiring.deliveries) == 1
+    harness = await connect(accept=accept)
+    await harness.peer.push(vectors.robot(1))
+    await until(lambda: harness.delivered)
+    harness.peer.reset()
+    await harness.end()
+    assert len(harness.config.deliveries) == 1
     gate.set()
     async with asyncio.timeout(5):
         await stored.wait()
-    await until(lambda: not line.wiring.deliveries)
+    await until(lambda: not harness.config.deliveries)
 
 
 async def test_too_large_frame_ends_the_session_only(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame beyond the limit is a typed end, not a crash."""
-    monkeypatch.setattr(module, "FRAME_MAX", 1024)
-    line = await connect()
-    await line.peer.push("x" * 2048)
-    end = await line.end()
-    assert (end.kind, end.detail) == (EndKind.BAD_PROTOCOL, "1009")
+    monkeypatch.setattr(module, "FRAME_MAX_BYTES", 1024)
+    harness = await connect()
+    await harness.peer.push("x" * 2048)
+    end = await harness.end()
+    assert (end.kind, end.detail) == (Reason.BAD_PROTOCOL, "1009")
 
 
 async def test_frame_of_eight_mebibytes(connect: Connect) -> None:
     """A message of 7 MiB is read and delivered."""
-    line = await connect()
-    await line.peer.push(vectors.robot(1, "x" * (7 << 20)))
-    assert (await line.peer.ack())["code"] == 200
+    harness = await connect()
+    await harness.peer.push(vectors.robot(1, "x" * (7 << 20)))
+    assert (await harness.peer.ack())["code"] == 200
 
 
 async def test_cancellation(connect: Connect) -> None:
     """Cancelling `run` propagates, and cuts the socket."""
-    line = await connect()
-    line.running.cancel()
+    harness = await connect()
+    harness.running.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await line.running
-    await line.peer.closed.wait()
+        await harness.running
+    await harness.peer.closed.wait()
 
 
 # --- liveness ----------------------------------------------------------------------------------------------------
@@ -348,40 +290,70 @@ async def test_cancellation(connect: Connect) -> None:
 
 async def test_pings_and_pongs(connect: Connect) -> None:
     """Every heartbeat brings one ping; as long as pongs come, a session without any frame lives."""
-    line = await connect()
+    harness = await connect()
     pings = 0
 
     def asked() -> bool:
-        return line.peer.pings == pings
+        return harness.peer.pings == pings
 
     for pings in range(1, 13):  # noqa: B007 - read by `asked`
-        await line.clock.advance(5)
+        await harness.clock.advance(5)
         await until(asked)
-        await until(lambda: line.session._unanswered == 0)
-    assert not line.running.done()
+        await until(lambda: harness.session._unanswered == 0)
+    assert not harness.running.done()
 
 
 async def test_two_missed_pongs(connect: Connect) -> None:
     """Two pings without any sign of life are death, within three heartbeats of the fault with time to spare."""
-    line = await connect()
-    line.dingtalk.pongs = False
-    await line.clock.advance(13.4)
-    assert not line.running.done()
-    await line.clock.advance(0.1)
-    end = await line.end()
-    assert end.kind is EndKind.PONGS_MISSED
+    harness = await connect()
+    harness.dingtalk.pongs = False
+    await harness.clock.advance(13.4)
+    assert not harness.running.done()
+    await harness.clock.advance(0.1)
+    end = await harness.end()
+    assert end.kind is Reason.PONGS_MISSED
     assert end.lived == pytest.approx(13.5)
+
+
+@pytest.mark.parametrize("opened_at", [0.0, 1.3, 4.9])
+async def test_pings_of_two_phases_never_meet(connect: Connect, opened_at: float) -> None:
+    """Sessions of two slots ping by half a heartbeat apart, whenever each of them was opened."""
+    clock = FakeClock()
+    await clock.advance(0.7)
+    first = await connect(clock=clock)
+    await clock.advance(opened_at)
+    second = await connect(clock=clock, phase=0.5)
+    moments: list[list[float]] = [[], []]
+    seen = [first.peer.pings, second.peer.pings]
+    for _ in range(200):
+        await clock.advance(0.1)
+        await asyncio.sleep(0.002)
+        for number, peer in enumerate((first.peer, second.peer)):
+            if peer.pings > seen[number]:
+                seen[number] = peer.pings
+                moments[number].append(clock.monotonic())
+    assert min(map(len, moments)) >= 3
+    assert min(abs(one - other) for one in moments[0] for other in moments[1]) > 2
+
+
+@pytest.mark.parametrize(
+    ("now", "phase", "at_least", "expected"),
+    [(1000, 0, 0.001, 1005), (1003, 0, 0, 1005), (1003, 0.5, 0, 1007.5), (1003, 0, 2.5, 1010), (-1, 0, 0, 0)],
+)
+def test_grid(now: float, phase: float, at_least: float, expected: float) -> None:
+    """The next turn lies on the slot's own grid, and not sooner than asked for."""
+    assert module.next_turn(now, 5.0, phase, at_least) == expected
 
 
 async def test_any_data_is_life(connect: Connect) -> None:
     """A peer that sends no pongs but sends frames is alive."""
-    line = await connect()
-    line.dingtalk.pongs = False
+    harness = await connect()
+    harness.dingtalk.pongs = False
     for number in range(6):
-        await line.clock.advance(5)
-        await line.peer.push(vectors.robot(number))
-        await line.peer.ack()
-    assert not line.running.done()
+        await harness.clock.advance(5)
+        await harness.peer.push(vectors.robot(number))
+        await harness.peer.ack()
+    assert not harness.running.done()
 
 
 async def test_local_work_is_no_life(connect: Connect) -> None:
@@ -392,56 +364,56 @@ async def test_local_work_is_no_life(connect: Connect) -> None:
         await gate.wait()
         await delivery.acknowledge()
 
-    line = await connect(accept=accept)
+    harness = await connect(accept=accept)
     for number in range(20):
-        await line.peer.push(vectors.robot(number))
-    await until(lambda: len(line.delivered) == 20)
-    line.dingtalk.pongs = False
-    await line.clock.advance(13)
+        await harness.peer.push(vectors.robot(number))
+    await until(lambda: len(harness.delivered) == 20)
+    harness.dingtalk.pongs = False
+    await harness.clock.advance(13)
     gate.set()
-    await line.peer.ack()
-    await line.clock.advance(1)
-    assert (await line.end()).kind is EndKind.PONGS_MISSED
+    await harness.peer.ack()
+    await harness.clock.advance(1)
+    assert (await harness.end()).kind is Reason.PONGS_MISSED
 
 
 async def test_peer_that_does_not_read(connect: Connect) -> None:
     """A peer that reads nothing cannot hang our ping: the session ends all the same."""
-    line = await connect(clock=Clock(), heartbeat=0.1)
-    transport = line.peer.request.transport
+    harness = await connect(clock=Clock(), heartbeat=0.1)
+    transport = harness.peer.request.transport
     assert isinstance(transport, asyncio.Transport)
     transport.pause_reading()
-    client = line.session._transport
+    client = harness.session._transport
     assert client is not None
     client.set_write_buffer_limits(high=0)
     client.write(b"\x89\x80aaaa" * 5_000_000)
-    assert (await line.end()).kind is EndKind.PONGS_MISSED
+    assert (await harness.end()).kind is Reason.PONGS_MISSED
 
 
 @pytest.mark.parametrize("seconds", [31.0, -31.0, 36_000.0])
 async def test_clock_jump(connect: Connect, seconds: float) -> None:
     """A machine that slept has lost its connections: the session ends at once, without asking by ping."""
-    line = await connect()
-    await line.clock.advance(2)
-    line.clock.jump(seconds)
-    await line.clock.advance(1)
-    assert (await line.end()).kind is EndKind.CLOCK_JUMP
+    harness = await connect()
+    await harness.clock.advance(2)
+    harness.clock.jump(seconds)
+    await harness.clock.advance(1)
+    assert (await harness.end()).kind is Reason.CLOCK_JUMP
 
 
 async def test_stopped_process(connect: Connect) -> None:
     """A process that was stopped for more than 30 s sees the monotonic clock run ahead, and ends the session."""
-    line = await connect()
-    line.clock._now += 40
-    await line.clock.advance(1)
-    assert (await line.end()).kind is EndKind.CLOCK_JUMP
+    harness = await connect()
+    harness.clock._now += 40
+    await harness.clock.advance(1)
+    assert (await harness.end()).kind is Reason.CLOCK_JUMP
 
 
 async def test_small_clock_step_is_no_jump(connect: Connect) -> None:
     """A clock that is set right by a few seconds changes nothing."""
-    line = await connect()
+    harness = await connect()
     for step in (5, -5, 25, -25):
-        line.clock.jump(step)
-        await line.clock.advance(2)
-    assert not line.running.done()
+        harness.clock.jump(step)
+        await harness.clock.advance(2)
+    assert not harness.running.done()
 
 
 # --- hostile peers -----------------------------------------------------------------------------------------------
@@ -449,26 +421,26 @@ async def test_small_clock_step_is_no_jump(connect: Connect) -> None:
 
 async def test_thousands_of_hostile_frames(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     """After thousands of broken frames a good one is delivered; the log holds a handful of lines, and no content."""
-    line = await connect()
+    harness = await connect()
     draw = random.Random(11)
     good = vectors.robot(1, "private words")
     caplog.set_level(logging.INFO, "claw")
     for number in range(3_000):
         match number % 4:
             case 0:
-                await line.peer.push(good[: draw.randrange(len(good))])
+                await harness.peer.push(good[: draw.randrange(len(good))])
             case 1:
                 at = draw.randrange(len(good))
-                await line.peer.push(good[:at] + draw.choice('"{}[]\\\0') + good[at + 5 :])
+                await harness.peer.push(good[:at] + draw.choice('"{}[]\\\0') + good[at + 5 :])
             case 2:
-                await line.peer.socket.send_bytes(draw.randbytes(30))
+                await harness.peer.socket.send_bytes(draw.randbytes(30))
             case _:
-                await line.peer.push("[" * 3_000)
-    await line.peer.push(vectors.robot(2))
-    await until(lambda: "msg-2" in line.delivered)
-    assert line.session.traffic.refused > 2_000
-    lines = [record for record in caplog.records if record.message == "frame refused"]
-    assert len(lines) < 20
+                await harness.peer.push("[" * 3_000)
+    await harness.peer.push(vectors.robot(2))
+    await until(lambda: "msg-2" in harness.delivered)
+    assert harness.session.counters.refused > 2_000
+    harnesses = [record for record in caplog.records if record.message == "frame refused"]
+    assert len(harnesses) < 20
     assert "private words" not in caplog.text
 
 
@@ -478,14 +450,14 @@ async def test_fault_of_ours_in_one_frame(connect: Connect, monkeypatch: pytest.
     def broken(*_: object) -> None:
         raise RuntimeError("ours")
 
-    line = await connect()
+    harness = await connect()
     with monkeypatch.context() as patched:
-        patched.setattr(frames, "to_inbound", broken)
-        await line.peer.push(vectors.robot(1))
-        await line.peer.push(vectors.PING)
-        await line.peer.ack()
-    await line.peer.push(vectors.robot(2))
-    assert (await line.peer.ack())["headers"]["messageId"] == "push-2"
+        patched.setattr(module, "to_inbound", broken)
+        await harness.peer.push(vectors.robot(1))
+        await harness.peer.push(vectors.PING)
+        await harness.peer.ack()
+    await harness.peer.push(vectors.robot(2))
+    assert (await harness.peer.ack())["headers"]["messageId"] == "push-2"
 
 
 # --- opening -----------------------------------------------------------------------------------------------------
@@ -498,7 +470,7 @@ async def test_refused_upgrade(status: int) -> None:
         dingtalk.upgrade = status
         registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "c")
         with pytest.raises(HandshakeError) as caught:
-            await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
+            await open_session(http, registration, quiet())
         assert caught.value.status == status
         assert caught.value.retryable
 
@@ -519,7 +491,7 @@ async def test_upgrade_that_never_comes() -> None:
         async with aiohttp.ClientSession() as http:
             registration = Registration(Secret(f"ws://127.0.0.1:{port}/?ticket=t"), "127.0.0.1", "c")
             with pytest.raises(HandshakeError, match="in time"):
-                await open_session(http, registration, SessionConfig(_nothing, 5, Clock(), handshake_timeout=0.2))
+                await open_session(http, registration, quiet(handshake_timeout=0.2))
         assert asked.is_set()
         server.close()
         await server.wait_closed()
@@ -530,7 +502,7 @@ async def test_endpoint_out_of_reach(url: str) -> None:
     """Nobody there, or an address that cannot be: HandshakeError, which never shows the ticket."""
     async with aiohttp.ClientSession() as http:
         with pytest.raises(HandshakeError, match="cannot be reached") as caught:
-            await open_session(http, Registration(Secret(url), "h", "c"), SessionConfig(_nothing, 5, Clock()))
+            await open_session(http, Registration(Secret(url), "h", "c"), quiet())
         assert "ticket" not in str(caught.value)
 
 
@@ -552,12 +524,12 @@ async def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     registration = Registration(Secret("wss://dingtalk.invalid:443/connect?ticket=t"), "dingtalk.invalid", "c")
     async with aiohttp.ClientSession() as http:
         with pytest.raises(HandshakeError):
-            await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
+            await open_session(http, registration, quiet())
         assert asked == ["CONNECT dingtalk.invalid:443 HTTP/1.1"]
         monkeypatch.setenv("NO_PROXY", "dingtalk.invalid")
         forget()
         with pytest.raises(HandshakeError):
-            await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
+            await open_session(http, registration, quiet())
     assert len(asked) == 1
     server.close()
     await server.wait_closed()
@@ -586,12 +558,12 @@ async def test_session_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name, raising=False)
         async with aiohttp.ClientSession() as http:
             registration = Registration(Secret("ws://dingtalk.invalid/connect?ticket=t"), "dingtalk.invalid", "c")
-            opened = await open_session(http, registration, SessionConfig(_nothing, 5, Clock()))
-            running = asyncio.create_task(opened.run())
+            session = await open_session(http, registration, quiet())
+            running = asyncio.create_task(session.run())
             peer = await dingtalk.peer()
             await peer.push(vectors.PING)
             await peer.ack()
-            await opened.close()
+            await session.close()
             await running
         assert requests == ["GET http://dingtalk.invalid/connect?ticket=t HTTP/1.1"]
         server.close()
@@ -602,7 +574,3 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
-
-
-async def _nothing(_: Delivery) -> None:
-    return None

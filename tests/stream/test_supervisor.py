@@ -1,10 +1,9 @@
-"""Lanes and their supervisor: every row of the table in the design's section on the connection."""
+"""The supervisor and its slots, on real sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -14,442 +13,27 @@ from aiohttp import web
 
 from claw.clock import Clock, format_rfc3339
 from claw.config.settings import Credentials, StreamSettings
-from claw.errors import GatewayError, HandshakeError
-from claw.messages import Delivery
+from claw.errors import GatewayError, GatewayReason
+from claw.messages import CardCallback, Delivery
 from claw.secret import Secret
-from claw.stream.gateway import Gateway, RateLimiter, Registration
-from claw.stream.session import EndKind, SessionCounters, SessionEnd
-from claw.stream.supervisor import Slot, SlotState, Supervisor
-from tests.clock import FakeClock
+from claw.stream.gateway import Gateway
+from claw.stream.supervisor import Supervisor
 from tests.stream import vectors
 from tests.stream.dingtalk import DingTalk, Peer, nothing_left, until
 
 GOOD = Credentials("dingfakeclient", Secret("not-a-real-secret"))
 BAD = Credentials("dingfakeclient", Secret("a-wrong-secret"))
-REFUSED = GatewayError("refused", status=401, code="authFailed", rejected=True)
+REFUSED = GatewayError(GatewayReason.UNAUTHORIZED, "refused", status=401, code="authFailed")
 
 
-class FakeSession:
-    """A session in memory; `end` is what the peer does to it."""
-
-    def __init__(self, clock: Clock, journal: list[str], number: int) -> None:
-        self.farewell = asyncio.Event()
-        self.number = number
-        self.journal = journal
-        self._clock = clock
-        self._opened_at = clock.monotonic()
-        self._end: asyncio.Future[tuple[EndKind, str]] = asyncio.get_running_loop().create_future()
-        journal.append(f"open {number}")
-
-    @property
-    def lived(self) -> float:
-        return self._clock.monotonic() - self._opened_at
-
-    def end(self, kind: EndKind = EndKind.LOST) -> None:
-        if not self._end.done():
-            self._end.set_result((kind, ""))
-
-    async def run(self) -> SessionEnd:
-        kind, detail = await self._end
-        self.journal.append(f"end {self.number}")
-        return SessionEnd(kind, detail, self.lived)
-
-    async def close(self) -> None:
-        self.journal.append(f"close {self.number}")
-        self.end(EndKind.CLOSED)
-
-    async def drain(self) -> None:
-        self.journal.append(f"drain {self.number}")
-        self.end(EndKind.CLOSED)
-
-    def abort(self) -> None:
-        self.end(EndKind.CLOSED)
-
-
-class World:
-    """A lane over a gateway and sessions in memory. `gateway` and `upgrade` may hold an error to raise."""
-
-    def __init__(self, rotate: float = 0) -> None:
-        self.clock = FakeClock()
-        self.began = self.clock.monotonic()
-        self.pace = RateLimiter(self.clock)
-        self.credentials = GOOD
-        self.gateway: Exception | None = None
-        self.upgrade: Exception | None = None
-        self.registered: list[float] = []
-        self.in_flight = 0
-        self.most_in_flight = 0
-        self.latency = 0.0
-        self.journal: list[str] = []
-        self.sessions: list[FakeSession] = []
-        self.on_open: Callable[[FakeSession], None] = lambda _: None
-        self.slot = Slot(
-            0,
-            register=self.register,
-            opener=self.open,
-            credentials=lambda: self.credentials,
-            rotate=rotate,
-            clock=self.clock,
-            draw=random.Random(5),
-        )
-        self.running = asyncio.create_task(self.slot.run())
-
-    @property
-    def session(self) -> FakeSession:
-        return self.sessions[-1]
-
-    @property
-    def now(self) -> float:
-        return self.clock.monotonic() - self.began
-
-    def state(self) -> SlotState:
-        return self.slot.state
-
-    async def register(self, credentials: Credentials) -> Registration:
-        async with self.pace.call():
-            self.registered.append(self.now)
-            self.in_flight += 1
-            self.most_in_flight = max(self.most_in_flight, self.in_flight)
-            try:
-                await self.clock.sleep(self.latency)
-            finally:
-                self.in_flight -= 1
-        if credentials != GOOD:
-            raise REFUSED
-        if self.gateway is not None:
-            raise self.gateway
-        return Registration(Secret("wss://h/?ticket=t"), "h", credentials.client_id)
-
-    async def open(self, _: Registration, __: SessionCounters) -> FakeSession:
-        if self.upgrade is not None:
-            raise self.upgrade
-        session = FakeSession(self.clock, self.journal, len(self.sessions) + 1)
-        self.sessions.append(session)
-        self.on_open(session)
-        return session
-
-
-@pytest.fixture
-async def worlds() -> AsyncIterator[Callable[..., World]]:
-    made: list[World] = []
-
-    def make(**given: Any) -> World:
-        made.append(World(**given))
-        return made[-1]
-
-    async with nothing_left():
-        yield make
-        for world in made:
-            world.running.cancel()
-            await asyncio.wait({world.running})
-            assert world.slot.state is SlotState.CLOSED
-
-
-Worlds = Callable[..., World]
-
-
-def busiest_second(times: list[float]) -> int:
-    """The most events in any second."""
-    return max(sum(1 for other in times if at <= other < at + 1.0) for at in times)
-
-
-# --- the table, on a fake clock ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [EndKind.LOST, EndKind.PEER_CLOSED, EndKind.PONGS_MISSED, EndKind.CLOCK_JUMP])
-async def test_end_after_good_service_is_followed_at_once(worlds: Worlds, kind: EndKind) -> None:
-    """A session that lived for 5 s is followed by the next one within 100 ms, however it ended."""
-    world = worlds()
-    await world.clock.advance(5)
-    assert world.slot.state is SlotState.OPEN
-    world.session.end(kind)
-    await world.clock.advance(0.1)
-    assert (len(world.sessions), world.slot.state) == (2, SlotState.OPEN)
-    assert world.slot.reconnects == {kind.value: 1}
-
-
-async def test_end_after_short_service_backs_off(worlds: Worlds) -> None:
-    """Clean closes right after accepting never storm: the waits grow, up to 10 s."""
-    world = worlds()
-    world.on_open = lambda session: session.end(EndKind.PEER_CLOSED)
-    await world.clock.advance(120)
-    assert world.slot.state is SlotState.BACKOFF
-    assert 10 < len(world.sessions) < 60
-    assert busiest_second(world.registered) <= 2
-    assert len([at for at in world.registered if at > 60]) < 30
-
-
-async def test_failing_attempts(worlds: Worlds) -> None:
-    """Refused upgrades for 12 s never cost more than two registrations in any second, nor two at once."""
-    world = worlds()
-    world.upgrade = HandshakeError("401", status=401)
-    world.latency = 0.01
-    await world.clock.advance(12)
-    assert world.slot.state is SlotState.BACKOFF
-    assert busiest_second(world.registered) <= 2
-    assert world.most_in_flight == 1
-
-
-async def test_full_jitter_that_draws_nothing(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where each wait is drawn as zero, no second sees more than two registrations."""
-    monkeypatch.setattr(random, "uniform", lambda *_: 0.0)
-    world = worlds()
-    world.upgrade = HandshakeError("401", status=401)
-    await world.clock.advance(12)
-    assert 20 <= len(world.registered) <= 24
-    assert busiest_second(world.registered) <= 2
-
-
-async def test_long_outage(worlds: Worlds) -> None:
-    """After an outage of five minutes, or of two hours, we are back within 10 s of its end; we never give up."""
-    for seconds in (300, 7_200):
-        world = worlds()
-        await world.clock.advance(10)
-        world.gateway = GatewayError("503", status=503)
-        world.session.end()
-        await world.clock.advance(seconds)
-        assert world.state() is SlotState.BACKOFF
-        world.gateway = None
-        await world.clock.advance(10)
-        assert world.state() is SlotState.OPEN
-
-
-async def test_each_outage_begins_anew(worlds: Worlds) -> None:
-    """The waits of one outage do not lengthen those of the next."""
-    world = worlds()
-    world.gateway = GatewayError("503", status=503)
-    await world.clock.advance(300)
-    world.gateway = None
-    await world.clock.advance(20)
-    assert world.slot.state is SlotState.OPEN
-    world.gateway = GatewayError("503", status=503)
-    before = len(world.registered)
-    world.session.end()
-    await world.clock.advance(0.1 + 0.5)
-    assert len(world.registered) >= before + 2
-
-
-async def test_retry_after_is_honoured(worlds: Worlds) -> None:
-    """A gateway that names a time is not asked before."""
-    world = worlds()
-    world.gateway = GatewayError("429", status=429, retry_after=40)
-    await world.clock.advance(39.9)
-    assert len(world.registered) == 1
-    await world.clock.advance(1)
-    assert len(world.registered) == 2
-
-
-async def test_rejected(worlds: Worlds, caplog: pytest.LogCaptureFixture) -> None:
-    """Refused credentials are tried again every 30 to 60 s, and the log says in both languages what to do."""
-    world = worlds()
-    world.credentials = BAD
-    await world.clock.advance(0)
-    assert world.slot.state is SlotState.REJECTED
-    since = world.slot.since
-    await world.clock.advance(300)
-    gaps = [later - earlier for earlier, later in zip(world.registered, world.registered[1:], strict=False)]
-    assert all(30 <= gap <= 61 for gap in gaps)
-    assert len(gaps) >= 4
-    assert (world.slot.state, world.slot.since) == (SlotState.REJECTED, since)
-    told = [record.__dict__["reason"] for record in caplog.records if "refuses" in record.message]
-    assert "DINGTALK_CLIENT_SECRET" in told[0]
-    assert "请核对" in told[0]
-
-
-async def test_changed_secret_is_tried_at_once(worlds: Worlds) -> None:
-    """New credentials in the secret's file end the wait within a second or so."""
-    world = worlds()
-    world.credentials = BAD
-    await world.clock.advance(5)
-    world.credentials = GOOD
-    await world.clock.advance(1.1)
-    assert world.slot.state is SlotState.OPEN
-
-
-async def test_disconnect_makes_before_it_breaks(worlds: Worlds) -> None:
-    """After `disconnect` the new session is open before the old one ends, which is closed 10 s later at most."""
-    world = worlds()
-    await world.clock.advance(60)
-    world.session.farewell.set()
-    await world.clock.advance(0)
-    assert (world.journal, world.slot.state) == (["open 1", "open 2"], SlotState.OPEN)
-    await world.clock.advance(9.9)
-    assert world.journal == ["open 1", "open 2"]
-    await world.clock.advance(0.2)
-    assert world.journal == ["open 1", "open 2", "close 1", "end 1"]
-    assert world.slot.reconnects == {"disconnect": 1}
-
-
-async def test_old_session_that_the_server_closes(worlds: Worlds) -> None:
-    """The end of a session that was replaced is no outage, and needs no goodbye of ours."""
-    world = worlds()
-    await world.clock.advance(60)
-    world.session.farewell.set()
-    await world.clock.advance(1)
-    world.sessions[0].end(EndKind.PEER_CLOSED)
-    await world.clock.advance(30)
-    assert world.journal == ["open 1", "open 2", "end 1"]
-    assert world.slot.state is SlotState.OPEN
-
-
-async def test_replacement_that_fails(worlds: Worlds, caplog: pytest.LogCaptureFixture) -> None:
-    """While no new session can be had the old one goes on; it is let go when one can."""
-    world = worlds()
-    await world.clock.advance(60)
-    world.gateway = GatewayError("503", status=503)
-    assert world.slot.replace("restart")
-    await world.clock.advance(120)
-    assert (world.journal, world.slot.state) == (["open 1"], SlotState.REPLACING)
-    assert world.slot.serving
-    assert "connection attempt failed" in caplog.text
-    world.gateway = None
-    await world.clock.advance(10)
-    assert (world.journal[:2], world.slot.state) == (["open 1", "open 2"], SlotState.OPEN)
-    assert world.slot.reconnects == {"restart": 1}
-
-
-async def test_refusal_while_the_old_session_serves(worlds: Worlds, caplog: pytest.LogCaptureFixture) -> None:
-    """Credentials refused at a rotation do not take down the session that still serves."""
-    world = worlds(rotate=60)
-    await world.clock.advance(10)
-    world.credentials = BAD
-    await world.clock.advance(200)
-    assert (world.slot.state, world.slot.serving, world.journal) == (SlotState.REPLACING, True, ["open 1"])
-    assert "dingtalk refuses the connection" in caplog.text
-    world.session.end()
-    await world.clock.advance(0)
-    assert (world.slot.state, world.slot.serving) == (SlotState.REJECTED, False)
-    world.credentials = GOOD
-    await world.clock.advance(2)
-    assert world.slot.state is SlotState.OPEN
-
-
-async def test_old_session_that_dies_during_a_replacement(worlds: Worlds) -> None:
-    """Where the old session dies before its successor is there, the outage begins; one attempt at a time as ever."""
-    world = worlds()
-    await world.clock.advance(60)
-    world.latency = 3.0
-    world.session.farewell.set()
-    await world.clock.advance(1)
-    assert world.state() is SlotState.REPLACING
-    world.session.end()
-    await world.clock.advance(0)
-    assert world.state() is SlotState.CONNECTING
-    await world.clock.advance(3)
-    assert world.state() is SlotState.OPEN
-    assert world.most_in_flight == 1
-
-
-async def test_rotation(worlds: Worlds) -> None:
-    """A session is replaced each hour or so, without a gap."""
-    world = worlds(rotate=3600)
-    await world.clock.advance(3600 * 0.9 - 1)
-    assert len(world.sessions) == 1
-    await world.clock.advance(3600 * 0.2 + 2)
-    assert len(world.sessions) == 2
-    await world.clock.advance(3600 * 22)
-    assert 18 <= world.slot.reconnects["rotation"] <= 27
-    assert world.journal.index("open 2") < world.journal.index("close 1")
-
-
-async def test_no_rotation(worlds: Worlds) -> None:
-    """Rotation may be switched off."""
-    world = worlds(rotate=0)
-    await world.clock.advance(10 * 86_400)
-    assert world.journal == ["open 1"]
-
-
-async def test_server_that_sends_every_session_away(worlds: Worlds) -> None:
-    """A `disconnect` right after each upgrade is answered by growing waits, not by a storm."""
-    world = worlds()
-    world.on_open = lambda session: session.farewell.set()
-    await world.clock.advance(60)
-    assert 5 < len(world.sessions) < 40
-    assert busiest_second(world.registered) <= 2
-
-
-async def test_replace_twice(worlds: Worlds) -> None:
-    """A second wish to replace is refused while the first is under way, and possible again afterwards."""
-    world = worlds()
-    world.latency = 1.0
-    assert not world.slot.replace("restart")
-    await world.clock.advance(2)
-    assert world.slot.replace("restart")
-    assert not world.slot.replace("restart")
-    await world.clock.advance(0.5)
-    assert not world.slot.replace("restart")
-    await world.clock.advance(1)
-    assert world.slot.replace("restart")
-
-
-async def test_failed_replacement_still_backs_off(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wish that began a replacement does not shorten the wait after its first failure."""
-    world = worlds()
-    await world.clock.advance(60)
-    world.gateway = GatewayError("429", status=429, retry_after=20)
-    before = len(world.registered)
-    assert world.slot.replace("restart")
-    await world.clock.advance(19)
-    assert len(world.registered) == before + 1
-
-
-@pytest.mark.parametrize("error", [GatewayError("503", status=503, retry_after=200), REFUSED])
-async def test_replace_ends_a_wait(worlds: Worlds, error: GatewayError) -> None:
-    """An operator's wish tries again at once where nothing serves."""
-    world = worlds()
-    world.gateway = error
-    await world.clock.advance(3)
-    world.gateway = None
-    assert world.slot.replace("restart")
-    await world.clock.advance(0)
-    assert world.slot.state is SlotState.OPEN
-
-
-async def test_drain_of_a_lane(worlds: Worlds) -> None:
-    """A drain closes the session and those on their way out, and opens no other."""
-    world = worlds()
-    await world.clock.advance(60)
-    world.session.farewell.set()
-    await world.clock.advance(1)
-    world.slot.drain()
-    await world.running
-    assert world.slot.state is SlotState.CLOSED
-    assert sorted(world.journal[2:]) == ["drain 1", "drain 2", "end 1", "end 2"]
-
-
-@pytest.mark.parametrize("moment", ["waiting", "registering", "serving"])
-async def test_cancellation_of_a_lane(worlds: Worlds, moment: str) -> None:
-    """Cancelling propagates at once, whatever the lane is at (tenacity would swallow it if asked wrongly)."""
-    world = worlds()
-    if moment == "waiting":
-        world.gateway = GatewayError("503", status=503, retry_after=100)
-    if moment == "registering":
-        world.latency = 100
-    await world.clock.advance(3)
-    world.running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await world.running
-    assert world.slot.state is SlotState.CLOSED
-
-
-async def test_fault_of_ours_ends_the_lane(worlds: Worlds) -> None:
-    """A fault of the program is not retried for ever: the lane ends with it, and the probes see that."""
-    world = worlds()
-    world.gateway = TypeError("ours")
-    with pytest.raises(TypeError):
-        await world.running
-
-
-# --- the whole, on real sockets ----------------------------------------------------------------------------------
-
-
-class Whole:
+class Harness:
     """A supervisor against a DingTalk on loopback."""
 
     def __init__(self, dingtalk: DingTalk, http: aiohttp.ClientSession, **given: Any) -> None:
         self.dingtalk = dingtalk
         self.credentials = GOOD
         self.delivered: list[str] = []
+        self.cards: list[CardCallback] = []
         self.accept: Callable[[Delivery], Awaitable[None]] = _acknowledge
         stream = StreamSettings(
             heartbeat=given.pop("heartbeat", 5.0),
@@ -457,12 +41,15 @@ class Whole:
             connections=given.pop("connections", 1),
         )
         gateway = Gateway(http, dingtalk.url, lambda: self.credentials, timeout=given.pop("timeout", 10.0))
-        self.supervisor = Supervisor(stream, gateway, http, self._deliver, **given)
+        self.supervisor = Supervisor(stream, gateway, http, self._deliver, self._on_card, **given)
         self.running = asyncio.create_task(self.supervisor.run())
 
     async def _deliver(self, delivery: Delivery) -> None:
         self.delivered.append(delivery.inbound.msg_id)
         await self.accept(delivery)
+
+    async def _on_card(self, callback: CardCallback) -> None:
+        self.cards.append(callback)
 
 
 async def _acknowledge(delivery: Delivery) -> None:
@@ -470,12 +57,12 @@ async def _acknowledge(delivery: Delivery) -> None:
 
 
 @pytest.fixture
-async def whole() -> AsyncIterator[Callable[..., Whole]]:
-    made: list[Whole] = []
+async def make_harness() -> AsyncIterator[Callable[..., Harness]]:
+    made: list[Harness] = []
     async with nothing_left(), DingTalk() as dingtalk, aiohttp.ClientSession() as http:
 
-        def make(**given: Any) -> Whole:
-            made.append(Whole(dingtalk, http, **given))
+        def make(**given: Any) -> Harness:
+            made.append(Harness(dingtalk, http, **given))
             return made[-1]
 
         yield make
@@ -484,12 +71,12 @@ async def whole() -> AsyncIterator[Callable[..., Whole]]:
             await asyncio.wait({each.running})
 
 
-Wholes = Callable[..., Whole]
+MakeHarness = Callable[..., Harness]
 
 
-async def test_no_gap_at_a_disconnect(whole: Wholes) -> None:
+async def test_no_gap_at_a_disconnect(make_harness: MakeHarness) -> None:
     """The server sees the new socket open before the old one closes, and each ack on the socket of its push."""
-    each = whole()
+    each = make_harness()
     first = await each.dingtalk.peer()
     gate = asyncio.Event()
 
@@ -516,10 +103,10 @@ async def test_no_gap_at_a_disconnect(whole: Wholes) -> None:
     assert second.acks.empty()
 
 
-async def test_reset_is_followed_at_once(whole: Wholes) -> None:
+async def test_reset_is_followed_at_once(make_harness: MakeHarness) -> None:
     """After a reset of a session that served well, messages flow again; the outage is over."""
     clock = SteppedClock()
-    each = whole(clock=clock)
+    each = make_harness(clock=clock)
     first = await each.dingtalk.peer()
     await until(lambda: each.supervisor.connected)
     clock.ahead += 6
@@ -542,9 +129,9 @@ class SteppedClock(Clock):
         return super().wall() + self.ahead
 
 
-async def test_hung_gateway(whole: Wholes) -> None:
+async def test_hung_gateway(make_harness: MakeHarness) -> None:
     """A gateway that hangs costs one attempt's time, and the loop goes on turning."""
-    each = whole(timeout=0.1)
+    each = make_harness(timeout=0.1)
     released = asyncio.Event()
 
     async def hang() -> web.Response:
@@ -560,9 +147,9 @@ async def test_hung_gateway(whole: Wholes) -> None:
     await until(lambda: each.supervisor.check().ok)
 
 
-async def test_unreachable_endpoint(whole: Wholes) -> None:
+async def test_unreachable_endpoint(make_harness: MakeHarness) -> None:
     """An endpoint where nobody listens is retried with a new ticket each time."""
-    each = whole()
+    each = make_harness()
 
     async def elsewhere() -> web.Response:
         return web.json_response({"endpoint": "ws://127.0.0.1:1/connect", "ticket": "t"})
@@ -573,9 +160,9 @@ async def test_unreachable_endpoint(whole: Wholes) -> None:
     await each.dingtalk.peer()
 
 
-async def test_rejection_is_told(whole: Wholes) -> None:
+async def test_rejection_is_told(make_harness: MakeHarness) -> None:
     """The check tells a rejection in both languages, and recovers with the credentials."""
-    each = whole()
+    each = make_harness()
 
     async def refuse() -> web.Response:
         if each.credentials is GOOD:
@@ -596,10 +183,10 @@ async def test_rejection_is_told(whole: Wholes) -> None:
     assert each.supervisor.check().reason == ""
 
 
-async def test_readiness_overlooks_five_seconds(whole: Wholes) -> None:
+async def test_readiness_overlooks_five_seconds(make_harness: MakeHarness) -> None:
     """A connection lost for less than 5 s does not make us unready; one lost for longer does."""
     clock = SteppedClock()
-    each = whole(clock=clock)
+    each = make_harness(clock=clock)
     assert not each.supervisor.check().ok
     first = await each.dingtalk.peer()
     await until(lambda: each.supervisor.check().ok)
@@ -614,9 +201,9 @@ async def test_readiness_overlooks_five_seconds(whole: Wholes) -> None:
     await until(lambda: each.supervisor.check().ok)
 
 
-async def test_a_farewell_does_not_make_us_unready(whole: Wholes) -> None:
-    """A probe may come between DingTalk's `disconnect` and the lane's answer to it: the grace holds then, too."""
-    each = whole()
+async def test_a_farewell_does_not_make_us_unready(make_harness: MakeHarness) -> None:
+    """A probe may come between DingTalk's `disconnect` and the slot's answer to it: the grace holds then, too."""
+    each = make_harness()
     first = await each.dingtalk.peer()
     await until(lambda: each.supervisor.connected)
     said: list[bool] = []
@@ -627,16 +214,16 @@ async def test_a_farewell_does_not_make_us_unready(whole: Wholes) -> None:
             said.append(each.supervisor.check().ok)
 
     (slot,) = each.supervisor.slots
-    assert slot._live is not None
-    slot._live.session.farewell.__class__ = Farewell
+    assert slot._current is not None
+    slot._current.session.disconnect_requested.__class__ = Farewell
     await first.push(vectors.DISCONNECT)
     await each.dingtalk.peer()
     assert said == [True]
 
 
-async def test_lanes(whole: Wholes) -> None:
-    """Several lanes hold a session each; one that is lost does not make us unready."""
-    each = whole(connections=3)
+async def test_slots(make_harness: MakeHarness) -> None:
+    """Several slots hold a session each; one that is lost does not make us unready."""
+    each = make_harness(connections=3)
     peers = [await each.dingtalk.peer() for _ in range(3)]
     await until(lambda: each.supervisor.connected == 3)
     for number, peer in enumerate(peers):
@@ -647,26 +234,26 @@ async def test_lanes(whole: Wholes) -> None:
     await until(lambda: each.supervisor.connected == 2)
     assert each.supervisor.check().state == "OPEN"
     status = each.supervisor.status()
-    assert [slot["frames"] for slot in status["lanes"]] == [1, 1, 1]
+    assert [slot["frames"] for slot in status["slots"]] == [1, 1, 1]
     assert status["connected"] == 2
     assert format_rfc3339(each.supervisor.last_frame_at) == status["last_frame_at"] is not None
 
 
-async def test_restart_of_the_stream(whole: Wholes) -> None:
+async def test_restart_of_the_stream(make_harness: MakeHarness) -> None:
     """An operator's restart replaces the sessions without a gap, once at a time."""
-    each = whole()
+    each = make_harness()
     await each.dingtalk.peer()
     await until(lambda: each.supervisor.connected)
-    assert each.supervisor.replace("restart")
-    assert not each.supervisor.replace("restart")
+    assert each.supervisor.replace()
+    assert not each.supervisor.replace()
     await each.dingtalk.peer()
     assert each.dingtalk.journal == ["open 1", "open 2"]
     await until(lambda: each.supervisor.status()["reconnects"] == {"restart": 1})
 
 
-async def test_drain_acks_what_was_read(whole: Wholes) -> None:
+async def test_drain_acks_what_was_read(make_harness: MakeHarness) -> None:
     """A drain writes the pending acks, closes with 1000 and ends `run`; nothing connects afterwards."""
-    each = whole()
+    each = make_harness()
     peer = await each.dingtalk.peer()
     gate = asyncio.Event()
 
@@ -685,14 +272,14 @@ async def test_drain_acks_what_was_read(whole: Wholes) -> None:
     assert peer.close_code == 1000
     await each.running
     assert (each.supervisor.check().ok, each.supervisor.check().state) == (False, "CLOSED")
-    assert not each.supervisor.replace("restart")
+    assert not each.supervisor.replace()
     assert len(each.dingtalk.peers) == 1
 
 
 @pytest.mark.parametrize("connected", [True, False])
-async def test_cancellation_leaves_nothing(whole: Wholes, connected: bool) -> None:
+async def test_cancellation_leaves_nothing(make_harness: MakeHarness, connected: bool) -> None:
     """Cancelling `run` ends every task and socket, also in the middle of an attempt."""
-    each = whole()
+    each = make_harness()
     if connected:
         peer = await each.dingtalk.peer()
         await until(lambda: each.supervisor.connected)
@@ -707,10 +294,10 @@ async def test_cancellation_leaves_nothing(whole: Wholes, connected: bool) -> No
     assert each.supervisor.connected == 0
 
 
-async def test_stuck_delivery_does_not_outlive_us(whole: Wholes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stuck_delivery_does_not_outlive_us(make_harness: MakeHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that hangs cannot hold up the stop for longer than its limit."""
-    monkeypatch.setattr("claw.stream.supervisor.SETTLE_S", 0.1)
-    each = whole()
+    monkeypatch.setattr("claw.stream.supervisor.DELIVERIES_TIMEOUT_S", 0.1)
+    each = make_harness()
     peer = await each.dingtalk.peer()
 
     async def accept(_: Delivery) -> None:
@@ -724,10 +311,10 @@ async def test_stuck_delivery_does_not_outlive_us(whole: Wholes, monkeypatch: py
     assert each.running.cancelled()
 
 
-async def test_traffic_survives_faults(whole: Wholes) -> None:
+async def test_traffic_survives_faults(make_harness: MakeHarness) -> None:
     """Over resets and disconnects every message that a live socket carried is delivered and acked on that socket."""
     clock = SteppedClock()
-    each = whole(clock=clock)
+    each = make_harness(clock=clock)
     peer = await each.dingtalk.peer()
     expected = []
     for number in range(6):
@@ -743,10 +330,10 @@ async def test_traffic_survives_faults(whole: Wholes) -> None:
     assert each.delivered == expected
 
 
-async def test_nothing_secret_is_logged(whole: Wholes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nothing_secret_is_logged(make_harness: MakeHarness, caplog: pytest.LogCaptureFixture) -> None:
     """No log line of ours holds secret, ticket, webhook or what people said, over a session's whole life."""
     caplog.set_level(logging.DEBUG)
-    each = whole()
+    each = make_harness()
     peer: Peer = await each.dingtalk.peer()
     await peer.push(vectors.robot(1, "private words"))
     await peer.push(vectors.DISCONNECT)
@@ -758,3 +345,31 @@ async def test_nothing_secret_is_logged(whole: Wholes, caplog: pytest.LogCapture
     assert ours
     for secret in ("not-a-real-secret", "ticket-", "sendBySession", "private words"):
         assert secret not in text
+
+
+# --- two slots ---------------------------------------------------------------------------------------------------
+
+
+async def test_reset_of_one_of_two_is_no_outage(make_harness: MakeHarness) -> None:
+    """With two slots a reset leaves one session that DingTalk pushes to, and readiness never turns."""
+    each = make_harness(connections=2)
+    first, second = await each.dingtalk.peer(), await each.dingtalk.peer()
+    await until(lambda: each.supervisor.connected == 2)
+    first.reset()
+    await until(lambda: each.supervisor.connected == 1)
+    assert each.supervisor.check().ok
+    await second.push(vectors.robot(1))
+    assert (await second.ack())["code"] == 200
+    await each.dingtalk.peer()
+    await until(lambda: each.supervisor.connected == 2)
+    assert each.supervisor._lost_at is None
+
+
+async def test_card_callback_is_handed_on(make_harness: MakeHarness) -> None:
+    """A press of a button reaches whoever is there for cards, on whatever slot it came."""
+    each = make_harness(connections=2)
+    for number in range(2):
+        peer = await each.dingtalk.peer()
+        await peer.push(vectors.frame(vectors.CARD_DATA, topic=vectors.CARD_TOPIC, message_id=f"press-{number}"))
+        assert (await peer.ack())["headers"]["messageId"] == f"press-{number}"
+    assert [card.card_id for card in each.cards] == ["trk-0001", "trk-0001"]

@@ -14,6 +14,7 @@ from claw.clock import Clock
 from claw.config.settings import Credentials
 from claw.messages import Delivery
 from claw.secret import Secret
+from claw.stream.cards import UnknownCards
 from claw.stream.gateway import Gateway
 from claw.stream.session import SessionConfig, open_session
 
@@ -27,7 +28,9 @@ async def main(endpoint: str) -> None:
 
     async with aiohttp.ClientSession() as http:
         gateway = Gateway(http, endpoint, lambda: Credentials("dingfakeclient", Secret("not-a-real-secret")))
-        session = await open_session(http, await gateway.register(), SessionConfig(deliver, 5, Clock()))
+        session = await open_session(
+            http, await gateway.register(), SessionConfig(deliver, UnknownCards(Clock()).log, 5, Clock())
+        )
         running = asyncio.create_task(session.run())
         await acked.wait()
         await session.close()

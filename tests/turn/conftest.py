@@ -1,4 +1,4 @@
-"""A real store for the conversations of this folder."""
+"""A real store and a model server for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from claw.store.sqlite.store import SqliteStore
+from tests.turn.servers import ModelServer
 
 
 @pytest.fixture
@@ -16,3 +17,9 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await opened.open()
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ModelServer]:
+    async with ModelServer().serve() as serving:
+        yield serving

@@ -1,21 +1,24 @@
-"""Conversations over a real store and a parrot for a model, for the tests of this folder."""
+"""A message handler over a real store and a scripted model, for the tests of this folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from claw.config.settings import AccessSettings, ConversationSettings
+from claw.draft import Persist
 from claw.errors import MediaError
-from claw.inbox.routing import session_of
+from claw.inbox.routing import Router
 from claw.language import Language
-from claw.messages import Answer, ChatKind, Conversation, Inbound, Sender
+from claw.messages import Answer, ChatKind, Conversation, Inbound, Route, Sender
 from claw.secret import Secret
+from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
 from claw.turn.access import AccessControl
 from claw.turn.commands.handlers import AdminActions, CommandHandlers
+from claw.turn.commands.parser import is_urgent
 from claw.turn.handler import MessageHandler
-from claw.turn.model.client import Completion
+from claw.turn.model.chat import Completion, Message, OnText, Shorten
 from tests.clock import FakeClock
 from tests.messages import inbound
 
@@ -23,30 +26,51 @@ OWNED = AccessSettings(owner=("u-owner",))
 """Settings with an owner who is none of the people of most tests, so that nobody is paired."""
 
 
-class Parrot:
-    """A model that answers with a fixed text and remembers what it was asked."""
+class ScriptedModel:
+    """A model that answers with a fixed text, in pieces if there are any, and remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[Sequence[dict[str, Any]]] = []
+        self.asked: list[Sequence[Message]] = []
         self.users: list[str] = []
-        self.shortened: Sequence[dict[str, Any]] | None = None
-        self.completion = Completion(text="fine", finish_reason="stop", usage=None, model="parrot", cut=False)
+        self.shortened: Sequence[Message] | None = None
+        self.pieces: list[str] = []
+        self.completion = Completion(text="fine", finish_reason="stop", usage=None, model="scripted", cut=False)
 
     async def ask(
         self,
-        messages: Sequence[dict[str, Any]],
+        messages: Sequence[Message],
         *,
         user: str,
-        shorten: Callable[[], Sequence[dict[str, Any]] | None] | None = None,
+        shorten: Shorten | None = None,
+        on_text: OnText | None = None,
     ) -> Completion:
         self.asked.append(messages)
         self.users.append(user)
         self.shortened = shorten() if shorten else None
+        if on_text is not None:
+            for piece in self.pieces:
+                on_text(piece)
         return self.completion
 
 
-class House:
-    """What stands around a conversation, real except for the model and DingTalk."""
+class SeenDraft:
+    """A draft that remembers what was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def update(self, text: str) -> None:
+        self.shown.append(text)
+
+    def activity(self, what: str) -> None:
+        raise AssertionError(what)
+
+    async def finish(self, answer: Answer, persist: Persist) -> None:
+        raise AssertionError("finishing is the worker's business")
+
+
+class TurnHarness:
+    """What stands around a turn, real except for the model and DingTalk."""
 
     def __init__(
         self,
@@ -58,13 +82,14 @@ class House:
     ) -> None:
         self.store = store
         self.settings = settings or ConversationSettings()
-        self.model = Parrot()
+        self.model = ScriptedModel()
+        self.draft = SeenDraft()
         self.clock = FakeClock()
         self.stopped: list[str] = []
         self.restarted: list[str] = []
         self.pictures: list[str] | MediaError = ["data:image/png;base64,AAAA"]
 
-        async def pictures(message: Inbound) -> list[str]:
+        async def load_pictures(message: Inbound) -> list[str]:
             if isinstance(self.pictures, MediaError):
                 raise self.pictures
             return self.pictures
@@ -73,43 +98,51 @@ class House:
             names = ("model", "stream", "pending", "turns", "dead", "calls", "version")
             return dict.fromkeys(names, "7")
 
-        async def stop(session: str) -> bool:
-            self.stopped.append(session)
+        async def stop(conversation_key: str) -> bool:
+            self.stopped.append(conversation_key)
             return stoppable
 
         def restart(scope: str) -> bool:
             self.restarted.append(scope)
             return True
 
-        self.door = AccessControl(access, store, self.clock)
-        self.talk = MessageHandler(
+        self.access = AccessControl(access, store, store, self.clock)
+        actions = AdminActions(stop, restart, figures, "scripted-1")
+        self.handler = MessageHandler(
             self.settings,
             model=self.model,
             history=store,
-            door=self.door,
-            orders=CommandHandlers(
-                self.door, store, store, AdminActions(stop, restart, figures, "parrot-1"), self.clock
+            access=self.access,
+            commands=CommandHandlers(
+                self.access, history=store, config=store, chats=store, actions=actions, clock=self.clock
             ),
             language=Language.ZH,
-            pictures=pictures,
+            load_pictures=load_pictures,
         )
 
+    def route(self, message: Inbound) -> Route:
+        return Router(self.settings.group_session, is_urgent).route(message)
+
+    async def handle(self, message: Inbound) -> Answer:
+        """Answer a message, and keep nothing."""
+        return await self.handler.handle(message, self.route(message), self.draft)
+
     async def say(self, message: Inbound) -> Answer:
-        """Answer a message, and keep its turn as the worker would."""
-        await self.store.put(message, queue=session_of(message, self.settings.group_session), trace={})
-        answer = await self.talk.answer(message)
+        """Answer a message, and keep its exchange as the worker would."""
+        await self.store.put(Row(message, self.route(message)))
+        answer = await self.handle(message)
         lease = await self.store.claim("test", 30)
         assert lease is not None
         await self.store.ack(lease, answer.exchange)
         return answer
 
-    async def by(self, staff_id: str, text: str, *, group: str = "", **fields: Any) -> str:
-        """What somebody is told for a text, in a direct chat or a group."""
+    async def tell(self, staff_id: str, text: str, *, group: str = "", **fields: Any) -> str:
+        """Return what somebody is answered for a text, in a direct chat or a group."""
         return (await self.say(message(staff_id, text, group=group, **fields))).text
 
 
 def message(staff_id: str, text: str, *, group: str = "", **fields: Any) -> Inbound:
-    """A message by somebody, in their direct chat or in a group; no staff id: from outside of the organisation."""
+    """Make a message by somebody, in their direct chat or in a group; no staff id: from outside of the organisation."""
     where = Conversation(group, ChatKind.GROUP, "群") if group else Conversation(f"direct-{staff_id}", ChatKind.DIRECT)
     sender = Sender(f"$:LWCP_v1:${staff_id or 'outside'}", staff_id, f"nick of {staff_id}")
     return inbound(text, conversation=where, sender=sender, webhook=Secret(""), **fields)

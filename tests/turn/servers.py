@@ -1,4 +1,4 @@
-"""Local model servers that behave as real ones were seen to (OPENCLAW.md): real sockets, one behaviour per request.
+"""Local model servers that behave as real ones do (docs/openclaw.md): real sockets, one behaviour per request.
 
 `ModelServer` keeps what it was asked and answers by a list of behaviours, the last of which holds for the rest.
 """
@@ -25,7 +25,7 @@ def event(value: object, name: str = "") -> bytes:
 
 
 def chunk(delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
-    """A chunk of a streamed chat completion as OpenAI sends it, with vendors' fields added."""
+    """Write a chunk of a streamed chat completion as OpenAI sends it, with vendors' fields added."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
     return event({"id": "chatcmpl-7", "object": "chat.completion.chunk", "model": "fake-1", "choices": [choice]} | more)
 
@@ -40,7 +40,7 @@ def text(*pieces: str) -> bytes:
 
 
 def usage(sent: int, made: int) -> bytes:
-    """The last chunk, which has no choices."""
+    """Write the last chunk, which has no choices."""
     counts = {"prompt_tokens": sent, "completion_tokens": made, "total_tokens": sent + made}
     return event({"id": "chatcmpl-7", "model": "fake-1", "choices": [], "usage": counts})
 
@@ -50,7 +50,7 @@ def answer(*pieces: str) -> bytes:
 
 
 async def opened(request: web.Request, body: bytes = b"", kind: str = "text/event-stream") -> web.StreamResponse:
-    """A streamed response with its head and `body` sent."""
+    """Begin a streamed response, with its head and `body` sent."""
     response = web.StreamResponse(headers={"content-type": kind})
     await response.prepare(request)
     if body:
@@ -59,7 +59,7 @@ async def opened(request: web.Request, body: bytes = b"", kind: str = "text/even
 
 
 def sends(*parts: bytes, kind: str = "text/event-stream") -> Behaviour:
-    """Status 200 and these parts, each in a write of its own."""
+    """Answer with status 200 and these parts, each in a write of its own."""
 
     async def behave(request: web.Request) -> web.StreamResponse:
         response = await opened(request, kind=kind)
@@ -72,7 +72,7 @@ def sends(*parts: bytes, kind: str = "text/event-stream") -> Behaviour:
 
 
 def refuses(status: int, body: object, **headers: str) -> Behaviour:
-    """An error status with `body`: a text as it is, anything else as JSON."""
+    """Answer with an error status and `body`: a text as it is, anything else as JSON."""
 
     async def behave(_: web.Request) -> web.StreamResponse:
         if isinstance(body, str):
@@ -83,7 +83,7 @@ def refuses(status: int, body: object, **headers: str) -> Behaviour:
 
 
 def dies(body: bytes = b"") -> Behaviour:
-    """Status 200 and `body`, then the connection is reset: a gateway that is killed within a turn."""
+    """Answer with status 200 and `body`; then the connection is reset: a gateway that is killed within a turn."""
 
     async def behave(request: web.Request) -> web.StreamResponse:
         response = await opened(request, body)
@@ -113,7 +113,7 @@ class ModelServer:
             transport.close()
 
     def hangs(self, body: bytes = b"") -> Behaviour:
-        """Status 200 and `body`, then silence until the client goes; `started` is set when the body is out."""
+        """Answer with status 200 and `body`, then silence until the client goes."""
 
         async def behave(request: web.Request) -> web.StreamResponse:
             response = await opened(request, body)

@@ -12,15 +12,15 @@ from claw.language import Language
 from claw.policy import DirectPolicy, GroupPolicy
 from claw.store.sqlite.store import SqliteStore
 from claw.turn import texts
-from tests.turn.harness import House
+from tests.turn.harness import TurnHarness, message
 
 ZH = Language.ZH
 OWNER = "u-owner"
 
 
 @pytest.fixture
-def house(store: SqliteStore) -> House:
-    return House(store)
+def turn(store: SqliteStore) -> TurnHarness:
+    return TurnHarness(store)
 
 
 OWNERS_COMMANDS = (
@@ -39,44 +39,44 @@ OWNERS_COMMANDS = (
 
 @pytest.mark.parametrize("text", OWNERS_COMMANDS)
 @pytest.mark.parametrize("person", ["u-1", ""])
-async def test_owner_only(house: House, text: str, person: str) -> None:
+async def test_owner_only(turn: TurnHarness, text: str, person: str) -> None:
     """Anybody else gets a short no that tells nothing, and nothing is changed."""
-    before = await house.store.items()
-    assert await house.by(person, text) == texts.OWNER_ONLY[ZH]
-    assert (await house.store.items(), house.restarted) == (before, [])
+    before = await turn.store.items()
+    assert await turn.tell(person, text) == texts.OWNER_ONLY[ZH]
+    assert (await turn.store.items(), turn.restarted) == (before, [])
 
 
 @pytest.mark.parametrize("text", ["/help", "/new", "/stop", "/model", "/id"])
-async def test_for_everyone(house: House, text: str) -> None:
+async def test_for_everyone(turn: TurnHarness, text: str) -> None:
     """These are answered to anybody who may talk, without a model call."""
-    assert await house.by("u-1", text)
-    assert house.model.asked == []
+    assert await turn.tell("u-1", text)
+    assert turn.model.asked == []
 
 
-async def test_id(house: House) -> None:
+async def test_id(turn: TurnHarness) -> None:
     """/id tells the own staff id and the conversation's id, and somebody from outside that they have none."""
-    told = await house.by("u-1", "/id", group="cidG==")
+    told = await turn.tell("u-1", "/id", group="cidG==")
     assert "u-1" in told
     assert "cidG==" in told
-    assert texts.NO_STAFF_ID[ZH] in await house.by("", "/id")
+    assert texts.NO_STAFF_ID[ZH] in await turn.tell("", "/id")
 
 
-async def test_help_tells_the_owner_more(house: House) -> None:
+async def test_help_tells_the_owner_more(turn: TurnHarness) -> None:
     """Only the owner is told of the owner's commands."""
-    assert "/policy" in await house.by(OWNER, "/help")
-    assert "/policy" not in await house.by("u-1", "/help")
+    assert "/policy" in await turn.tell(OWNER, "/help")
+    assert "/policy" not in await turn.tell("u-1", "/help")
 
 
-async def test_policy(house: House) -> None:
+async def test_policy(turn: TurnHarness) -> None:
     """A policy set in chat holds at once, shows as changed, and falls back to the default with reset."""
-    assert "allowlist" in await house.by(OWNER, "/policy group allowlist")
-    assert (await house.door.rules()).group_policy is GroupPolicy.ALLOWLIST
-    await house.by(OWNER, "/策略 单聊 主人")
-    assert (await house.door.rules()).direct_policy is DirectPolicy.OWNER
-    assert texts.CHANGED[ZH] in await house.by(OWNER, "/status")
-    await house.by(OWNER, "/policy reset")
-    in_force = await house.door.rules()
-    assert (in_force.group_policy, in_force.direct_policy, in_force.changed) == (
+    assert "allowlist" in await turn.tell(OWNER, "/policy group allowlist")
+    assert (await turn.access.read_rules()).group_policy is GroupPolicy.ALLOWLIST
+    await turn.tell(OWNER, "/策略 单聊 主人")
+    assert (await turn.access.read_rules()).direct_policy is DirectPolicy.OWNER
+    assert texts.CHANGED[ZH] in await turn.tell(OWNER, "/status")
+    await turn.tell(OWNER, "/policy reset")
+    in_force = await turn.access.read_rules()
+    assert (in_force.group_policy, in_force.direct_policy, in_force.overrides) == (
         GroupPolicy.OPEN,
         DirectPolicy.OPEN,
         frozenset(),
@@ -84,78 +84,87 @@ async def test_policy(house: House) -> None:
 
 
 @pytest.mark.parametrize("words", ["x", "group", "group owner", "direct disabled", "group open now", "reset all"])
-async def test_policy_usage(house: House, words: str) -> None:
+async def test_policy_usage(turn: TurnHarness, words: str) -> None:
     """Words that make no policy are answered with the usage, and change nothing."""
-    assert await house.by(OWNER, f"/policy {words}") == texts.POLICY_USAGE[ZH]
-    assert await house.store.items() == {}
+    assert await turn.tell(OWNER, f"/policy {words}") == texts.POLICY_USAGE[ZH]
+    assert await turn.store.items() == {}
 
 
 async def test_allow_and_deny(store: SqliteStore) -> None:
     """/allow lets somebody in whom the policy keeps out; /deny keeps somebody out whatever the policy."""
-    house = House(store, access=AccessSettings(owner=(OWNER,), direct_policy=DirectPolicy.ALLOWLIST))
-    await house.by(OWNER, "/allow @王大伟", group="cidG", mentioned=("u-2",))
-    assert await house.by("u-2", "hello") == "fine"
-    await house.by(OWNER, "/deny u-2")
-    assert await house.by("u-2", "hello") != "fine"
-    assert await house.by("u-2", "hello", group="cidG") == ""
-    await house.by(OWNER, "/allow u-2")
-    assert await house.by("u-2", "hello") == "fine"
+    turn = TurnHarness(store, access=AccessSettings(owner=(OWNER,), direct_policy=DirectPolicy.ALLOWLIST))
+    await turn.tell(OWNER, "/allow @王大伟", group="cidG", mentioned=("u-2",))
+    assert await turn.tell("u-2", "hello") == "fine"
+    await turn.tell(OWNER, "/deny u-2")
+    assert await turn.tell("u-2", "hello") != "fine"
+    assert await turn.tell("u-2", "hello", group="cidG") == ""
+    await turn.tell(OWNER, "/allow u-2")
+    assert await turn.tell("u-2", "hello") == "fine"
 
 
-async def test_owner_cannot_be_denied(house: House) -> None:
+async def test_owner_cannot_be_denied(turn: TurnHarness) -> None:
     """The owner cannot lock themselves out."""
-    assert await house.by(OWNER, f"/deny {OWNER}") == texts.OWNER_STAYS[ZH]
-    assert await house.by(OWNER, "/deny") == texts.WHOM[ZH].format(command="deny")
+    assert await turn.tell(OWNER, f"/deny {OWNER}") == texts.OWNER_STAYS[ZH]
+    assert await turn.tell(OWNER, "/deny") == texts.WHOM[ZH].format(command="deny")
 
 
-async def test_handing_over(house: House) -> None:
+async def test_handing_over(turn: TurnHarness) -> None:
     """The robot is handed over after a confirmation; then the old owner may no longer command it."""
-    assert "u-2" in await house.by(OWNER, "/owner @王大伟", group="cidG", mentioned=("u-2",))
-    assert (await house.door.rules()).owners == {OWNER}
-    assert await house.by("u-2", "/owner confirm") == texts.OWNER_ONLY[ZH]
-    assert await house.by(OWNER, "/owner confirm") == texts.HANDED_OVER[ZH].format(person="u-2")
-    assert (await house.door.rules()).owners == {"u-2"}
-    assert await house.by(OWNER, "/status") == texts.OWNER_ONLY[ZH]
-    assert await house.by("u-2", "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
+    assert "u-2" in await turn.tell(OWNER, "/owner @王大伟", group="cidG", mentioned=("u-2",))
+    assert (await turn.access.read_rules()).owners == {OWNER}
+    assert await turn.tell("u-2", "/owner confirm") == texts.OWNER_ONLY[ZH]
+    assert await turn.tell(OWNER, "/owner confirm") == texts.HANDED_OVER[ZH].format(person="u-2")
+    assert (await turn.access.read_rules()).owners == {"u-2"}
+    assert await turn.tell(OWNER, "/status") == texts.OWNER_ONLY[ZH]
+    assert await turn.tell("u-2", "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
 
 
-async def test_handing_over_too_late(house: House) -> None:
+async def test_another_try_of_the_confirmation(turn: TurnHarness) -> None:
+    """The message that handed the robot over, tried again after a crash, still says so to who was its owner."""
+    await turn.tell(OWNER, "/owner u-2")
+    confirmation = message(OWNER, "/owner confirm")
+    told = [(await turn.handle(confirmation)).text for _ in range(2)]
+    assert told == [texts.HANDED_OVER[ZH].format(person="u-2")] * 2
+    assert await turn.tell(OWNER, "/owner confirm") == texts.OWNER_ONLY[ZH]
+
+
+async def test_handing_over_too_late(turn: TurnHarness) -> None:
     """A confirmation after 5 minutes changes nothing."""
-    await house.by(OWNER, "/owner u-2")
-    await house.clock.advance(301)
-    assert await house.by(OWNER, "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
-    assert (await house.door.rules()).owners == {OWNER}
+    await turn.tell(OWNER, "/owner u-2")
+    await turn.clock.advance(301)
+    assert await turn.tell(OWNER, "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
+    assert (await turn.access.read_rules()).owners == {OWNER}
 
 
-async def test_chats(house: House) -> None:
+async def test_chats(turn: TurnHarness) -> None:
     """/chats lists where the robot was written to, titles that somebody else chose cannot break the list."""
-    await house.by("u-1", "hi", group="cidG")
-    told = await house.by(OWNER, "/chats")
+    await turn.tell("u-1", "hi", group="cidG")
+    told = await turn.tell(OWNER, "/chats")
     assert "cidG" in told
     assert "nick of u-1" not in told
     assert "direct-u-owner" in told
 
 
 @pytest.mark.parametrize(("text", "scope"), [("/restart", "stream"), ("/restart process", "process")])
-async def test_restart(house: House, text: str, scope: str) -> None:
+async def test_restart(turn: TurnHarness, text: str, scope: str) -> None:
     """/restart replaces the connection, with `process` all of it."""
-    assert await house.by(OWNER, text) == texts.RESTARTING[ZH]
-    assert house.restarted == [scope]
+    assert await turn.tell(OWNER, text) == texts.RESTARTING[ZH]
+    assert turn.restarted == [scope]
 
 
-async def test_english(house: House) -> None:
+async def test_english(turn: TurnHarness) -> None:
     """A Chinese command is answered in Chinese whatever the default; a Latin one in the default language."""
-    assert await house.by("u-1", "/模型") == texts.MODEL[ZH].format(model="parrot-1")
+    assert await turn.tell("u-1", "/模型") == texts.MODEL[ZH].format(model="scripted-1")
 
 
-async def test_hostile_commands(house: House) -> None:
+async def test_hostile_commands(turn: TurnHarness) -> None:
     """A thousand hostile command strings change nothing and are each answered in one short message."""
     draw = random.Random(20261121)
     alphabet = string.printable + "／群策略允许主人重启\u0000\u202e\ud83d\u2028" + "'\";--${}%n\\`|"
     commands = ["/status", "/policy", "/allow", "/deny", "/owner", "/restart", "/chats", "/id", "/new", "/model", "/"]
     for _ in range(1000):
         text = draw.choice(commands) + " " + "".join(draw.choice(alphabet) for _ in range(draw.randrange(0, 60)))
-        told = await house.by(draw.choice(["u-1", ""]), text)
+        told = await turn.tell(draw.choice(["u-1", ""]), text)
         assert 0 < len(told) < 1000
-    assert (await house.store.items(), house.restarted) == ({}, [])
-    assert (await house.door.rules()).owners == {OWNER}
+    assert (await turn.store.items(), turn.restarted) == ({}, [])
+    assert (await turn.access.read_rules()).owners == {OWNER}

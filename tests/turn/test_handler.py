@@ -1,4 +1,4 @@
-"""A message becomes an answer: what the model is told, what history keeps, and what claw answers by itself."""
+"""A message becomes an answer: by the model, by a command, or by claw itself."""
 
 from __future__ import annotations
 
@@ -7,103 +7,45 @@ import pytest
 from claw.config.settings import ConversationSettings
 from claw.errors import MediaError, ModelError, ModelErrorKind
 from claw.language import Language
-from claw.messages import Answer, Exchange, Inbound, Media, MediaKind, Outcome
-from claw.secret import Secret
+from claw.messages import Inbound, Media, MediaKind, Outcome, Route
+from claw.secret import Secret, hash_id
 from claw.store.sqlite.store import SqliteStore
 from claw.turn import texts
-from claw.turn.handler import remedy_of, spoken
-from claw.turn.model.client import Completion
+from claw.turn.handler import strip_reasoning
+from claw.turn.model.chat import Completion
 from tests.messages import inbound
-from tests.turn.harness import House
-
-
-async def test_history_and_prompt_reach_the_model(store: SqliteStore) -> None:
-    """The model is told the system prompt, then the earlier turns in order, then the message."""
-    house = House(store, ConversationSettings(system_prompt="be brief"))
-    await house.say(inbound("one"))
-    answer = await house.say(inbound("two"))
-    assert answer == Answer.of("fine", Outcome.ANSWERED, exchange=Exchange("dingfakeclient:cidA", "two", "fine"))
-    assert house.model.asked[-1] == [
-        {"role": "system", "content": "be brief"},
-        {"role": "user", "content": "one"},
-        {"role": "assistant", "content": "fine"},
-        {"role": "user", "content": "two"},
-    ]
-
-
-async def test_window_is_bounded(store: SqliteStore) -> None:
-    """No more than CLAW_HISTORY_TURNS earlier turns are told, the newest ones."""
-    house = House(store, ConversationSettings(history_turns=2))
-    for text in ("a", "b", "c", "d"):
-        await house.say(inbound(text))
-    assert [m["content"] for m in house.model.asked[-1] if m["role"] == "user"] == ["b", "c", "d"]
-
-
-async def test_gateway_keeps_the_session(store: SqliteStore) -> None:
-    """With CLAW_HISTORY_TURNS=0 the model gets the system prompt and the newest message only (OPENCLAW: history)."""
-    house = House(store, ConversationSettings(system_prompt="p", history_turns=0))
-    await house.say(inbound("one"))
-    await house.say(inbound("two"))
-    assert [m["content"] for m in house.model.asked[-1]] == ["p", "two"]
+from tests.turn.harness import TurnHarness
 
 
 async def test_conversations_do_not_mix(store: SqliteStore) -> None:
     """What was said in one conversation is never told in another, and their `user` differs."""
-    house = House(store, ConversationSettings())
-    await house.say(inbound("secret of A", chat="cidA"))
-    await house.say(inbound("hello", chat="cida"))
-    assert [m["content"] for m in house.model.asked[-1]] == ["hello"]
-    assert len(set(house.model.users)) == 2
+    turn = TurnHarness(store, ConversationSettings())
+    await turn.say(inbound("secret of A", chat="cidA"))
+    await turn.say(inbound("hello", chat="cida"))
+    assert [m["content"] for m in turn.model.asked[-1]] == ["hello"]
+    assert len(set(turn.model.users)) == 2
 
 
 async def test_user_is_a_stable_hash_until_new(store: SqliteStore) -> None:
     """`user` is lower-case hex, the same over turns, and another after /new, which also empties the history."""
-    house = House(store, ConversationSettings())
-    await house.say(inbound("one"))
-    await house.say(inbound("two"))
-    assert (await house.say(inbound("/new"))).outcome is Outcome.COMMAND
-    await house.say(inbound("three"))
-    first, second, third = house.model.users
+    turn = TurnHarness(store, ConversationSettings())
+    await turn.say(inbound("one"))
+    await turn.say(inbound("two"))
+    assert (await turn.say(inbound("/new"))).outcome is Outcome.COMMAND
+    await turn.say(inbound("three"))
+    first, second, third = turn.model.users
     assert first == second != third
     assert all(c in "0123456789abcdef" for c in first + third)
-    assert [m["content"] for m in house.model.asked[-1]] == ["three"]
-
-
-async def test_shortened_keeps_the_newest(store: SqliteStore) -> None:
-    """When the context overflows, the newest quarter of the turns is kept, and the message itself always."""
-    house = House(store, ConversationSettings(history_turns=8))
-    for number in range(9):
-        await house.say(inbound(str(number)))
-    assert house.model.shortened is not None
-    assert [m["content"] for m in house.model.shortened if m["role"] == "user"] == ["6", "7", "8"]
-
-
-async def test_nothing_to_shorten(store: SqliteStore) -> None:
-    """A first message that is too long cannot be shortened."""
-    house = House(store, ConversationSettings())
-    await house.say(inbound("long"))
-    assert house.model.shortened is None
-
-
-async def test_pictures_are_data_urls(store: SqliteStore) -> None:
-    """A picture reaches the model as a data URL, and history keeps a mark in its place (OPENCLAW: images)."""
-    house = House(store, ConversationSettings())
-    message = inbound("what is it?", msgtype="richText", media=(Media(MediaKind.PICTURE, Secret("dc1")),))
-    answer = await house.say(message)
-    assert house.model.asked[-1][-1]["content"] == [
-        {"type": "text", "text": "what is it?"},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
-    ]
-    assert answer.exchange == Exchange("dingfakeclient:cidA", "what is it? [picture]", "fine")
+    assert [m["content"] for m in turn.model.asked[-1]] == ["three"]
 
 
 async def test_lost_picture_is_told(store: SqliteStore) -> None:
     """A picture that cannot be fetched costs no model call, and the person is asked to send it again."""
-    house = House(store, ConversationSettings())
-    house.pictures = MediaError("expired")
-    answer = await house.say(inbound("", msgtype="picture", media=(Media(MediaKind.PICTURE, Secret("dc1")),)))
+    turn = TurnHarness(store, ConversationSettings())
+    turn.pictures = MediaError("expired")
+    answer = await turn.say(inbound("", msgtype="picture", media=(Media(MediaKind.PICTURE, Secret("dc1")),)))
     assert answer.text == texts.PICTURE_LOST[Language.ZH]
-    assert house.model.asked == []
+    assert turn.model.asked == []
 
 
 @pytest.mark.parametrize(
@@ -116,33 +58,44 @@ async def test_lost_picture_is_told(store: SqliteStore) -> None:
     ],
 )
 async def test_empty_text_is_never_sent(store: SqliteStore, message: Inbound, text: dict[Language, str]) -> None:
-    """A message without words costs no model call (OPENCLAW: empty text is a 400), and gets a hint that helps."""
-    house = House(store, ConversationSettings())
-    assert (await house.say(message)).text == text[Language.ZH]
-    assert house.model.asked == []
+    """A message without words gets a hint, and no model call: empty text is a 400 (docs/openclaw.md)."""
+    turn = TurnHarness(store, ConversationSettings())
+    assert (await turn.say(message)).text == text[Language.ZH]
+    assert turn.model.asked == []
 
 
-async def test_file_is_named(store: SqliteStore) -> None:
-    """The model is told the name of a file that it cannot read."""
-    house = House(store, ConversationSettings())
-    await house.say(inbound("", msgtype="file", media=(Media(MediaKind.FILE, Secret("dc"), "report v2.pdf"),)))
-    assert "report v2.pdf" in house.model.asked[-1][-1]["content"]
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [
+        (["Par", "is", "."], ["Par", "Paris", "Paris."]),
+        (["<", "think>Hm", "m.</think>", "\nPar", "is"], ["Par", "Paris"]),
+        (["<think>a</think>", "<", "b>"], ["<b>"]),
+        (["<thin", "king>"], ["<thinking>"]),
+        ([" ", "\n", "Hi"], ["Hi"]),
+    ],
+)
+async def test_the_text_so_far_is_shown(store: SqliteStore, pieces: list[str], shown: list[str]) -> None:
+    """The draft gets the text so far as it comes, and never a model's thoughts."""
+    turn = TurnHarness(store, ConversationSettings())
+    turn.model.pieces = pieces
+    await turn.say(inbound("capital of France?"))
+    assert turn.draft.shown == shown
 
 
-async def test_quoted_text_is_told(store: SqliteStore) -> None:
-    """What a message replies to is told with it, marked as a quote."""
-    house = House(store, ConversationSettings())
-    await house.say(inbound("what does this mean?", quoted="E = mc2\nso it goes"))
-    said = house.model.asked[-1][-1]["content"]
-    assert "> E = mc2\n> so it goes" in said
-    assert said.endswith("what does this mean?")
+async def test_the_route_names_the_conversation(store: SqliteStore) -> None:
+    """History and `user` go by the route's conversation, whatever queue the message waited in."""
+    turn = TurnHarness(store, ConversationSettings())
+    answer = await turn.handler.handle(inbound("hi"), Route("robot:elsewhere", "a queue of its own"), turn.draft)
+    assert answer.exchange is not None
+    assert answer.exchange.history_key == "robot:elsewhere"
+    assert turn.model.users == [hash_id("robot:elsewhere:0")]
 
 
 async def test_cut_answer_is_told(store: SqliteStore) -> None:
     """finish_reason length is told to the person, and not kept as the model's words."""
-    house = House(store, ConversationSettings())
-    house.model.completion = Completion(text="half", finish_reason="length", usage=None, model="m", cut=True)
-    answer = await house.say(inbound("你好"))
+    turn = TurnHarness(store, ConversationSettings())
+    turn.model.completion = Completion(text="half", finish_reason="length", usage=None, model="m", cut=True)
+    answer = await turn.say(inbound("你好"))
     assert answer.text == "half\n\n" + texts.CUT[Language.ZH]
     assert answer.exchange is not None
     assert answer.exchange.assistant == "half"
@@ -160,43 +113,38 @@ async def test_cut_answer_is_told(store: SqliteStore) -> None:
 )
 def test_thoughts_are_not_answers(text: str, said: str) -> None:
     """What a model thinks aloud before its answer is neither sent nor remembered."""
-    assert spoken(text) == said
+    assert strip_reasoning(text) == said
 
 
 async def test_stop_interrupts_its_own_conversation(store: SqliteStore) -> None:
-    """/stop names the lane of its conversation, and says whether something was running there."""
-    running = House(store, ConversationSettings(), stoppable=True)
+    """/stop names the key of its conversation, and says whether something was running there."""
+    running = TurnHarness(store, ConversationSettings(), stoppable=True)
     assert (await running.say(inbound("/stop"))).text == texts.STOPPED[Language.ZH]
     assert running.stopped == ["dingfakeclient:cidA"]
-    assert (await House(store, ConversationSettings()).say(inbound("/stop"))).text == texts.NOTHING_TO_STOP[Language.ZH]
+    assert (await TurnHarness(store, ConversationSettings()).say(inbound("/stop"))).text == texts.NOTHING_TO_STOP[
+        Language.ZH
+    ]
 
 
 @pytest.mark.parametrize(
     ("said", "language"), [("hello there", Language.EN), ("你好", Language.ZH), ("42", Language.ZH)]
 )
-async def test_apology_in_the_language_of_the_person(store: SqliteStore, said: str, language: Language) -> None:
+async def test_failure_reply_in_the_language_of_the_person(store: SqliteStore, said: str, language: Language) -> None:
     """A person is told of a failure in the language that they write, in a text that fits the fault."""
-    house = House(store, ConversationSettings())
-    apology = house.talk.apology(inbound(said), ModelError(ModelErrorKind.BUSY, "429 from the server"))
-    assert apology.text.startswith(texts.FAILURES[ModelErrorKind.BUSY][language])
-    assert apology.outcome is Outcome.FAILED
-    assert "429 from the server" in apology.error
+    turn = TurnHarness(store, ConversationSettings())
+    reply = turn.handler.failure_reply(inbound(said), ModelError(ModelErrorKind.BUSY, "429 from the server"))
+    assert reply.text.startswith(texts.FAILURES[ModelErrorKind.BUSY][language])
+    assert reply.outcome is Outcome.FAILED
+    assert "429 from the server" in reply.error
 
 
 @pytest.mark.parametrize(("said", "ending"), [("hello there", ". (reference {trace})"), ("你好", "。（编号 {trace}）")])
-async def test_apology_ends_with_the_trace(
+async def test_failure_reply_ends_with_the_trace(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch, said: str, ending: str
 ) -> None:
     """The trace's id follows the sentence, after a blank where the language has one."""
     monkeypatch.setattr("claw.observe.telemetry.trace_id", lambda: "ab" * 16)
-    apology = House(store, ConversationSettings()).talk.apology(
+    reply = TurnHarness(store, ConversationSettings()).handler.failure_reply(
         inbound(said), ModelError(ModelErrorKind.UNREACHABLE, "refused")
     )
-    assert apology.text.endswith(ending.format(trace="ab" * 16))
-
-
-@pytest.mark.parametrize("fault", list(ModelErrorKind))
-def test_every_fault_has_words(fault: ModelErrorKind) -> None:
-    """No fault of the model leaves a person or an operator without a sentence."""
-    assert set(texts.FAILURES[fault]) == set(Language)
-    assert remedy_of(ModelError(fault, "cause"))
+    assert reply.text.endswith(ending.format(trace="ab" * 16))

@@ -11,12 +11,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from claw.cli.doctor import texts as doctor_texts
+from claw.cli.doctor.network import MODEL_TEXTS
 from claw.errors import ModelError, ModelErrorKind
-from claw.turn.model.client import fault_of
-from claw.turn.model.errors import RETRY_AFTER_MAX, Told, covered, of_status, remedy_of, retry_after, root_of
+from claw.language import Language
+from claw.retry import RETRY_AFTER_MAX_S
+from claw.turn import texts
+from claw.turn.model.errors import (
+    REMEDIES,
+    ErrorBody,
+    classify_error,
+    classify_status,
+    mask_echo,
+    parse_wait,
+    root_cause,
+    suggest_remedy,
+)
 from claw.turn.model.sse import EventError, UnreadableError
 
 REQUEST = httpx2.Request("POST", "http://model.test/v1/chat/completions")
+
+
+WALL = 1_792_567_680.0
+"""Wed, 21 Oct 2026 07:28:00 GMT."""
+
+
+def classify(error: BaseException, *, began: bool = False, elsewhere: bool = False) -> ModelError:
+    return classify_error(error, began=began, history_kept_elsewhere=elsewhere, wall=WALL)
 
 
 def status(code: int, body: object = None, **headers: str) -> openai.APIStatusError:
@@ -32,7 +53,7 @@ def connection(cause: Exception) -> openai.APIConnectionError:
 
 
 def in_stream(message: str, **more: Any) -> openai.APIError:
-    """What the SDK raises for an error event: no status, the words in the body."""
+    """Make what the SDK raises for an error event: no status, the words in the body."""
     return openai.APIError(message, REQUEST, body={"message": message} | more)
 
 
@@ -91,22 +112,22 @@ TABLE: list[tuple[BaseException, ModelErrorKind, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "fault", "retryable"), TABLE)
+@pytest.mark.parametrize(("error", "kind", "retryable"), TABLE)
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_before_text(error: BaseException, fault: ModelErrorKind, retryable: bool, elsewhere: bool) -> None:
+def test_before_text(error: BaseException, kind: ModelErrorKind, retryable: bool, elsewhere: bool) -> None:
     """Before text has come, the error alone decides."""
-    found = fault_of(error, began=False, history_kept_elsewhere=elsewhere)
-    assert (found.kind, found.retryable, found.began) == (fault, retryable, False)
-    assert remedy_of(found)
+    found = classify(error, elsewhere=elsewhere)
+    assert (found.kind, found.retryable, found.began) == (kind, retryable, False)
+    assert suggest_remedy(found)
 
 
-@pytest.mark.parametrize(("error", "fault", "retryable"), TABLE)
-def test_after_text(error: BaseException, fault: ModelErrorKind, retryable: bool) -> None:
+@pytest.mark.parametrize(("error", "kind", "retryable"), TABLE)
+def test_after_text(error: BaseException, kind: ModelErrorKind, retryable: bool) -> None:
     """After text, a broken connection is an answer broken off; and no gateway that keeps the history is asked twice."""
-    broken = fault is UNREACHABLE or isinstance(error, UnreadableError)
-    ours = fault_of(error, began=True, history_kept_elsewhere=False)
-    assert (ours.kind, ours.retryable, ours.began) == (BROKEN_OFF if broken else fault, retryable, True)
-    assert not fault_of(error, began=True, history_kept_elsewhere=True).retryable
+    broken = kind is UNREACHABLE or isinstance(error, UnreadableError)
+    ours = classify(error, began=True)
+    assert (ours.kind, ours.retryable, ours.began) == (BROKEN_OFF if broken else kind, retryable, True)
+    assert not classify(error, began=True, elsewhere=True).retryable
 
 
 @pytest.mark.parametrize(
@@ -122,22 +143,20 @@ def test_after_text(error: BaseException, fault: ModelErrorKind, retryable: bool
 )
 def test_the_servers_word_for_it(body: object, code: str) -> None:
     """The code of an error is the server's most telling word."""
-    assert fault_of(status(400, body), began=False, history_kept_elsewhere=False).code == code
+    assert classify(status(400, body)).code == code
 
 
 def test_a_model_error_stays_what_it_is() -> None:
     """What has been classified is not classified again."""
     error = ModelError(BUSY, "reason", retryable=True)
-    assert fault_of(error, began=True, history_kept_elsewhere=True) is error
+    assert classify(error, began=True, elsewhere=True) is error
 
 
 def test_the_cause_is_told_in_the_systems_words() -> None:
     """An operator sees why a connection failed, not that one failed."""
-    found = fault_of(
-        connection(ConnectionRefusedError(111, "Connection refused")), began=False, history_kept_elsewhere=False
-    )
+    found = classify(connection(ConnectionRefusedError(111, "Connection refused")))
     assert found.reason == "ConnectionRefusedError: [Errno 111] Connection refused"
-    silent = fault_of(openai.APITimeoutError(request=REQUEST), began=False, history_kept_elsewhere=False)
+    silent = classify(openai.APITimeoutError(request=REQUEST))
     assert "timed out" in silent.reason
 
 
@@ -145,7 +164,7 @@ def test_causes_in_a_ring_end() -> None:
     """Errors that name one another as cause are followed for a while only."""
     first, second = ValueError("one"), ValueError("two")
     first.__cause__, second.__cause__ = second, first
-    assert root_of(first).startswith("ValueError")
+    assert root_cause(first).startswith("ValueError")
 
 
 @pytest.mark.parametrize(
@@ -153,28 +172,34 @@ def test_causes_in_a_ring_end() -> None:
     [
         ({}, None),
         ({"retry-after": "7"}, 7.0),
-        ({"retry-after": "0.5"}, 0.5),
         ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
-        ({"retry-after": "-3"}, 0.0),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "1e300"}, RETRY_AFTER_MAX),
+        ({"retry-after-ms": "-3"}, 0.0),
+        ({"retry-after-ms": "nan", "retry-after": "9"}, 9.0),
+        ({"retry-after-ms": "1e300"}, RETRY_AFTER_MAX_S),
         ({"retry-after": "soon"}, None),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 30.0),
-        ({"retry-after": "Wed, 21 Oct 2026 07:27:00 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 0.0),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, None),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:30", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": "Wed, 21 Oct 2026 07:28:20 GMT"}, 10.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": "today"}, 30.0),
     ],
 )
-def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    """Milliseconds, seconds or a date, and never a wait that nobody would wait."""
-    assert retry_after(headers) == seconds
+def test_wait_that_a_server_asks_for(headers: dict[str, str], seconds: float | None) -> None:
+    """Milliseconds, seconds or a date, which is measured by the server's own clock where it tells that."""
+    assert parse_wait(headers, WALL) == seconds
+
+
+@pytest.mark.parametrize("kind", list(ModelErrorKind))
+def test_every_kind_has_words(kind: ModelErrorKind) -> None:
+    """No kind leaves a person, an operator or doctor without a sentence: each is in all four tables."""
+    assert REMEDIES[kind]
+    assert all(texts.FAILURES[kind][language] for language in Language)
+    finding = doctor_texts.TEXTS[MODEL_TEXTS[kind]]
+    assert all(finding.message[language] and finding.remedy[language] for language in Language)
 
 
 def test_retry_after_goes_with_a_retry_only() -> None:
     """A wait is handed on where another try is worth it, and nowhere else."""
-    waits = fault_of(status(503, retry_after="7"), began=False, history_kept_elsewhere=False)
-    refused = fault_of(status(401, retry_after="7"), began=False, history_kept_elsewhere=False)
+    waits = classify(status(503, retry_after="7"))
+    refused = classify(status(401, retry_after="7"))
     assert (waits.retry_after, refused.retry_after) == (7.0, None)
 
 
@@ -197,7 +222,7 @@ def test_retry_after_goes_with_a_retry_only() -> None:
 )
 def test_what_an_operator_may_see(text: str, private: tuple[str, ...], shown: str) -> None:
     """Server's words are shown short, on one line, without keys and without what somebody said."""
-    assert covered(text, private) == shown
+    assert mask_echo(text, private) == shown
 
 
 @settings(deadline=None)
@@ -206,7 +231,7 @@ def test_a_key_is_never_shown(before: str, key: str, after: str) -> None:
     """Whatever stands around it, a key of eight characters or more does not get through as it is."""
     key = "".join(key.split()) or "k" * 8
     if len(key) >= 8 and "***" not in key:
-        assert key not in covered(f"{before} {key} {after}", [key])
+        assert key not in mask_echo(f"{before} {key} {after}", [key])
 
 
 JSON = st.recursive(
@@ -224,7 +249,7 @@ JSON = st.recursive(
 def test_bodies_of_any_shape(body: object, code: int, began: bool, elsewhere: bool) -> None:
     """No body makes the classification itself fail, and what it says can be written anywhere."""
     for error in (status(code, body), EventError(body), openai.APIError("m", REQUEST, body=body)):
-        found = fault_of(error, began=began, history_kept_elsewhere=elsewhere)
+        found = classify(error, began=began, elsewhere=elsewhere)
         assert isinstance(found.kind, ModelErrorKind)
         assert len(found.reason) <= 300
-    assert of_status(code, Told.of(body))
+    assert classify_status(code, ErrorBody.parse(body))

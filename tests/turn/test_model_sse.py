@@ -1,13 +1,15 @@
-"""Reading an answer off the wire: hostile bytes, split anywhere."""
+"""Parsing an answer off the wire: hostile bytes, split anywhere."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import json
+import tracemalloc
 from contextlib import suppress
 
 import pytest
+from aiohttp import web
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +17,10 @@ from claw.config import settings as claw_settings
 from claw.errors import ModelError
 from claw.secret import Secret
 from claw.turn.model import sse
-from claw.turn.model.client import Completion, ModelClient
-from claw.turn.model.sse import EventError, Reading, UnreadableError
-from tests.turn.servers import DONE, ModelServer, answer, chunk, event, sends, text
+from claw.turn.model.chat import Completion
+from claw.turn.model.client import ModelClient
+from claw.turn.model.sse import EventError, StreamParser, UnreadableError
+from tests.turn.servers import DONE, ModelServer, answer, chunk, event, opened, sends, text
 
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 FIELD = st.sampled_from(
@@ -63,13 +66,13 @@ WIRE = st.lists(
 )
 
 
-def read(parts: list[bytes]) -> tuple[Reading, str]:
-    reading, got = Reading(), ""
+def read(parts: list[bytes]) -> tuple[StreamParser, str]:
+    parser, got = StreamParser(), ""
     for part in parts:
-        got += reading.feed(part)
-        if reading.over:
+        got += parser.feed(part)
+        if parser.finished:
             break
-    return reading, got + reading.end()
+    return parser, got + parser.end()
 
 
 @given(WIRE)
@@ -77,8 +80,8 @@ def read(parts: list[bytes]) -> tuple[Reading, str]:
 def test_nothing_but_two_errors(parts: list[bytes]) -> None:
     """Whatever comes, it is text that can be written anywhere, or one of two errors."""
     with suppress(EventError, UnreadableError):
-        reading, got = read(parts)
-        assert got == reading.text
+        parser, got = read(parts)
+        assert got == parser.text
         got.encode()
 
 
@@ -92,9 +95,9 @@ def test_where_it_is_split_does_not_matter(pieces: list[str], sizes: list[int]) 
         wire = wire[size:]
         if not wire:
             break
-    reading, got = read(parts)
-    assert got == reading.text == "".join(pieces).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    assert reading.done
+    parser, got = read(parts)
+    assert got == parser.text == "".join(pieces).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert parser.done
 
 
 def test_halves_of_a_character() -> None:
@@ -119,15 +122,45 @@ def test_what_comes_first_may_be_blank(blanks: bytes) -> None:
 @pytest.mark.parametrize("part", [b" ", b"data: x\n", b"{", b"data"])
 def test_size_is_bounded(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has no end is given up before it fills the memory."""
-    monkeypatch.setattr(sse, "EVENT_MAX", 1000)
-    reading = Reading()
+    monkeypatch.setattr(sse, "EVENT_MAX_BYTES", 1000)
+    parser = StreamParser()
 
     def feed() -> None:
         for _ in range(2000):
-            reading.feed(part)
+            parser.feed(part)
 
     with pytest.raises(UnreadableError):
         feed()
+
+
+async def test_a_line_of_100_megabytes() -> None:
+    """A line of 100 MB ends in an error early, in bounded memory; the SDK's reader would keep all of it."""
+    part, written = b"x" * 65_536, 0
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        nonlocal written
+        response = await opened(request, b"data: ")
+        while written < 100 * 1_048_576:
+            await response.write(part)
+            written += len(part)
+        return response
+
+    async with ModelServer().serve() as server:
+        server.behaviours = [behave]
+        chosen = claw_settings.ModelSettings(api_key=Secret("k"), base_url=server.base_url)
+        model = ModelClient(chosen, history_kept_elsewhere=False)
+        await model.warm()
+        tracemalloc.start()
+        try:
+            with pytest.raises(ModelError, match="an event came that has no end"):
+                await model.ask([{"role": "user", "content": "?"}], user="u")
+            assert tracemalloc.get_traced_memory()[1] < 6 * sse.EVENT_MAX_BYTES
+            async with asyncio.timeout(10):
+                await server.gone.acquire()
+        finally:
+            tracemalloc.stop()
+            await model.close()
+    assert written < 50 * 1_048_576
 
 
 def test_only_the_first_choice_counts() -> None:

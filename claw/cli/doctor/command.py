@@ -1,9 +1,9 @@
 """`claw doctor`: looks at everything that must work, and says of each fault what helps.
 
-Order of events: the settings are read as far as they go, for a doctor must come also when they are faulty; the checks
-of TABLE run, independent ones at the same time; each gives one line, ok, warning, fault or skipped, with its remedy;
-then come the troubles that these lines explain and the number of calls that DingTalk bills. The exit code is by the
-worst line: 0 ok, 1 warning, 2 fault. Nothing that is shown holds a secret.
+Order of events: the settings are read as far as they go, since faulty ones are what the doctor is called for. The
+checks of TABLE run, independent ones at the same time. Each gives one line, ok, warning, fault or skipped, with its
+remedy. Then come the symptoms that these lines explain and the number of calls that DingTalk bills. The exit code is
+by the worst line: 0 ok, 1 warning, 2 fault. Nothing that is shown holds a secret.
 """
 
 from __future__ import annotations
@@ -15,88 +15,101 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from claw import __version__
-from claw.cli.doctor import dingtalk as checks_dingtalk
-from claw.cli.doctor import host as checks_here
-from claw.cli.doctor import network as checks_network
-from claw.cli.doctor.runner import SEVERITY, TIMEOUT_S, Check, Context, Result, examine, http_session, lenient, worst
-from claw.cli.doctor.texts import STATUSES, TROUBLES, Trouble, said
+from claw.cli.doctor import dingtalk, host, network
+from claw.cli.doctor.runner import (
+    RANKS,
+    TIMEOUT_S,
+    CheckSpec,
+    CheckStatus,
+    Context,
+    Result,
+    find_worst,
+    load_tolerant,
+    render,
+    run_checks,
+)
+from claw.cli.doctor.texts import SYMPTOMS, Symptom
+from claw.http_client import http_session
 from claw.language import Language
 from claw.observe import logs
 
-STREAM, SILENT, DENIED, UNSTEADY = Trouble.STREAM, Trouble.SILENT, Trouble.DENIED, Trouble.UNSTEADY
+STREAM, SILENT, DENIED, UNSTEADY = Symptom.STREAM, Symptom.SILENT, Symptom.DENIED, Symptom.UNSTEADY
 _KEYS: Final = ("DINGTALK_CLIENT_ID", "DINGTALK_CLIENT_SECRET")
 _OPENAPI: Final = "DINGTALK_OPENAPI_ENDPOINT"
+_OAPI: Final = "DINGTALK_OAPI_ENDPOINT"
 _MODEL: Final = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 CONNECTION: Final = (
-    Check(
+    CheckSpec(
         "network.openapi",
-        checks_network.way("openapi", _OPENAPI, lambda context: context.settings.dingtalk.openapi_endpoint),
+        network.make_connectivity_check(
+            "openapi", _OPENAPI, lambda context: context.settings.dingtalk.openapi_endpoint
+        ),
         (STREAM, UNSTEADY),
         variables=(_OPENAPI,),
     ),
-    Check("clock", checks_network.clock, (STREAM,), needs=("network.openapi",)),
-    Check("credentials", checks_dingtalk.credentials, (STREAM, SILENT), needs=("network.openapi",), variables=_KEYS),
-    Check(
+    CheckSpec("clock", network.check_clock, (STREAM,), needs=("network.openapi",)),
+    CheckSpec("credentials", dingtalk.check_credentials, (STREAM, SILENT), needs=("network.openapi",), variables=_KEYS),
+    CheckSpec(
         "stream.registration",
-        checks_dingtalk.registration,
+        dingtalk.check_registration,
         (STREAM, SILENT),
         needs=("network.openapi",),
         after=("credentials",),
         variables=_KEYS,
     ),
-    Check("stream.network", checks_network.way_to_stream, (STREAM, UNSTEADY), needs=("stream.registration",)),
-    Check(
+    CheckSpec("stream.network", network.check_stream_connectivity, (STREAM, UNSTEADY), needs=("stream.registration",)),
+    CheckSpec(
         "stream.session",
-        checks_dingtalk.session,
+        dingtalk.check_session,
         (STREAM, SILENT, UNSTEADY),
         needs=("stream.registration", "stream.network"),
+        # Both say whether a claw of this machine holds a session: a second one would take its messages.
         after=("instance", "store"),
     ),
 )
 """From this machine to an open session: what `claw auth` looks at too."""
 
 
-def _permission(check: str, name: str) -> Check:
-    return Check(
-        f"permission.{check}", checks_dingtalk.permission(name), (DENIED,), needs=("credentials",), billable=True
+def _permission(check: str, name: str) -> CheckSpec:
+    return CheckSpec(
+        f"permission.{check}", dingtalk.make_permission_check(name), (DENIED,), needs=("credentials",), billable=True
     )
 
 
 _PERMISSIONS: Final = (
-    _permission("send", checks_dingtalk.SEND),
-    _permission("chat", checks_dingtalk.CHAT),
-    _permission("card", checks_dingtalk.CARD),
-    _permission("typing", checks_dingtalk.TYPING),
+    _permission("send", dingtalk.SEND),
+    _permission("chat", dingtalk.CHAT),
 )
 
 TABLE: Final = (
-    Check("settings", checks_here.settings, (STREAM, SILENT), online=False),
-    Check("store", checks_here.store, (SILENT,), variables=("CLAW_STORE_URL",), online=False),
-    Check("access", checks_here.access, (SILENT, DENIED), online=False),
-    Check("instance", checks_here.instance, (SILENT, UNSTEADY), variables=("PORT", "HOST"), online=False),
+    CheckSpec("settings", host.check_settings, (STREAM, SILENT), online=False),
+    CheckSpec("store", host.check_store, (SILENT,), variables=("CLAW_STORE_URL",), online=False),
+    CheckSpec("access", host.check_access, (SILENT, DENIED), online=False),
+    CheckSpec("instance", host.check_instance, (SILENT, UNSTEADY), variables=("PORT", "HOST"), online=False),
     *CONNECTION,
-    Check(
+    CheckSpec(
         "network.oapi",
-        checks_network.way("oapi", "DINGTALK_OAPI_ENDPOINT", lambda context: context.settings.dingtalk.oapi_endpoint),
+        network.make_connectivity_check("oapi", _OAPI, lambda context: context.settings.dingtalk.oapi_endpoint),
         (SILENT,),
-        variables=("DINGTALK_OAPI_ENDPOINT",),
+        variables=(_OAPI,),
     ),
     *_PERMISSIONS,
-    Check("visibility", checks_dingtalk.visibility, (SILENT, DENIED), online=False),
-    Check(
+    CheckSpec("visibility", dingtalk.check_visibility, (SILENT, DENIED), online=False),
+    CheckSpec(
         "network.model",
-        checks_network.way("model", "OPENAI_BASE_URL", lambda context: context.settings.model.base_url),
+        network.make_connectivity_check("model", _MODEL[0], lambda context: context.settings.model.base_url),
         (SILENT,),
         variables=_MODEL[:1],
     ),
-    Check("model", checks_network.model, (SILENT,), needs=("network.model",), variables=_MODEL),
-    Check(
+    CheckSpec("model", network.check_model, (SILENT,), needs=("network.model",), variables=_MODEL),
+    CheckSpec(
         "quota",
-        checks_here.quota,
+        host.check_quota,
         (SILENT,),
+        # After all that DingTalk may answer with "this month's calls are used up".
         after=("credentials", "stream.registration", *(each.name for each in _PERMISSIONS)),
         variables=("CLAW_STORE_URL",),
         online=False,
@@ -109,7 +122,7 @@ async def diagnose(
     environ: Mapping[str, str],
     language: Language | None = None,
     *,
-    checks: Sequence[Check] = TABLE,
+    checks: Sequence[CheckSpec] = TABLE,
     problems: Sequence[str] = (),
     offline: bool = False,
     free: bool = False,
@@ -117,55 +130,58 @@ async def diagnose(
     own_session: bool = False,
 ) -> tuple[list[Result], Context]:
     """Run `checks` over the settings in `environ`; `problems` are those of reading it. Never raises for a fault."""
-    settings, more, faulty = lenient(environ)
+    # Never an error: what cannot be used skips the checks that need it.
+    settings, more, faulty = load_tolerant(environ)
     async with http_session() as http:
         context = Context(
             settings, http, (*problems, *more), faulty, timeout=timeout, offline=offline, own_session=own_session
         )
-        spoken = language or settings.logs.language
-        return await examine(checks, context, spoken, offline=offline, free=free), context
+        shown_in = language or settings.logs.language
+        return await run_checks(checks, context, shown_in, offline=offline, free=free), context
 
 
 # --- showing -----------------------------------------------------------------------------------------------------
 
 
-def lines(results: Sequence[Result], language: Language) -> list[str]:
-    """One line for each result, and its remedy below it where something is wrong."""
+def render_lines(results: Sequence[Result], language: Language) -> list[str]:
+    """Return one line for each result, and its remedy below it where something is wrong."""
     width = max((len(result.name) for result in results), default=0)
-    word = max((len(text.en) for text in STATUSES.values()), default=0) if language is Language.EN else 0
-    shown = []
+    words = {status: render(f"status.{status}", language) for status in CheckStatus}
+    # Chinese words have the same length, and a terminal shows them twice as wide as Python counts.
+    column = max(len(word) for word in words.values()) if language is Language.EN else 0
+    lines = []
     for result in results:
-        status = STATUSES[result.status].said(language)
-        shown.append(f"{status:<{word}}  {result.name:<{width}}  {result.message}")
+        lines.append(f"{words[result.status]:<{column}}  {result.name:<{width}}  {result.message}")
         if result.remedy:
-            shown.append(f"{'':<{word or 4}}  {'':<{width}}  -> {result.remedy}")
-    return shown
+            lines.append(f"{'':<{column or 4}}  {'':<{width}}  -> {result.remedy}")
+    return lines
 
 
-def explained(results: Sequence[Result], language: Language) -> list[str]:
-    """The troubles that the faults and warnings explain, each with the names of its checks."""
-    bad = [result for result in results if SEVERITY[result.status]]
-    found = {trouble: [result.name for result in bad if trouble in result.troubles] for trouble in Trouble}
-    named = [f"  {TROUBLES[trouble].said(language)}: {', '.join(names)}" for trouble, names in found.items() if names]
-    return [said("doctor.troubles", language), *named] if named else []
+def explain_symptoms(results: Sequence[Result], language: Language) -> list[str]:
+    """Return the symptoms that the faults and warnings explain, each with the names of its checks."""
+    # What was skipped explains nothing: its cause stands in a line of its own.
+    bad = [result for result in results if RANKS[result.status]]
+    found = {symptom: [result.name for result in bad if symptom in result.symptoms] for symptom in Symptom}
+    lines = [f"  {SYMPTOMS[symptom][language]}: {', '.join(names)}" for symptom, names in found.items() if names]
+    return [render("doctor.troubles", language), *lines] if lines else []
 
 
-def report(results: Sequence[Result], context: Context, language: Language) -> str:
-    """What a person reads."""
+def render_report(results: Sequence[Result], context: Context, language: Language) -> str:
+    """Return what a person reads."""
     parts = [
         [f"claw doctor {__version__}"],
-        lines(results, language),
-        explained(results, language),
-        [said("doctor.calls", language, count=context.billable)],
+        render_lines(results, language),
+        explain_symptoms(results, language),
+        [render("doctor.calls", language, count=context.billable)],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
 def to_json(results: Sequence[Result], context: Context) -> str:
-    """What a program reads: `checks`, `worst` and `billable_calls`, on one line."""
+    """Return what a program reads: `checks`, `worst` and `billable_calls`, on one line."""
     body = {
         "checks": [result.to_json() for result in results],
-        "worst": worst(results).value,
+        "worst": find_worst(results).value,
         "billable_calls": context.billable,
         "version": __version__,
     }
@@ -180,20 +196,21 @@ def main(
     offline: bool = False,
     free: bool = False,
     language: str = "",
-    trouble: str = "",
+    symptom: str = "",
     timeout: float = TIMEOUT_S,
 ) -> int:
-    """Look, tell, and return the exit code: 0 ok, 1 warning, 2 fault, 130 after Ctrl-C."""
-    logs.configure("critical", "text", ())  # What libraries and parts log is told here, in words.
-    spoken = Language(language) if language else lenient(environ)[0].logs.language
+    """Check, report, and return the exit code: 0 ok, 1 warning, 2 fault, 130 after Ctrl-C."""
+    logs.configure("critical", "text", ())  # What libraries and parts log is said here, in words.
+    shown_in = Language(language) if language else load_tolerant(environ)[0].logs.language
     try:
         results, context = asyncio.run(
-            diagnose(environ, spoken, problems=problems, offline=offline, free=free, timeout=timeout)
+            diagnose(environ, shown_in, problems=problems, offline=offline, free=free, timeout=timeout)
         )
     except KeyboardInterrupt:
         return INTERRUPTED
-    if trouble:
-        results = [result for result in results if Trouble(trouble) in result.troubles]
-    shown = to_json(results, context) + "\n" if as_json else report(results, context, spoken)
+    if symptom:
+        # All checks have run: a symptom's checks need others, which are only not shown.
+        results = [result for result in results if Symptom(symptom) in result.symptoms]
+    shown = to_json(results, context) + "\n" if as_json else render_report(results, context, shown_in)
     sys.stdout.write(shown)
-    return SEVERITY[worst(results)]
+    return RANKS[find_worst(results)]

@@ -2,14 +2,13 @@
 
 They use the parts that claw serves with, so that what they say is what claw would meet. The session is closed as soon
 as it has proved itself. While it is open DingTalk may route a message to it: that is not acked, so that DingTalk
-repeats it (PROTOCOL section 3.3). Calls for permissions are made to fail for another reason than a missing permission;
-each is made once, and counted where DingTalk bills it.
+repeats it (docs/protocol.md section 3.3). Calls for permissions are made to fail for another reason than a missing
+permission; each is made once, and counted where DingTalk bills it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,63 +18,68 @@ from yarl import URL
 
 from claw.cli.doctor.network import cause_of
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
-from claw.dingtalk.client import Api, CallCounter, DingTalkClient
-from claw.dingtalk.openapi import TokenCache, classify
-from claw.errors import DingTalkError, FrameError, GatewayError
+from claw.dingtalk.client import DingTalkClient
+from claw.dingtalk.codes import classify
+from claw.dingtalk.quota import Api, CallCounter
+from claw.dingtalk.tokens import TokenCache
+from claw.errors import DingTalkError, DingTalkReason, FrameError, GatewayError, GatewayReason
 from claw.proxy import proxy_of
 from claw.stream import frames
 from claw.stream.gateway import Gateway, Registration
 
 FIRST_FRAME_S: Final = 3.0
-"""Seconds that DingTalk gets for its first frame, which comes within 1 s (PROTOCOL section 2.2)."""
+"""Seconds that DingTalk gets for its first frame, which comes within 1 s (docs/protocol.md section 2.2)."""
 CLOSE_S: Final = 1.0
 PING: Final = b"claw doctor"
-BODY_MAX: Final = 64 * 1024
 NOWHERE: Final = "claw-doctor-nowhere"
-"""Names a file, group or card that does not exist: nobody gets anything by a call of ours."""
+"""Names a group that does not exist: nobody gets anything by a call of ours."""
 
 
-async def credentials(context: Context) -> Finding:
-    """Ask for an access token, which DingTalk does not bill (PROTOCOL section 6.6)."""
+async def check_credentials(context: Context) -> Finding:
+    """Ask for an access token, which DingTalk does not bill (docs/protocol.md section 6.6)."""
     settings = context.settings.dingtalk
-    caller = DingTalkClient(context.http, CallCounter(context.clock), timeout=context.timeout)
-    tokens = TokenCache(caller, settings.openapi_endpoint, settings.credentials, context.clock)
+    client = DingTalkClient(context.http, CallCounter(context.clock), context.clock, timeout_s=context.timeout)
+    tokens = TokenCache(client, settings.openapi_endpoint, settings.credentials, context.clock)
     try:
         context.token = await tokens.get()
     except DingTalkError as error:
-        common = _common(context, error.status, error.code, error.reason, retryable=error.retryable)
+        common = _common(context, error.reason, status=error.status, code=error.code, cause=error.detail)
         if common is not None:
             return common
-        wrong = re.search(r"client|auth|appkey|secret", error.code, re.IGNORECASE) or error.status == 401
-        if wrong or error.errcode in {40089, 40001, 40096}:
+        if error.reason is DingTalkReason.CREDENTIALS:
             context.refused = True
             return fault("credentials.refused", status=error.status, code=error.code or error.errcode or "")
-        return fault("credentials.odd", cause=error.reason)
+        return fault("credentials.odd", cause=error.detail)
     return good("credentials.ok")
 
 
-def _common(context: Context, status: int | None, code: str, reason: str, *, retryable: bool) -> Finding | None:
-    """What any call may meet, whatever it asks for; None where the answer is the call's own."""
-    lower = code.lower()
-    values = {"status": status, "code": code, "cause": reason}
-    if "apicount" in lower:
+_COMMON: Final[Mapping[DingTalkReason, str]] = {
+    DingTalkReason.QUOTA_EXHAUSTED: "dingtalk.month",
+    DingTalkReason.IP_NOT_ALLOWED: "dingtalk.address",
+    DingTalkReason.QPS: "dingtalk.throttled",
+    DingTalkReason.QPM: "dingtalk.throttled",
+    DingTalkReason.CONNECT: "dingtalk.unanswered",
+    DingTalkReason.TIMEOUT: "dingtalk.unanswered",
+    DingTalkReason.BROKEN_OFF: "dingtalk.unanswered",
+    DingTalkReason.SERVER_BUSY: "dingtalk.trouble",
+}
+"""Reasons that any call may meet, whatever it asks for, and their texts."""
+
+
+def _common(context: Context, reason: DingTalkReason, **values: object) -> Finding | None:
+    """Give the finding of a reason that any call may meet; None where the answer is the call's own."""
+    key = _COMMON.get(reason)
+    if key is None:
+        return None
+    if reason is DingTalkReason.QUOTA_EXHAUSTED:
         context.quota_used_up = True
-        return fault("dingtalk.month", **values)
-    if "whitelist" in lower:
-        return fault("dingtalk.address", **values)
-    if re.search(r"qp[sm]limit|throttl|toofast|too\.fast", lower) or status == 429:
-        return warn("dingtalk.throttled", **values)
-    if status is None:
-        return fault("dingtalk.unanswered", **values)
-    if retryable and status >= 500:
-        return fault("dingtalk.trouble", **values)
-    return None
+    return (warn if key == "dingtalk.throttled" else fault)(key, **values)
 
 
 # --- Stream --------------------------------------------------------------------------------------------------------
 
 
-async def registration(context: Context) -> Finding:
+async def check_registration(context: Context) -> Finding:
     """Register as claw does, with a fresh ticket."""
     if context.refused:
         return skip("skip.after", name="credentials")
@@ -90,23 +94,32 @@ async def registration(context: Context) -> Finding:
     return good("registration.ok", host=context.registration.host)
 
 
+_REFUSALS: Final = {
+    GatewayReason.UNAUTHORIZED: "registration.credentials",
+    GatewayReason.NOT_STREAM_APP: "registration.app",
+    GatewayReason.FORBIDDEN: "registration.forbidden",
+    GatewayReason.NOT_DINGTALK: "registration.page",
+    GatewayReason.BANNED: "registration.banned",
+    GatewayReason.BAD_ANSWER: "registration.odd",
+    GatewayReason.QUOTA_EXHAUSTED: "dingtalk.month",
+    GatewayReason.IP_NOT_ALLOWED: "dingtalk.address",
+    GatewayReason.UNREACHABLE: "dingtalk.unanswered",
+    GatewayReason.TIMEOUT: "dingtalk.unanswered",
+    GatewayReason.BUSY: "dingtalk.trouble",
+}
+
+
 def _refusal(context: Context, error: GatewayError) -> Finding:
-    """What `claw.stream.gateway.judge` tells apart, in words; the reasons are that function's."""
-    values = {"status": error.status, "code": error.code, "cause": error.reason}
-    if "web page" in error.reason:
-        return fault("registration.page", **values)
-    if "banned" in error.reason:
-        return fault("registration.banned", **values)
-    common = _common(context, error.status, error.code, error.reason, retryable=error.retryable)
-    if common is not None:
-        return common
-    if error.rejected:
-        key = {401: "credentials", 400: "app"}.get(error.status or 0, "forbidden")
-        return fault(f"registration.{key}", **values)
-    return fault("registration.odd", **values)
+    """Say why the gateway gave us no ticket, and what to do about it."""
+    values = {"status": error.status, "code": error.code, "cause": error.detail}
+    if error.reason is GatewayReason.THROTTLED:
+        return warn("dingtalk.throttled", **values)
+    if error.reason is GatewayReason.QUOTA_EXHAUSTED:
+        context.quota_used_up = True
+    return fault(_REFUSALS[error.reason], **values)
 
 
-async def session(context: Context) -> Finding:
+async def check_session(context: Context) -> Finding:
     """Open a session, wait for the pong and for DingTalk's first frame, and close it."""
     registration = context.registration
     if context.store_held and context.stream_open and not context.own_session:
@@ -129,13 +142,14 @@ async def session(context: Context) -> Finding:
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return fault("session.unreachable", host=registration.host, cause=cause_of(error))
     try:
-        return await _proved(socket, registration, context)
+        return await _prove(socket, registration, context)
+    # Also when we are cancelled: an open session would take messages until DingTalk gives it up.
     finally:
-        await _closed(socket)
+        await _close(socket)
 
 
 @dataclass
-class _Seen:
+class _Received:
     """What came on the session."""
 
     pong: bool = False
@@ -144,14 +158,15 @@ class _Seen:
     end: str = ""
 
 
-async def _proved(socket: aiohttp.ClientWebSocketResponse, registration: Registration, context: Context) -> Finding:
-    seen = _Seen()
+async def _prove(socket: aiohttp.ClientWebSocketResponse, registration: Registration, context: Context) -> Finding:
+    seen = _Received()
     patience = min(FIRST_FRAME_S, context.timeout)
     try:
         async with asyncio.timeout(patience):
+            # DingTalk pings by frames; only our WebSocket ping proves that the way back is open.
             await socket.ping(PING)
             while not seen.end and not (seen.pong and seen.frames):
-                await _take(socket, seen)
+                await _receive(socket, seen)
     except TimeoutError:
         pass
     except (aiohttp.ClientError, OSError) as error:
@@ -161,17 +176,19 @@ async def _proved(socket: aiohttp.ClientWebSocketResponse, registration: Registr
         return fault("session.closed", host=host, cause=seen.end)
     if not seen.pong:
         return fault("session.mute", host=host, seconds=seconds)
+    # Before `ok`: somebody may wait for an answer that comes late.
     if seen.messages:
         return warn("session.met", host=host, count=seen.messages)
     return good("session.ok", host=host) if seen.frames else warn("session.quiet", host=host, seconds=seconds)
 
 
-async def _take(socket: aiohttp.ClientWebSocketResponse, seen: _Seen) -> None:
+async def _receive(socket: aiohttp.ClientWebSocketResponse, seen: _Received) -> None:
     message = await socket.receive()
     match message.type:
         case aiohttp.WSMsgType.PONG:
             seen.pong = True
         case aiohttp.WSMsgType.PING:
+            # By hand, since autoping is off to see what comes.
             await socket.pong(message.data)
         case aiohttp.WSMsgType.TEXT:
             seen.frames += 1
@@ -180,6 +197,7 @@ async def _take(socket: aiohttp.ClientWebSocketResponse, seen: _Seen) -> None:
             except FrameError:
                 return
             seen.messages += frame.kind is frames.FrameKind.ROBOT
+            # Only pings are acked: an acked message would be lost, since no claw stands behind this session.
             if frame.kind is frames.FrameKind.PING and frame.message_id:
                 await socket.send_str(frames.ack(frame.message_id, frames.OK, frame.data))
         case aiohttp.WSMsgType.BINARY:
@@ -188,8 +206,8 @@ async def _take(socket: aiohttp.ClientWebSocketResponse, seen: _Seen) -> None:
             seen.end = f"close code {socket.close_code}"
 
 
-async def _closed(socket: aiohttp.ClientWebSocketResponse) -> None:
-    """With a close frame, so that DingTalk routes nothing more to it; a peer that does not answer is left."""
+async def _close(socket: aiohttp.ClientWebSocketResponse) -> None:
+    """Close with a close frame, so that DingTalk routes nothing more to it; a peer that does not answer is left."""
     try:
         async with asyncio.timeout(CLOSE_S):
             await socket.close()
@@ -201,12 +219,9 @@ async def _closed(socket: aiohttp.ClientWebSocketResponse) -> None:
 
 SEND: Final = "qyapi_robot_sendmsg"
 CHAT: Final = "qyapi_chat_manage"
-CARD: Final = "Card.Instance.Write"
-TYPING: Final = "Card.Streaming.Write"
 
-_CALLS: Final[Mapping[str, tuple[str, str, Callable[[str], Mapping[str, Any]]]]] = {
+_CALLS: Final[Mapping[str, tuple[str, Callable[[str], Mapping[str, Any]]]]] = {
     SEND: (
-        "POST",
         "/v1.0/robot/oToMessages/batchSend",
         lambda robot: {
             "robotCode": robot,
@@ -215,58 +230,36 @@ _CALLS: Final[Mapping[str, tuple[str, str, Callable[[str], Mapping[str, Any]]]]]
             "msgParam": '{"content":"claw doctor"}',
         },
     ),
-    CHAT: ("POST", "/v1.0/robot/groups/robots/query", lambda _: {"openConversationId": NOWHERE}),
-    CARD: (
-        "PUT",
-        "/v1.0/card/instances",
-        lambda _: {"outTrackId": NOWHERE, "cardData": {"cardParamMap": {"content": ""}}},
-    ),
-    TYPING: (
-        "PUT",
-        "/v1.0/card/streaming",
-        lambda _: {
-            "outTrackId": NOWHERE,
-            "guid": NOWHERE,
-            "key": "content",
-            "content": "",
-            "isFull": True,
-            "isFinalize": False,
-            "isError": False,
-        },
-    ),
+    CHAT: ("/v1.0/robot/groups/robots/query", lambda _: {"openConversationId": NOWHERE}),
 }
 """Permission -> a call that needs it and cannot do anything: nobody to write to, nothing that exists
-(PROTOCOL sections 6.3 and 7.1; the second is the API page 获取群内机器人列表)."""
+(docs/protocol.md section 6.3; the second is the API page 获取群内机器人列表)."""
 
 
-def permission(name: str) -> Callable[[Context], Awaitable[Finding]]:
+def make_permission_check(name: str) -> Callable[[Context], Awaitable[Finding]]:
     """Make a check of one permission."""
 
     async def check(context: Context) -> Finding:
-        method, path, payload = _CALLS[name]
+        path, payload = _CALLS[name]
         robot = context.settings.dingtalk.client_id
         try:
-            status, body = await _call(context, method, path, payload(robot))
+            status, body = await _call(context, path, payload(robot))
         except TimeoutError:
             return fault("dingtalk.unanswered", cause=f"no answer within {context.timeout:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return fault("dingtalk.unanswered", cause=cause_of(error))
-        return _judged(context, name, status, body)
+        return _judge(context, name, status, body)
 
     return check
 
 
-async def _call(
-    context: Context, method: str, path: str, payload: Mapping[str, Any]
-) -> tuple[int, dict[str, Any] | None]:
+async def _call(context: Context, path: str, payload: Mapping[str, Any]) -> tuple[int, dict[str, Any] | None]:
     url = URL(context.settings.dingtalk.openapi_endpoint + path)
     headers = {"x-acs-dingtalk-access-token": context.token, "Accept": "application/json"}
     context.billable += 1  # Before it is sent: DingTalk may count what never reaches us.
     async with (
         asyncio.timeout(context.timeout),
-        context.http.request(
-            method, url, json=payload, headers=headers, allow_redirects=False, proxy=proxy_of(url)
-        ) as response,
+        context.http.post(url, json=payload, headers=headers, allow_redirects=False, proxy=proxy_of(url)) as response,
     ):
         try:
             body = await response.json(content_type=None)
@@ -275,35 +268,27 @@ async def _call(
         return response.status, body if isinstance(body, dict) else None
 
 
-def _judged(context: Context, name: str, status: int, body: dict[str, Any] | None) -> Finding:
-    """A refusal of what was asked for shows that asking is allowed."""
+def _judge(context: Context, name: str, status: int, body: dict[str, Any] | None) -> Finding:
+    """Tell by the answer whether the permission is there."""
     error = None if 200 <= status < 300 else classify(Api.DIRECT, status, body)
     if error is None:
         return good("permission.ok", permission=name)
-    code = error.code.lower()
-    if "permissiondenied" in code or error.errcode in {60011, 50002}:
-        # Cards are an option: without it nothing that people see is missing.
-        optional = name in {CHAT, CARD, TYPING} and _reply_mode(context) != "card"
-        return _missing(name, optional=optional)
-    common = _common(context, status, error.code, error.reason, retryable=error.retryable)
+    if error.reason is DingTalkReason.NO_PERMISSION:
+        # Without the details of groups nothing that people see is missing.
+        if name == CHAT:
+            return warn("permission.optional", permission=name)
+        return fault("permission.missing", permission=name)
+    common = _common(context, error.reason, status=status, code=error.code, cause=error.detail)
     if common is not None:
         return common
-    if "robot.oto.notexist" in code or "robotcode" in code:
+    if error.reason is DingTalkReason.ROBOT_INVALID:
         return warn("permission.robot", permission=name, robot=context.settings.dingtalk.client_id, code=error.code)
-    if status == 400 and code:
+    # Our call is senseless on purpose: that DingTalk refuses its content shows that asking is allowed.
+    if status == 400 and error.code:
         return good("permission.ok", permission=name)
     return warn("permission.unknown", permission=name, cause=f"HTTP {status} {error.code}")
 
 
-def _missing(name: str, *, optional: bool) -> Finding:
-    return (warn if optional else fault)("permission.optional" if optional else "permission.missing", permission=name)
-
-
-def _reply_mode(context: Context) -> str:
-    """`CLAW_REPLY_MODE`, in versions that have it."""
-    sections = (getattr(context.settings, name, None) for name in ("reply", "card", "conversation"))
-    return next((str(mode) for section in sections if (mode := getattr(section, "mode", ""))), "markdown")
-
-
-async def visibility(_: Context) -> Finding:
+async def check_visibility(_: Context) -> Finding:
+    """Say that nobody but DingTalk knows who sees the robot."""
     return skip("visibility.unknown")

@@ -8,42 +8,40 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final, TypeVar
 
 import aiohttp
 
-from claw.cli.doctor import store as checks_redis
+from claw.cli.doctor import store
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
 from claw.cli.health import LOOPBACK
-from claw.dingtalk.client import BILLABLE, Api, month_of
-from claw.errors import StoreBusyError, StoreError
+from claw.dingtalk.quota import month_of, sum_billable
+from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
-from claw.store.ports import Store
-from claw.store.sqlite import queries as tables
-from claw.store.sqlite.schema import MIGRATIONS, Database
-from claw.turn.access import rules_of
+from claw.store.open import file_of, inspect
+from claw.store.ports import Inspection
+from claw.turn.access import resolve_rules
 
 T = TypeVar("T")
 
 FREE_MIN_MIB: Final = 64
 """Free space below which a warning is due; a store of 100 000 messages takes some 50 MiB."""
-FLEETING: Final = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "fuse-overlayfs"})
-"""File systems that go with the machine's memory or with the container."""
-BUSY_S: Final = 1.0
+EPHEMERAL: Final = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "fuse-overlayfs"})
+"""File systems that are lost with the machine's memory or with the container."""
 LOCAL_TIMEOUT_S: Final = 3.0
 """Seconds for a claw of this machine to answer; the checks behind /ready end within 2 s."""
-QUOTA_WEBHOOK: Final = 3_000
-QUOTA_OPENAPI: Final = 5_000
-"""Calls a month of a standard organisation (PROTOCOL section 6.6)."""
+WEBHOOK_QUOTA_MAX: Final = 3_000
+OPENAPI_QUOTA_MAX: Final = 5_000
+"""Calls a month of a standard organisation (docs/protocol.md section 6.6)."""
 QUOTA_NEAR: Final = 0.8
 
 
-async def settings(context: Context) -> Finding:
+async def check_settings(context: Context) -> Finding:
+    """Report every problem of the environment."""
     problems = "; ".join(context.problems)
     if context.problems:
         return fault("settings.faulty", count=len(context.problems), problems=problems)
@@ -55,67 +53,53 @@ async def settings(context: Context) -> Finding:
 # --- store -------------------------------------------------------------------------------------------------------
 
 
-async def store(context: Context) -> Finding:
-    """Whether claw could keep messages there, and whether they would outlast it."""
-    if context.settings.store.in_redis:
-        return await checks_redis.store(context)
-    path = context.settings.store.path
-    return await asyncio.to_thread(_store, context, path.absolute())
-
-
-def _store(context: Context, path: Path) -> Finding:
-    folder = _existing(path.parent)
+async def check_store(context: Context) -> Finding:
+    """Check whether claw could keep messages there, and whether they would outlive the process."""
+    file = file_of(context.settings.store)
+    if file is None:
+        return await store.check_store(context)
+    path = file.absolute()
+    folder = _find_existing(path.parent)
     kind = filesystem_of(folder)
     try:
-        context.store_held = _tried(path, folder)
+        await asyncio.to_thread(_try_write, folder)
+        if path.exists():
+            async with _inspect(context) as inspection:
+                await inspection.check()
+    except StoreBusyError:
+        context.store_held = True
     except OSError as error:
         return fault("store.unwritable", path=path, cause=error.strerror or type(error).__name__)
-    except (StoreError, sqlite3.Error) as error:
+    except StoreError as error:
         cause = error.__cause__ or error
-        key = "store.newer" if "schema" in str(error) else "store.broken"
+        key = "store.newer" if isinstance(error, StoreSchemaError) else "store.broken"
         return fault(key, path=path, cause=getattr(cause, "strerror", None) or cause)
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize // 2**20
-    if kind in FLEETING:
+    if kind in EPHEMERAL:
         return warn("store.fleeting", path=path, kind=kind)
     if free < FREE_MIN_MIB:
         return warn("store.full", path=path, free=free)
     return good("store.held" if context.store_held else "store.ok", path=path, kind=kind or "?")
 
 
-def _existing(folder: Path) -> Path:
-    """`folder`, or the nearest one above it that exists; claw makes the rest."""
+def _find_existing(folder: Path) -> Path:
+    """Return `folder`, or the nearest one above it that exists; claw makes the rest."""
     return next(each for each in (folder, *folder.parents) if each.exists())
 
 
-def _tried(path: Path, folder: Path) -> bool:
-    """Write as claw would; whether a running claw holds the store. Raises OSError, StoreError or sqlite3.Error."""
+def _try_write(folder: Path) -> None:
+    """Write a file of our own as claw would write its store. Raises OSError."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".claw-doctor-") as trial:
         trial.write(b"claw doctor")
         trial.flush()
         os.fsync(trial.fileno())
-    if not path.exists():
-        return False
-    database = Database(path)
-    try:
-        database.lock()
-    except StoreBusyError:
-        return True
-    try:
-        with closing(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)) as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > len(MIGRATIONS):
-                raise StoreError(f"schema {version}, this claw knows {len(MIGRATIONS)} at most")
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-    finally:
-        database.unlock()
-    return False
 
 
 def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The type of the file system that holds `path`; empty where the system does not tell (proc(5), mountinfo)."""
+    """Return the type of the file system that holds `path` (proc(5), mountinfo); empty where it is unknown."""
     target = path.resolve()
+    # Counted in parts of the path: /database does not lie below /data.
     best, kind = 0, ""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -127,6 +111,7 @@ def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
         if len(fields) < 5 or not after:
             continue
         point = Path(fields[4].encode().decode("unicode_escape"))  # A blank is written as \040.
+        # Mounts are listed in the order in which they were made.
         # The last of equals is on top of the others.
         if len(point.parts) >= best and target.is_relative_to(point):
             best, kind = len(point.parts), after.split()[0]
@@ -136,13 +121,14 @@ def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
 # --- access ------------------------------------------------------------------------------------------------------
 
 
-async def access(context: Context) -> Finding:
-    """Who may talk, and who owns the robot, by the rules in force; the gravest of what stands open is told."""
+async def check_access(context: Context) -> Finding:
+    """Check who may talk, and who owns the robot, by the rules in force; the gravest risk is reported."""
     settings = context.settings
-    entries = await _read(context, tables.entries, lambda store: store.items()) or {}
-    rules = rules_of(settings.access, entries)
+    entries = await _read(context, lambda inspection: inspection.items()) or {}
+    rules = resolve_rules(settings.access, entries)
     group, direct = rules.group_policy, rules.direct_policy
     model = settings.model.name
+    # OpenClaw keeps the history itself and has tools: who may talk to it may act by it.
     agent = model.split("/")[0].lower() == "openclaw" or settings.conversation.history_turns == 0
     if agent and (group is GroupPolicy.OPEN or direct is DirectPolicy.OPEN):
         return warn("access.open_agent", model=model)
@@ -158,7 +144,7 @@ async def access(context: Context) -> Finding:
 # --- the claw of this machine --------------------------------------------------------------------------------------
 
 
-async def instance(context: Context) -> Finding:
+async def check_instance(context: Context) -> Finding:
     """Ask /ready of the claw on this machine's port, if there is one."""
     http = context.settings.http
     host = LOOPBACK.get(http.host, http.host)
@@ -170,6 +156,7 @@ async def instance(context: Context) -> Finding:
             aiohttp.ClientSession() as session,
             session.get(url, allow_redirects=False) as response,
         ):
+            # Bounded, and read as JSON whatever it says it is: another program may listen there.
             report = json.loads(await response.content.read(64 * 1024))
         checks = dict(report["checks"])
         ready = report["status"] == "ready"
@@ -186,39 +173,37 @@ async def instance(context: Context) -> Finding:
 # --- quota -------------------------------------------------------------------------------------------------------
 
 
-async def quota(context: Context) -> Finding:
-    """What claw itself counted this month, unless DingTalk has just said that all is used up."""
+async def check_quota(context: Context) -> Finding:
+    """Report what claw itself counted this month, unless DingTalk has just said that all is used up."""
     if context.quota_used_up:
         return fault("quota.used_up")
-    if context.offline and context.settings.store.in_redis:
+    if _is_out_of_reach(context):
         return skip("skip.offline")
     month = month_of(context.clock.wall())
-    calls = await _read(context, lambda connection: tables.calls(connection, month), lambda store: store.calls(month))
+    calls = await _read(context, lambda inspection: inspection.calls(month))
     if calls is None:
         return skip("quota.unknown")
-    webhook = calls.get(Api.WEBHOOK, 0)
-    openapi = sum(count for api, count in calls.items() if api in BILLABLE and api != Api.WEBHOOK)
-    near = webhook >= QUOTA_NEAR * QUOTA_WEBHOOK or openapi >= QUOTA_NEAR * QUOTA_OPENAPI
+    openapi, webhook = sum_billable(calls)
+    near = webhook >= QUOTA_NEAR * WEBHOOK_QUOTA_MAX or openapi >= QUOTA_NEAR * OPENAPI_QUOTA_MAX
     found = warn if near else good
     return found("quota.near" if near else "quota.ok", month=month, webhook=webhook, openapi=openapi)
 
 
-async def _read(
-    context: Context, read: Callable[[sqlite3.Connection], T], ask: Callable[[Store], Awaitable[T]]
-) -> T | None:
-    """What the store tells, read beside a claw that may be writing; None where there is none, or it cannot be read.
-
-    `read` looks into the file, `ask` asks Redis.
-    """
-    if context.settings.store.in_redis:
-        return await checks_redis.asked(context, ask)
-    return await asyncio.to_thread(_read_only, context.settings.store.path.absolute(), read)
-
-
-def _read_only(path: Path, read: Callable[[sqlite3.Connection], T]) -> T | None:
-    try:
-        path.stat()
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as connection:
-            return read(connection)
-    except (OSError, sqlite3.Error):
+async def _read(context: Context, ask: Callable[[Inspection], Awaitable[T]]) -> T | None:
+    """Ask the store, beside a claw that may be writing; None where there is none, or it cannot be asked."""
+    if _is_out_of_reach(context):
         return None
+    try:
+        async with _inspect(context) as inspection:
+            return await ask(inspection)
+    except StoreError:
+        return None
+
+
+def _inspect(context: Context) -> AbstractAsyncContextManager[Inspection]:
+    return inspect(context.settings.store, context.settings.dingtalk.client_id, context.clock)
+
+
+def _is_out_of_reach(context: Context) -> bool:
+    # A file is read without the network, Redis is not.
+    return context.offline and file_of(context.settings.store) is None

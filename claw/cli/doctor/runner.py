@@ -1,9 +1,9 @@
 """Checks: what `claw doctor` and `claw auth` look at, one finding each, and how they are run.
 
-Order of events in `examine`: every check gets a task; it waits for those that it needs or comes after; it is skipped,
-with the reason, where one that it needs does not work or a variable that it reads is at fault; else it runs within
-its time. Independent ones run at the same time. A check never raises: whatever happens is its finding. What one
-learns for others (a token, a registration) is kept in `Context`.
+Order of events in `run_checks`: every check gets a task and waits for those that it needs or comes after. It is
+skipped, with the reason, where one that it needs does not work or a variable that it reads is at fault; else it runs
+within its time. Independent ones run at the same time. A check never raises: whatever happens is its finding. What
+one learns for others (a token, a registration) is kept in `Context`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from typing import Any, Final
 
 import aiohttp
 
-from claw import __version__
-from claw.cli.doctor.texts import TROUBLES, Trouble, cure, said
+from claw.cli.doctor.texts import SYMPTOMS, TEXTS, Symptom
 from claw.clock import Clock
 from claw.config import reader, settings
 from claw.config.settings import Settings
 from claw.errors import SettingsError
-from claw.language import Language
+from claw.language import Language, Text
 from claw.observe.redact import redact, register
 from claw.secret import Secret
 from claw.stream.gateway import Registration
@@ -33,11 +32,11 @@ TIMEOUT_S: Final = 10.0
 """Seconds that a check may wait for the other side."""
 GRACE_S: Final = 5.0
 """Seconds beyond that after which a check is given up from outside."""
-VALUE_MAX: Final = 600
+VALUE_CHARS: Final = 600
 """Characters of one value in a sentence."""
 
 
-class Status(StrEnum):
+class CheckStatus(StrEnum):
     """How a check ended."""
 
     OK = "ok"
@@ -46,33 +45,33 @@ class Status(StrEnum):
     SKIPPED = "skipped"
 
 
-SEVERITY: Final = {Status.SKIPPED: 0, Status.OK: 0, Status.WARNING: 1, Status.FAULT: 2}
+RANKS: Final = {CheckStatus.SKIPPED: 0, CheckStatus.OK: 0, CheckStatus.WARNING: 1, CheckStatus.FAULT: 2}
 """Also the exit code of `claw doctor`, by the worst: what cannot be checked is no fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found: a sentence of doctor_texts and its values."""
+    """What a check found: the key of a sentence in texts.toml, and its values."""
 
-    status: Status
+    status: CheckStatus
     key: str
     values: Mapping[str, object] = field(default_factory=dict)
 
 
 def good(key: str, **values: object) -> Finding:
-    return Finding(Status.OK, key, values)
+    return Finding(CheckStatus.OK, key, values)
 
 
 def warn(key: str, **values: object) -> Finding:
-    return Finding(Status.WARNING, key, values)
+    return Finding(CheckStatus.WARNING, key, values)
 
 
 def fault(key: str, **values: object) -> Finding:
-    return Finding(Status.FAULT, key, values)
+    return Finding(CheckStatus.FAULT, key, values)
 
 
 def skip(key: str, **values: object) -> Finding:
-    return Finding(Status.SKIPPED, key, values)
+    return Finding(CheckStatus.SKIPPED, key, values)
 
 
 @dataclass
@@ -84,7 +83,7 @@ class Context:
     problems: tuple[str, ...] = ()
     """Sentences about the environment, in English, as `claw run` says them."""
     faulty: frozenset[str] = frozenset()
-    """Names of variables that are missing or cannot be used; `settings` holds stand-ins for them."""
+    """Names of variables that are missing or cannot be used; `settings` holds placeholders for them."""
     clock: Clock = field(default_factory=Clock)
     timeout: float = TIMEOUT_S
     offline: bool = False
@@ -106,12 +105,15 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One thing to look at. `needs` must work first; `after` must only have ended; `variables` must be usable."""
+class CheckSpec:
+    """An entry of the table of checks.
+
+    `needs` must work first; `after` must only have ended; `variables` must be usable.
+    """
 
     name: str
     run: Callable[[Context], Awaitable[Finding]]
-    troubles: tuple[Trouble, ...] = ()
+    symptoms: tuple[Symptom, ...] = ()
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
@@ -124,10 +126,10 @@ class Result:
     """A finding in somebody's language. `ms`: milliseconds that the check took, waiting for others left out."""
 
     name: str
-    status: Status
+    status: CheckStatus
     message: str
     remedy: str
-    troubles: tuple[Trouble, ...]
+    symptoms: tuple[Symptom, ...]
     ms: int
 
     def to_json(self) -> dict[str, Any]:
@@ -136,60 +138,64 @@ class Result:
             "status": self.status.value,
             "message": self.message,
             "remedy": self.remedy,
-            "troubles": [TROUBLES[each].en for each in self.troubles],
+            "troubles": [SYMPTOMS[each].en for each in self.symptoms],
             "ms": self.ms,
         }
 
 
-def worst(results: Sequence[Result]) -> Status:
-    """The gravest status; OK where nothing is wrong."""
-    found = max((result.status for result in results), key=SEVERITY.__getitem__, default=Status.OK)
-    return found if SEVERITY[found] else Status.OK
+def find_worst(results: Sequence[Result]) -> CheckStatus:
+    """Return the gravest status; OK where nothing is wrong."""
+    found = max((result.status for result in results), key=RANKS.__getitem__, default=CheckStatus.OK)
+    return found if RANKS[found] else CheckStatus.OK
 
 
 # --- running ---------------------------------------------------------------------------------------------------
 
 
-async def examine(
-    checks: Sequence[Check],
+async def run_checks(
+    checks: Sequence[CheckSpec],
     context: Context,
     language: Language,
     *,
     offline: bool = False,
     free: bool = False,
 ) -> list[Result]:
-    """Run `checks`, which stand in an order in which none needs a later one; their results in that order.
+    """Run `checks`, which stand in an order in which none needs a later one; return their results in that order.
 
     `offline` leaves out what needs the network, `free` what DingTalk bills.
     """
-    for value in _secrets(context.settings):
+    # Before any check runs: from here on no error's text can show one.
+    for value in _list_secrets(context.settings):
         register(value)
     tasks: dict[str, asyncio.Task[Result]] = {}
 
-    async def one(check: Check) -> Result:
+    async def run_in_turn(check: CheckSpec) -> Result:
+        # Names outside of this run are left out: `claw auth` runs a part of the table.
         earlier = [tasks[name] for name in (*check.needs, *check.after) if name in tasks]
         if earlier:
             await asyncio.wait(earlier)
+        # From here: waiting for others is not this check's time.
         started = time.monotonic()
-        blocking = (name for name in check.needs if name in tasks and not _works(tasks[name].result()))
-        finding = _left_out(check, offline=offline, free=free) or _unset(check, context)
+        blocking = (name for name in check.needs if name in tasks and not _is_working(tasks[name].result()))
+        finding = _skip_by_option(check, offline=offline, free=free) or _skip_by_settings(check, context)
         if finding is None and (name := next(blocking, "")):
             finding = skip("skip.after", name=name)
         if finding is None:
-            finding = await _found(check, context)
-        return _result(check, finding, language, round((time.monotonic() - started) * 1000))
+            finding = await _run(check, context)
+        return _make_result(check, finding, language, round((time.monotonic() - started) * 1000))
 
+    # A check cannot fail, so that the group is never cancelled halfway.
     async with asyncio.TaskGroup() as group:
         for check in checks:
-            tasks[check.name] = group.create_task(one(check), name=f"claw.doctor.{check.name}")
+            tasks[check.name] = group.create_task(run_in_turn(check), name=f"claw.doctor.{check.name}")
     return [task.result() for task in tasks.values()]
 
 
-def _works(result: Result) -> bool:
-    return result.status in {Status.OK, Status.WARNING}
+def _is_working(result: Result) -> bool:
+    return result.status in {CheckStatus.OK, CheckStatus.WARNING}
 
 
-def _left_out(check: Check, *, offline: bool, free: bool) -> Finding | None:
+def _skip_by_option(check: CheckSpec, *, offline: bool, free: bool) -> Finding | None:
     if offline and check.online:
         return skip("skip.offline")
     if free and check.billable:
@@ -197,12 +203,13 @@ def _left_out(check: Check, *, offline: bool, free: bool) -> Finding | None:
     return None
 
 
-def _unset(check: Check, context: Context) -> Finding | None:
+def _skip_by_settings(check: CheckSpec, context: Context) -> Finding | None:
     names = [name for name in check.variables if name in context.faulty]
     return skip("skip.settings", names=", ".join(names)) if names else None
 
 
-async def _found(check: Check, context: Context) -> Finding:
+async def _run(check: CheckSpec, context: Context) -> Finding:
+    # Each check has its own timeout and words for it; this one is for a check that hangs elsewhere.
     seconds = context.timeout + GRACE_S
     try:
         async with asyncio.timeout(seconds):
@@ -210,32 +217,35 @@ async def _found(check: Check, context: Context) -> Finding:
     except TimeoutError:
         return fault("check.timeout", seconds=f"{seconds:g}")
     except Exception as error:  # noqa: BLE001 - one broken check must not keep the others from being told
+        # By its type only: an unforeseen error's text may hold anything.
         return fault("check.failed", cause=type(error).__name__)
 
 
-def _result(check: Check, finding: Finding, language: Language, ms: int) -> Result:
-    message = told(finding.key, language, **finding.values)
-    remedy = _sentence(cure, finding.key, language, finding.values)
-    return Result(check.name, finding.status, message, remedy, check.troubles, ms)
+def _make_result(check: CheckSpec, finding: Finding, language: Language, ms: int) -> Result:
+    sentence = TEXTS[finding.key]
+    message = _fill(sentence.message, language, finding.values)
+    remedy = _fill(sentence.remedy, language, finding.values)
+    return Result(check.name, finding.status, message, remedy, check.symptoms, ms)
 
 
-def told(key: str, language: Language, **values: object) -> str:
-    """A sentence of the table as one line, fit for a screen: no secret, no control character, no line break."""
-    return _sentence(said, key, language, values)
+def render(key: str, language: Language, **values: object) -> str:
+    """Return a sentence of the texts as one line, fit for a screen: no secret, no control character, no line break."""
+    return _fill(TEXTS[key].message, language, values)
 
 
-def _sentence(table: Callable[..., str], key: str, language: Language, values: Mapping[str, object]) -> str:
+def _fill(text: Text, language: Language, values: Mapping[str, object]) -> str:
     # Secrets are taken out of the values: out of the whole they would take our own words, and so show what they are.
-    shown = {name: _short(redact(str(value))) for name, value in values.items()}
-    text = "".join(each if each.isprintable() else " " for each in table(key, language, **shown))
-    return re.sub(r" (?=[)）])", "", re.sub(r"\s+", " ", text).strip())
+    shown = {name: _shorten(redact(str(value))) for name, value in values.items()}
+    line = "".join(each if each.isprintable() else " " for each in text[language].format_map(shown))
+    # An empty value leaves its blank behind, which would stand before the bracket.
+    return re.sub(r" (?=[)）])", "", re.sub(r"\s+", " ", line).strip())
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= VALUE_MAX else text[:VALUE_MAX] + "..."
+def _shorten(text: str) -> str:
+    return text if len(text) <= VALUE_CHARS else text[:VALUE_CHARS] + "..."
 
 
-def _secrets(loaded: Settings) -> list[Secret]:
+def _list_secrets(loaded: Settings) -> list[Secret]:
     sections = [getattr(loaded, name) for name in loaded.__dataclass_fields__]
     fields = [vars(section) for section in sections if hasattr(section, "__dataclass_fields__")]
     return [value for each in fields for value in each.values() if isinstance(value, Secret) and value]
@@ -243,45 +253,39 @@ def _secrets(loaded: Settings) -> list[Secret]:
 
 # --- the settings, as far as they go -----------------------------------------------------------------------------
 
-_STAND_INS: Final = {"DINGTALK_CLIENT_ID": "-", "DINGTALK_CLIENT_SECRET": "-", "OPENAI_API_KEY": "-"}
+_PLACEHOLDERS: Final = {"DINGTALK_CLIENT_ID": "-", "DINGTALK_CLIENT_SECRET": "-", "OPENAI_API_KEY": "-"}
 """For variables without which `load` gives nothing; what reads them is not run."""
 
 
-def lenient(environ: Mapping[str, str]) -> tuple[Settings, tuple[str, ...], frozenset[str]]:
-    """Settings even out of a faulty environment: defaults and stand-ins take the place of what cannot be used.
+def load_tolerant(environ: Mapping[str, str]) -> tuple[Settings, tuple[str, ...], frozenset[str]]:
+    """Return settings even out of a faulty environment, every problem, and the variables that are at fault.
 
-    Also every problem, and the names of the variables that are at fault.
+    Defaults and placeholders take the place of what cannot be used.
     """
     try:
         return reader.load(environ), (), frozenset()
     except SettingsError as error:
         problems = error.problems
-    faulty = _named(problems)
+    faulty = _find_variables(problems)
+    # Once more without the faulty ones, so that the sound rest is checked as it is.
     used = {name: value for name, value in environ.items() if name not in faulty}
-    stand_ins = {name: value for name, value in _STAND_INS.items() if name in faulty}
+    placeholders = {name: value for name, value in _PLACEHOLDERS.items() if name in faulty}
     try:
-        return reader.load(used | stand_ins), problems, faulty
+        return reader.load(used | placeholders), problems, faulty
     except SettingsError as error:
         # Two variables that only together are wrong: nothing of ours is believed then.
         problems += tuple(problem for problem in error.problems if problem not in problems)
-        faulty |= _named(error.problems) | _STAND_INS.keys()
-        return reader.load(_STAND_INS), problems, faulty
+        faulty |= _find_variables(error.problems) | _PLACEHOLDERS.keys()
+        return reader.load(_PLACEHOLDERS), problems, faulty
 
 
-def _named(problems: Collection[str]) -> frozenset[str]:
-    """The variables that problems begin with, with all other names under which they can be set."""
+def _find_variables(problems: Collection[str]) -> frozenset[str]:
+    """Return the variables that problems begin with, with all other names under which they can be set."""
     found = {name for problem in problems for name in re.findall(r"[A-Z][A-Z0-9_]+", problem.partition(":")[0])}
     names = set(found)
+    # A fault of one name is a fault of its aliases: they set the same thing.
     for _, info in settings.variables():
         group = {each for name in (info.name, *info.aliases) for each in (name, f"{name}_FILE")}
         if group & found:
             names |= group
     return frozenset(names)
-
-
-def http_session() -> aiohttp.ClientSession:
-    """A client like the one that `claw run` has, without cookies; its callers name the proxy (proxy.py)."""
-    return aiohttp.ClientSession(
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": f"claw/{__version__}"},
-    )

@@ -5,31 +5,21 @@ None of them changes a message or a setting: what is written is a probe of our o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
-
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
 from claw.errors import StoreError, StoreRefusedError, StoreSchemaError
-from claw.store.ports import Store
-
-if TYPE_CHECKING:
-    from claw.store.redis.store import RedisStore
-
-T = TypeVar("T")
+from claw.store.open import inspect
+from claw.store.ports import Risk
 
 
-async def store(context: Context) -> Finding:
-    """Whether claw could keep messages there, and whether Redis may lose them; the graver of such settings is told."""
-    from claw.store.redis.store import Risk  # noqa: PLC0415 - loads Redis' library, which SQLite does without
-
+async def check_store(context: Context) -> Finding:
+    """Check whether claw could keep messages there, and whether Redis may lose them; the graver risk is reported."""
     if context.offline:
         return skip("skip.offline")
     where = context.settings.store.shown
     try:
-        async with _opened(context) as opened:
-            await opened.check()
-            facts, risks = opened.facts, opened.risks
+        async with inspect(context.settings.store, context.settings.dingtalk.client_id, context.clock) as inspection:
+            await inspection.check()
+            facts, risks = inspection.facts, inspection.risks
     except StoreSchemaError as error:
         return fault("store.newer", path=where, cause=error)
     except StoreRefusedError as error:
@@ -42,27 +32,3 @@ async def store(context: Context) -> Finding:
     if Risk.FORGETS in risks:
         return warn("redis.forgets", where=where)
     return good("redis.ok", where=where, version=facts.get("redis_version", "?"))
-
-
-async def asked(context: Context, ask: Callable[[Store], Awaitable[T]]) -> T | None:
-    """What the store tells; None where it cannot be asked."""
-    if context.offline:
-        return None
-    try:
-        async with _opened(context) as opened:
-            return await ask(opened)
-    except StoreError:
-        return None
-
-
-@asynccontextmanager
-async def _opened(context: Context) -> AsyncIterator[RedisStore]:
-    from claw.store.redis.store import RedisStore  # noqa: PLC0415 - as above
-
-    settings = context.settings
-    opened = RedisStore(settings.store.url, settings.dingtalk.client_id, clock=context.clock)
-    try:
-        await opened.open()
-        yield opened
-    finally:
-        await opened.close()

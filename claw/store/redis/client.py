@@ -35,7 +35,7 @@ from redis.exceptions import TimeoutError as LateError
 
 from claw.clock import Clock
 from claw.errors import StoreError, StoreRefusedError, StoreSchemaError
-from claw.retry import backoff
+from claw.retry import full_jitter
 from claw.secret import Secret
 from claw.store.redis.scripts import ALL, HELLO, SCHEMA, Script
 
@@ -145,12 +145,14 @@ class Link:
         *,
         clock: Clock,
         time: Callable[[], int] | None = None,
+        read_only: bool = False,
     ) -> None:
         self._url = url
         self._prefix = prefix
         self._on_hint = on_hint
         self._clock = clock
         self._time = time
+        self._read_only = read_only
         self._name = secrets.token_hex(8)
         self._calls = 0
         self._queue: deque[Call] = deque()
@@ -328,7 +330,7 @@ class Link:
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 await _open(connection)
-                hello = ("EVAL", HELLO.text, 1, self._prefix, "hello", -1)
+                hello = ("EVAL", HELLO.text, 1, self._prefix, "hello", -1, int(self._read_only))
                 loads = [("SCRIPT", "LOAD", script.text) for script in ALL]
                 self._greeted(*await _exchange(connection, [("INFO",), hello, *loads]))
         except BaseException:
@@ -383,7 +385,7 @@ class Link:
             finally:
                 await _close(connection)
             tries += 1
-            await asyncio.sleep(backoff(tries, base=HINT_BACKOFF_S[0], ceiling=HINT_BACKOFF_S[1]))
+            await asyncio.sleep(full_jitter(tries, base=HINT_BACKOFF_S[0], ceiling=HINT_BACKOFF_S[1]))
 
     async def _listen(self, connection: Connection) -> None:
         """Until the connection breaks. Once it is open somebody may have been missed, hence a first hint of our own."""

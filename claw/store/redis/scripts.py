@@ -8,7 +8,7 @@ call whose reply got lost is made again, and gets the reply of the first time.
 The keys, after the prefix:
 
     seq              the number of the newest message
-    msg:<seq>        a message: its lane, body, trace, counts, fence, answer
+    msg:<seq>        a message: its lane, body, trace, counts, fence, answer, kind and conversation key
     lane:<lane>      the numbers of a lane's messages, in order; only its first may be worked on
     pending          every number that is not acked
     ready, urgent    first ones that may be claimed, and those among them that were put so
@@ -166,13 +166,14 @@ def _script(body: str) -> Script:
 PUT: Final = _script("""
 local reply = said()
 if reply then return reply end
-local key, lane, urgent, trace, inbound, chat, id, kind, title = unpack(ARGV, 3)
+local key, lane, urgent, trace, inbound, kind, conversation, answer, chat, id, chat_kind, title = unpack(ARGV, 3)
 local seen = call('GET', P .. 'seen:' .. key)
 if seen and tonumber(seen) > now - $SEEN then return {0, 0} end
 call('SET', P .. 'seen:' .. key, now, 'PX', $SEEN)
 local seq = text(call('INCR', P .. 'seq'))
 call('HSET', msg(seq), 'lane', lane, 'urgent', urgent, 'at', now, 'key', key, 'trace', trace, 'inbound', inbound,
-  'attempts', 0, 'fence', 0, 'claims', 0)
+  'attempts', 0, 'fence', 0, 'claims', 0, 'kind', kind, 'conversation', conversation)
+if answer ~= '' then call('HSET', msg(seq), 'answer', answer) end
 call('ZADD', P .. 'pending', seq, seq)
 local head, mended = seq, false
 if call('RPUSH', P .. 'lane:' .. lane, seq) > 1 then
@@ -186,14 +187,16 @@ if call('RPUSH', P .. 'lane:' .. lane, seq) > 1 then
   end
 end
 if head == seq or mended then come_up(head) end
-local about = P .. 'chat:' .. chat
-if call('HINCRBY', about, 'messages', 1) == 1 then
-  call('HSET', about, 'id', id, 'kind', kind, 'title', title, 'first', now)
-elseif title ~= '' then
-  call('HSET', about, 'title', title)
+if chat then
+  local about = P .. 'chat:' .. chat
+  if call('HINCRBY', about, 'messages', 1) == 1 then
+    call('HSET', about, 'id', id, 'kind', chat_kind, 'title', title, 'first', now)
+  elseif title ~= '' then
+    call('HSET', about, 'title', title)
+  end
+  call('HSET', about, 'last', now)
+  call('ZADD', P .. 'chats', now, chat)
 end
-call('HSET', about, 'last', now)
-call('ZADD', P .. 'chats', now, chat)
 return remember({1, tell()})
 """)
 """{1 for a new message, what may be claimed now: 0 nothing, 1 something, 2 something urgent}."""
@@ -201,7 +204,7 @@ return remember({1, tell()})
 CLAIM: Final = _script("""
 local function lease(seq)
   local about = call('HMGET', msg(seq),
-    'fence', 'lane', 'inbound', 'trace', 'at', 'attempts', 'claims', 'answer', 'stop')
+    'fence', 'lane', 'inbound', 'trace', 'at', 'attempts', 'claims', 'answer', 'stop', 'urgent', 'kind', 'conversation')
   return {seq, about, call('ZCARD', P .. 'ready'), call('ZCARD', P .. 'urgent')}
 end
 local reply = said()
@@ -295,7 +298,7 @@ if not holds(seq, fence) then return false end
 finish(seq)
 local letter = P .. 'letter:' .. seq
 call('RENAME', msg(seq), letter)
-call('HDEL', letter, 'lane', 'urgent', 'trace', 'answer', 'stop', 'fence', 'claims')
+call('HDEL', letter, 'lane', 'urgent', 'trace', 'answer', 'stop', 'fence', 'claims', 'kind', 'conversation')
 call('HSET', letter, 'error', cause, 'buried', now)
 if inbound then call('HSET', letter, 'inbound', inbound) end
 if call('LPUSH', P .. 'dead', seq) > $DEAD_MAX then call('DEL', P .. 'letter:' .. call('RPOP', P .. 'dead')) end
@@ -316,11 +319,10 @@ return remember(1)
 """1 where somebody works on the lane's first message, has no answer yet, and is asked to stop for the first time."""
 
 DEPTH: Final = _script("""
-settle()
-tell()
 local oldest = call('ZRANGE', P .. 'pending', 0, 0)[1]
 local at = oldest and call('HGET', msg(oldest), 'at') or now
-return {call('ZCARD', P .. 'pending'), call('ZCARD', P .. 'held'), call('LLEN', P .. 'dead'), now - at}
+local held = call('ZCOUNT', P .. 'held', '(' .. text(now), '+inf')
+return {call('ZCARD', P .. 'pending'), held, call('LLEN', P .. 'dead'), now - at}
 """)
 
 DEAD: Final = _script("""
@@ -409,7 +411,7 @@ return remember(1)
 
 HELLO: Final = _script("""
 local schema = tonumber(call('GET', P .. 'schema') or 0)
-if schema == 0 then
+if schema == 0 and ARGV[3] == '0' then
   call('SET', P .. 'schema', $SCHEMA)
   schema = $SCHEMA
 end

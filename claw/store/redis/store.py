@@ -21,15 +21,14 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import Any, Final
 
 from claw.clock import Clock
 from claw.errors import LeaseLostError, StoreError
 from claw.messages import Answer, ChatKind, Exchange, Inbound
 from claw.secret import Secret, hash_id
-from claw.store.codec import chat_title, first_day, first_month, packed, retrieve, unpacked, without_webhook
-from claw.store.ports import CHECK_TIMEOUT_S, Chat, DeadLetter, Depth, Lease, State
+from claw.store.codec import chat_title, first_day, first_month, packed, retrieve, route_of, unpacked, without_webhook
+from claw.store.ports import CHECK_TIMEOUT_S, Chat, DeadLetter, Depth, Lease, Risk, Row, RowKind, State
 from claw.store.redis import scripts
 from claw.store.redis.client import Facts, Link, Word
 
@@ -40,13 +39,6 @@ POLL_S: Final = 1.0
 CHECK_FRESH_S: Final = 5.0
 """Seconds for which a batch that went well is taken as proof that the store works."""
 _STOP: Final = re.compile(rb"stop ([0-9]{1,19}) ([0-9]{1,19})")
-
-
-class Risk(Enum):
-    """A setting of Redis' by which what it was given may be lost; the value says what to do."""
-
-    EVICTS = "set maxmemory-policy noeviction"
-    FORGETS = "set appendonly yes"
 
 
 def risks_of(facts: Facts) -> tuple[Risk, ...]:
@@ -67,16 +59,24 @@ def prefix_of(robot: str) -> str:
 class RedisStore:
     """`Store` (ports.py) at `url`, `redis://` or `rediss://`, for the robot with that client id.
 
-    `now`, seconds since the epoch, takes the place of Redis' clock in tests.
+    With `read_only` it is an `Inspection`, whose only write is the probe of `check`. `now`, seconds since the epoch,
+    takes the place of Redis' clock in tests.
     """
 
     def __init__(
-        self, url: Secret, robot: str, *, clock: Clock | None = None, now: Callable[[], float] | None = None
+        self,
+        url: Secret,
+        robot: str,
+        *,
+        clock: Clock | None = None,
+        now: Callable[[], float] | None = None,
+        read_only: bool = False,
     ) -> None:
         self._clock = clock or Clock()
         self._now = now
+        self._read_only = read_only
         injected = None if now is None else lambda: round(now() * 1000)
-        self._link = Link(url, prefix_of(robot), self._hear, clock=self._clock, time=injected)
+        self._link = Link(url, prefix_of(robot), self._hear, clock=self._clock, time=injected, read_only=read_only)
         self._state = State.NEW
         self._bells: set[asyncio.Event] = set()
         """One for each `wait` in progress."""
@@ -109,7 +109,7 @@ class RedisStore:
             await self._link.stop()
             raise StoreError("the store was closed while it opened")
         self._state = State.OPEN
-        for risk in self.risks:
+        for risk in () if self._read_only else self.risks:
             log.warning("store may lose messages", extra={"remedy": risk.value})
 
     async def close(self) -> None:
@@ -144,19 +144,23 @@ class RedisStore:
 
     # --- inbox ---------------------------------------------------------------------------------------------------
 
-    async def put(self, inbound: Inbound, *, queue: str, trace: Mapping[str, str], urgent: bool = False) -> bool:
+    async def put(self, row: Row) -> bool:
+        inbound, route = row.inbound, row.route
         where = inbound.conversation
+        chat: tuple[Word, ...] = ()
+        if row.kind is RowKind.MESSAGE:
+            chat = (packed(inbound.chat_key), packed(where.id), where.kind.value, packed(chat_title(inbound)))
         new, news = await self._call(
             scripts.PUT,
             packed(inbound.key),
-            packed(queue),
-            int(urgent),
-            json.dumps(dict(trace)),
+            packed(route.queue),
+            int(route.urgent),
+            json.dumps(dict(row.trace)),
             packed(inbound.to_json()),
-            packed(inbound.chat_key),
-            packed(where.id),
-            where.kind.value,
-            packed(chat_title(inbound)),
+            row.kind.value,
+            packed(route.conversation_key),
+            b"" if row.answer is None else packed(row.answer.to_json()),
+            *chat,
         )
         self._hear_own(news)
         return bool(new)
@@ -366,14 +370,20 @@ def _ms(seconds: float) -> int:
 
 def _lease(seq: int, owner: str, fields: list[bytes | None]) -> Lease | None:
     """The lease out of what CLAIM tells; None where the message cannot be read."""
-    fence, queue, inbound, trace, at, attempts, claims, answer, stop = (field or b"" for field in fields)
+    fence, queue, inbound, trace, at, attempts, claims, answer, stop, urgent, kind, conversation_key = (
+        field or b"" for field in fields
+    )
     try:
+        message = Inbound.from_json(unpacked(inbound))
+        # A replica of version 0.1.0 puts neither the kind nor the conversation's key.
+        key = unpacked(conversation_key) if conversation_key else None
         return Lease(
             seq=seq,
             fence=int(fence),
             owner=owner,
-            queue=unpacked(queue),
-            inbound=Inbound.from_json(unpacked(inbound)),
+            kind=RowKind(kind.decode() or RowKind.MESSAGE),
+            route=route_of(unpacked(queue), urgent=urgent == b"1", conversation_key=key, msg_id=message.msg_id),
+            inbound=message,
             trace=json.loads(trace),
             received_at=int(at) / 1000,
             attempts=int(attempts),

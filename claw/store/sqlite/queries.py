@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+import time
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
 
 from claw.errors import StoreError
 from claw.messages import Answer, ChatKind, Inbound
-from claw.store.codec import unpacked, without_webhook
-from claw.store.ports import DEAD_KEPT_MAX, HISTORY_KEPT_TURNS, SEEN_KEPT_S, Chat, DeadLetter
+from claw.store.codec import route_of, unpacked, without_webhook
+from claw.store.ports import DEAD_KEPT_MAX, HISTORY_KEPT_TURNS, SEEN_KEPT_S, Chat, DeadLetter, Depth, Row, RowKind
 
 CHUNK: Final = 500
 """Rows that one `drop_*` removes at most, so that a cleaning never keeps a message waiting for long."""
@@ -33,15 +33,6 @@ def name(text: str) -> str:
 # --- inbox --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
-    """What a lease needs of a message beyond its place in the queue."""
-
-    inbound: Inbound
-    trace: Mapping[str, str]
-    answer: Answer | None = None
-
-
 class Put(NamedTuple):
     """A row of the inbox, in the order of its columns in `put`."""
 
@@ -51,6 +42,9 @@ class Put(NamedTuple):
     key: str
     trace: bytes
     inbound: bytes
+    kind: str
+    conversation_key: bytes
+    answer: bytes | None
 
 
 class Heard(NamedTuple):
@@ -63,7 +57,7 @@ class Heard(NamedTuple):
     at: float
 
 
-def put(connection: sqlite3.Connection, row: Put, heard: Heard) -> int | None:
+def put(connection: sqlite3.Connection, row: Put, heard: Heard | None) -> int | None:
     """The number of the new message; None where its key was seen within SEEN_KEPT_S, and nothing is changed."""
     fresh = connection.execute(
         "INSERT INTO seen (key, at) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET at = excluded.at WHERE at <= ?",
@@ -71,14 +65,18 @@ def put(connection: sqlite3.Connection, row: Put, heard: Heard) -> int | None:
     )
     if not fresh.rowcount:
         return None
-    connection.execute(
-        "INSERT INTO chats (key, id, kind, title, first_seen, last_seen, messages) VALUES (?1, ?2, ?3, ?4, ?5, ?5, 1)"
-        " ON CONFLICT (key) DO UPDATE SET last_seen = excluded.last_seen, messages = messages + 1,"
-        " title = CASE length(excluded.title) WHEN 0 THEN title ELSE excluded.title END",
-        heard,
-    )
+    if heard is not None:
+        connection.execute(
+            "INSERT INTO chats (key, id, kind, title, first_seen, last_seen, messages)"
+            " VALUES (?1, ?2, ?3, ?4, ?5, ?5, 1)"
+            " ON CONFLICT (key) DO UPDATE SET last_seen = excluded.last_seen, messages = messages + 1,"
+            " title = CASE length(excluded.title) WHEN 0 THEN title ELSE excluded.title END",
+            heard,
+        )
     return connection.execute(
-        "INSERT INTO inbox (lane, urgent, received_at, key, trace, inbound) VALUES (?, ?, ?, ?, ?, ?)", row
+        "INSERT INTO inbox (lane, urgent, received_at, key, trace, inbound, kind, conversation_key, answer)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        row,
     ).lastrowid
 
 
@@ -95,19 +93,26 @@ def waiting(connection: sqlite3.Connection, after: int, limit: int) -> list[Wait
     ).fetchall()
 
 
-def bodies(connection: sqlite3.Connection, seq: int, limit: int) -> dict[int, Body | None]:
-    """The bodies from number `seq` on; None for one that cannot be read."""
+def bodies(connection: sqlite3.Connection, seq: int, limit: int) -> dict[int, Row | None]:
+    """The rows from number `seq` on; None for one that cannot be read."""
     rows = connection.execute(
-        "SELECT seq, inbound, trace, answer FROM inbox WHERE seq >= ? ORDER BY seq LIMIT ?", (seq, limit)
+        "SELECT seq, lane, urgent, inbound, trace, kind, conversation_key, answer"
+        " FROM inbox WHERE seq >= ? ORDER BY seq LIMIT ?",
+        (seq, limit),
     )
-    return {number: _body(inbound, trace, answer) for number, inbound, trace, answer in rows}
+    return {number: _row(columns) for number, *columns in rows}
 
 
-def _body(inbound: bytes, trace: bytes, answer: bytes | None) -> Body | None:
+def _row(columns: list[Any]) -> Row | None:
+    queue, urgent, inbound, trace, kind, conversation_key, answer = columns
     try:
-        return Body(
-            Inbound.from_json(unpacked(inbound)),
+        message = Inbound.from_json(unpacked(inbound))
+        key = None if conversation_key is None else unpacked(conversation_key)
+        return Row(
+            message,
+            route_of(queue, urgent=bool(urgent), conversation_key=key, msg_id=name(message.msg_id)),
             json.loads(trace),
+            RowKind(kind),
             None if answer is None else Answer.from_json(unpacked(answer)),
         )
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -170,6 +175,13 @@ def _without_webhook(inbound: bytes) -> bytes:
     except (ValueError, LookupError, TypeError, AttributeError):
         return inbound  # What it says cannot be told, hence nothing can be taken from it.
     return without_webhook(message)
+
+
+def depth(connection: sqlite3.Connection) -> Depth:
+    """How much waits, as far as the file tells: it knows of no leases, and ages are by this machine's clock."""
+    pending, oldest = connection.execute("SELECT count(*), min(received_at) FROM inbox").fetchone()
+    age = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+    return Depth(pending=pending, leased=0, dead=count_dead(connection), oldest_age=age)
 
 
 def count_dead(connection: sqlite3.Connection) -> int:

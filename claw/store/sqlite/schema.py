@@ -19,7 +19,7 @@ from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 BUSY_TIMEOUT_S: Final = 1.0
 """Seconds to wait for a reader from outside, such as an operator's `sqlite3`; no other writer gets past our lock."""
 FILE_MODE: Final = 0o600
-"""The file holds session webhooks, which are secrets for 90 minutes (PROTOCOL section 6.1)."""
+"""The file holds session webhooks, which are secrets for 90 minutes (docs/protocol.md section 6.1)."""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     # 1: the first schema. Small columns stand before large ones, so that a scan of them skips the bodies.
@@ -93,6 +93,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) WITHOUT ROWID""",
         "CREATE TABLE notices (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID",
     ),
+    # 3: rows know why they are there and whose conversation they belong to; rows from before have the queue alone.
+    (
+        "ALTER TABLE inbox ADD COLUMN kind TEXT NOT NULL DEFAULT 'message'",
+        "ALTER TABLE inbox ADD COLUMN conversation_key BLOB",
+    ),
 )
 """Statement lists; number n brings a file from `user_version` n - 1 to n. Never edit one that was released."""
 
@@ -163,11 +168,17 @@ def words(error: sqlite3.Error) -> str:
     return f"{error} ({name})" if name else str(error)
 
 
+def check_version(connection: sqlite3.Connection, newest: int = len(MIGRATIONS)) -> int:
+    """Return the file's schema version. Raises StoreSchemaError where a newer claw wrote it."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > newest:
+        raise StoreSchemaError(f"the store has schema {version}, this claw knows {newest} at most")
+    return int(version)
+
+
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
     """Bring the schema forward, each version in one transaction. Raises StoreSchemaError for a newer file."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(migrations):
-        raise StoreSchemaError(f"the store has schema {version}, this claw knows {len(migrations)} at most")
+    version = check_version(connection, len(migrations))
     for number, statements in enumerate(migrations[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:

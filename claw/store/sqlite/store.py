@@ -39,10 +39,12 @@ from claw.store.ports import (
     DeadLetter,
     Depth,
     Lease,
+    Row,
+    RowKind,
     State,
 )
 from claw.store.sqlite import queries as tables
-from claw.store.sqlite.queries import Body, name
+from claw.store.sqlite.queries import name
 from claw.store.sqlite.queue import Entry, Hold, Lanes
 from claw.store.sqlite.schema import Database
 from claw.store.sqlite.writer import Kind, Writer
@@ -69,7 +71,7 @@ class SqliteStore:
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
         self._clock = clock or Clock()
         self._lanes = Lanes()
-        self._bodies: dict[int, Body] = {}
+        self._bodies: dict[int, Row] = {}
         self._newest = 0
         """The highest `seq` that is known here."""
         self._dead = 0
@@ -152,18 +154,27 @@ class SqliteStore:
 
     # --- inbox ---------------------------------------------------------------------------------------------------
 
-    async def put(self, inbound: Inbound, *, queue: str, trace: Mapping[str, str], urgent: bool = False) -> bool:
+    async def put(self, row: Row) -> bool:
         self._need_open()
         at = self._clock.wall()
-        row = tables.Put(
-            name(queue), urgent, at, name(inbound.key), json.dumps(dict(trace)).encode(), packed(inbound.to_json())
+        inbound, route = row.inbound, row.route
+        columns = tables.Put(
+            name(route.queue),
+            route.urgent,
+            at,
+            name(inbound.key),
+            json.dumps(dict(row.trace)).encode(),
+            packed(inbound.to_json()),
+            row.kind.value,
+            packed(route.conversation_key),
+            None if row.answer is None else packed(row.answer.to_json()),
         )
         seq = await self._writer.submit(
             tables.put,
-            row,
-            _heard(inbound, at),
+            columns,
+            _heard(inbound, at) if row.kind is RowKind.MESSAGE else None,
             kind=Kind.PROMPT,
-            kept=partial(self._add, Entry(0, queue, urgent, at), Body(inbound, dict(trace))),
+            kept=partial(self._add, Entry(0, route.queue, route.urgent, at), row),
         )
         return seq is not None
 
@@ -181,7 +192,8 @@ class SqliteStore:
                 seq=entry.seq,
                 fence=entry.fence,
                 owner=owner,
-                queue=entry.queue,
+                kind=body.kind,
+                route=body.route,
                 inbound=body.inbound,
                 trace=body.trace,
                 received_at=entry.received_at,
@@ -348,7 +360,7 @@ class SqliteStore:
 
     # --- what follows from a write, once it is on the disk ---------------------------------------------------------
 
-    def _add(self, entry: Entry, body: Body, seq: int | None) -> None:
+    def _add(self, entry: Entry, body: Row, seq: int | None) -> None:
         if seq is None:
             return
         entry.seq = self._newest = seq
@@ -414,7 +426,7 @@ class SqliteStore:
             self._lanes.add(Entry(seq, queue, bool(urgent), received_at, attempts, fence, claims, rest_until))
         self._changed()
 
-    async def _load(self, hold: Hold, ttl: float) -> Body | None:
+    async def _load(self, hold: Hold, ttl: float) -> Row | None:
         """The body of a message that was just claimed. None: it has none to be read, and was put away."""
         seq = hold.entry.seq
         self._lanes.begin(hold)
@@ -437,7 +449,7 @@ class SqliteStore:
             self._removed(hold)
         return None
 
-    def _keep_bodies(self, found: dict[int, Body | None]) -> None:
+    def _keep_bodies(self, found: dict[int, Row | None]) -> None:
         for seq, body in found.items():
             if body is not None:
                 self._bodies[seq] = body

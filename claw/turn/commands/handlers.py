@@ -1,8 +1,11 @@
 """What commands do: each is answered in one short message, in the language of the person.
 
-Order of events: `CommandHandlers.obey` is called for somebody who may talk here; a command of the owner's by anybody
-else gets a short no that tells nothing. What is changed here is kept in the registry, wins over the environment's
-defaults until `/policy reset`, and shows in `/status`.
+Order of events: `CommandHandlers.handle` is called for somebody who may talk here. A command of the owner's by anybody
+else gets a short no that tells nothing. What is changed here is kept in the store, wins over the environment's defaults
+until `/policy reset`, and shows in `/status`.
+
+A command is declared by the decorator beside its handler; a new one needs nothing else. The order of the handlers is
+the order of `/help`.
 """
 
 from __future__ import annotations
@@ -15,36 +18,40 @@ from dataclasses import dataclass
 from typing import Final
 
 from claw.clock import Clock
-from claw.language import Language
+from claw.language import Language, Text
 from claw.messages import Inbound
 from claw.policy import DirectPolicy, GroupPolicy
 from claw.secret import hash_id
-from claw.store.ports import ConfigStore, History
+from claw.store.ports import ChatDirectory, ConfigStore, History
 from claw.turn import texts
 from claw.turn.access import (
-    ALLOWED,
-    DENIED,
+    ALLOWED_PREFIX,
+    DENIED_PREFIX,
     DIRECT_POLICY,
     GROUP_POLICY,
     HANDOVER,
     OWNER,
     AccessControl,
+    Override,
     Owner,
     Rules,
-    owner_of,
+    parse_owner,
 )
-from claw.turn.commands.parser import OWNERS, Command, Order
+from claw.turn.commands.registry import Command, CommandRegistry, Invocation
 
 log: Final = logging.getLogger(__name__)
 
-HANDOVER_LIFE_S: Final = 300.0
-"""Seconds in which a handing over must be confirmed."""
+HANDOVER_TTL_S: Final = 300.0
+"""Seconds within which a handover must be confirmed."""
 LISTED_MAX: Final = 2_000
 """People on all lists together: they are looked at with every message. A larger circle wants an open policy."""
-CHATS_SHOWN: Final = 15
-TITLE_SHOWN: Final = 24
-"""Characters of a chat's title in `/chats`."""
+NAMED_MAX: Final = 20
+"""People that one command names: what is beyond them is ignored."""
+CHATS_SHOWN_MAX: Final = 15
+TITLE_MAX_CHARS: Final = 24
+"""Of a chat's title in `/chats`."""
 _STAFF_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_MARKUP: Final = re.compile(r"[`*_\[\]()<>#|~\\\s]+")
 _CONFIRM: Final = frozenset({"confirm", "确认", "yes", "是"})
 _POLICY_WORDS: Final = {
     "开放": "open",
@@ -56,14 +63,24 @@ _POLICY_WORDS: Final = {
     "单聊": "direct",
     "重置": "reset",
 }
+_STATUS_AND_CHATS_HELP: Final = Text(
+    "`/status` 运行状态　`/chats` 所有会话", "`/status` how I am doing, `/chats` where I am"
+)
+_LISTS_HELP: Final = Text(
+    "`/allow @某人`、`/deny @某人` 允许或禁止使用（单聊里写工号）",
+    "`/allow @person`, `/deny @person` (in a direct chat: their staff id)",
+)
+
+# Filled by the decorators below: whoever reads it must import it from here, or it is empty.
+COMMANDS: Final = CommandRegistry()
 
 
 @dataclass(frozen=True)
 class AdminActions:
-    """What commands can do to the rest of the house; handed in by `app`.
+    """What commands can do to the rest of the process; handed in by `app`.
 
-    `stop` ends the running turn of a session and says whether there was one; `restart` takes `stream` or `process`
-    and says whether it was begun; `status` gives the service's figures by the names in texts.STATUS.
+    `stop` ends the running turn of a conversation, by its key, and says whether there was one; `restart` takes `stream`
+    or `process` and says whether it was begun; `status` gives the service's figures by the names in texts.STATUS.
     """
 
     stop: Callable[[str], Awaitable[bool]]
@@ -73,169 +90,249 @@ class AdminActions:
 
 
 class CommandHandlers:
-    """Obeys commands."""
+    """Does what commands ask for. `config` keeps what is changed, `chats` knows where the robot was written to."""
 
     def __init__(
-        self, door: AccessControl, history: History, registry: ConfigStore, levers: AdminActions, clock: Clock
+        self,
+        access: AccessControl,
+        *,
+        history: History,
+        config: ConfigStore,
+        chats: ChatDirectory,
+        actions: AdminActions,
+        clock: Clock,
     ) -> None:
-        self._door = door
+        self._access = access
         self._history = history
-        self._registry = registry
-        self._levers = levers
+        self._config = config
+        self._chats = chats
+        self._actions = actions
         self._clock = clock
 
-    async def obey(self, order: Order, inbound: Inbound, session: str, rules: Rules, language: Language) -> str:
-        """Do it, and return what the person is told. `session` is the conversation's key. Raises StoreError."""
-        is_owner = bool(inbound.sender.staff_id) and inbound.sender.staff_id in rules.owners
-        if order.command in OWNERS and not is_owner:
-            return texts.OWNER_ONLY[language]
-        match order.command:
-            case Command.NEW:
-                await self._history.forget(session)
-                return texts.FORGOTTEN[language]
-            case Command.STOP:
-                return (texts.STOPPED if await self._levers.stop(session) else texts.NOTHING_TO_STOP)[language]
-            case Command.HELP:
-                return texts.HELP[language] + (texts.HELP_OWNER[language] if is_owner else "")
-            case Command.MODEL:
-                return texts.MODEL[language].format(model=self._levers.model)
-            case Command.ID:
-                return identity(inbound, language)
-            case Command.STATUS:
-                return await self._status(rules, language)
-            case Command.CHATS:
-                return await self._chats(language)
-            case Command.POLICY:
-                return await self._policy(order.words, rules, language)
-            case Command.ALLOW | Command.DENY:
-                return await self._list(order, inbound, rules, language)
-            case Command.OWNER:
-                return await self._hand_over(order.words, inbound, rules, language)
-            case Command.RESTART:
-                return self._restart(order.words, language)
+    async def handle(
+        self, command: Command, inbound: Inbound, conversation_key: str, rules: Rules, language: Language
+    ) -> str:
+        """Carry a command out, and return what the person is told. Raises StoreError."""
+        if command.spec.owner_only and not rules.is_owner(inbound.sender.staff_id):
+            owner = parse_owner(await self._config.items(OWNER))
+            if owner is None or owner.message != inbound.key:
+                return texts.OWNER_ONLY[language]
+            # Another try of the very message that handed the robot over: its sender is no owner any more.
+        return await command.spec.handler(self, Invocation(command, inbound, conversation_key, rules, language))
 
-    async def _status(self, rules: Rules, language: Language) -> str:
-        figures = await self._levers.status()
-        return texts.STATUS[language].format(**figures, policies=policies(rules, language))
+    # --- for everybody -------------------------------------------------------------------------------------------
 
-    async def _chats(self, language: Language) -> str:
-        chats = await self._registry.chats(CHATS_SHOWN + 1)
+    @COMMANDS.command(
+        "new",
+        "新对话",
+        help_text=Text("`/new` 忘掉之前的对话，重新开始", "`/new` forget this conversation and start afresh"),
+    )
+    async def _forget(self, call: Invocation) -> str:
+        await self._history.forget(call.conversation_key)
+        return texts.FORGOTTEN[call.language]
+
+    @COMMANDS.command(
+        "stop",
+        "停止",
+        urgent=True,
+        help_text=Text("`/stop` 停止正在生成的回答", "`/stop` stop the answer in progress"),
+    )
+    async def _stop(self, call: Invocation) -> str:
+        # By the conversation's key, which is the name of its queue: this very message waits in another one.
+        stopped = await self._actions.stop(call.conversation_key)
+        return (texts.STOPPED if stopped else texts.NOTHING_TO_STOP)[call.language]
+
+    @COMMANDS.command("model", "模型", help_text=Text("`/model` 查看使用的模型", "`/model` show which model answers"))
+    async def _show_model(self, call: Invocation) -> str:
+        return texts.MODEL[call.language].format(model=self._actions.model)
+
+    @COMMANDS.command(
+        "id",
+        "我的id",
+        help_text=Text("`/id` 查看自己的工号和会话编号", "`/id` show your staff id and this conversation's id"),
+    )
+    async def _show_ids(self, call: Invocation) -> str:
+        """Tell who somebody is to DingTalk, for an operator's lists."""
+        return texts.IDENTITY[call.language].format(
+            staff=call.inbound.sender.staff_id or texts.NO_STAFF_ID[call.language],
+            conversation=call.inbound.conversation.id,
+        )
+
+    @COMMANDS.command("help", "帮助", help_text=Text("`/help` 显示这份说明", "`/help` show this"))
+    async def _help(self, call: Invocation) -> str:
+        language = call.language
+        parts = [texts.HELP[language], COMMANDS.format_help(language, owner_only=False)]
+        if call.rules.is_owner(call.inbound.sender.staff_id):
+            parts += [texts.HELP_OWNER[language], COMMANDS.format_help(language, owner_only=True)]
+        return "\n\n".join(parts)
+
+    # --- for the owner -------------------------------------------------------------------------------------------
+
+    @COMMANDS.command("status", "状态", owner_only=True, help_text=_STATUS_AND_CHATS_HELP)
+    async def _show_status(self, call: Invocation) -> str:
+        figures = await self._actions.status()
+        return texts.STATUS[call.language].format(**figures, policies=format_policies(call.rules, call.language))
+
+    @COMMANDS.command("chats", "会话", owner_only=True, help_text=_STATUS_AND_CHATS_HELP)
+    async def _list_chats(self, call: Invocation) -> str:
+        language = call.language
+        chats = await self._chats.chats(CHATS_SHOWN_MAX + 1)  # One more tells whether there are more.
         lines = [
             texts.CHAT[language].format(
                 kind=texts.KINDS[chat.kind][language],
-                title=_plain(chat.title) or "-",
+                title=strip_markup(chat.title) or "-",
                 id=chat.id,
                 messages=chat.messages,
             )
-            for chat in chats[:CHATS_SHOWN]
+            for chat in chats[:CHATS_SHOWN_MAX]
         ]
-        if len(chats) > CHATS_SHOWN:
+        if len(chats) > CHATS_SHOWN_MAX:
             lines.append(texts.MORE_CHATS[language])
         return "\n".join(lines) or texts.NO_CHATS[language]
 
-    async def _policy(self, words: tuple[str, ...], rules: Rules, language: Language) -> str:
-        match [_POLICY_WORDS.get(word, word.lower()) for word in words]:
-            case []:
-                return policies(rules, language)
-            case ["reset"]:
-                entries = await self._registry.items()
-                lists = [name for name in entries if name.startswith((ALLOWED, DENIED))]
-                await self._registry.delete(GROUP_POLICY, DIRECT_POLICY, *lists)
-            case ["group", word] if word in set(GroupPolicy):
-                await self._registry.set(GROUP_POLICY, word)
-            case ["direct", word] if word in set(DirectPolicy):
-                await self._registry.set(DIRECT_POLICY, word)
-            case _:
-                return texts.POLICY_USAGE[language]
-        log.info("policy changed by the owner", extra={"words": " ".join(words)[:40]})
-        return texts.DONE[language] + policies(await self._door.rules(), language)
-
-    async def _list(self, order: Order, inbound: Inbound, rules: Rules, language: Language) -> str:
-        people = targets(order.words, inbound)
-        if not people:
-            return texts.WHOM[language].format(command=order.command.value)
-        if order.command is Command.DENY and set(people) & rules.owners:
-            return texts.OWNER_STAYS[language]
-        if len(rules.group_listed | rules.direct_listed) + len(rules.denied) + len(people) > LISTED_MAX:
-            return texts.LIST_FULL[language]
-        for person in people:
-            if order.command is Command.ALLOW:
-                await self._registry.delete(f"{DENIED}{person}")
-                await self._registry.set(f"{ALLOWED}{person}", "1")
-            else:
-                await self._registry.delete(f"{ALLOWED}{person}")
-                await self._registry.set(f"{DENIED}{person}", "1")
-        log.info("list changed by the owner", extra={"command": order.command.value, "people": len(people)})
-        done = texts.ALLOWED if order.command is Command.ALLOW else texts.DENIED
-        return done[language].format(people=", ".join(people))
-
-    async def _hand_over(self, words: tuple[str, ...], inbound: Inbound, rules: Rules, language: Language) -> str:
-        if words and words[0].lower() in _CONFIRM:
-            return await self._confirm(inbound, language)
-        people = targets(words, inbound)
-        if not people:
-            return texts.OWNERS[language].format(owners=", ".join(sorted(rules.owners)))
-        if len(people) > 1:
-            return texts.ONE_OWNER[language]
-        wish = {
-            "to": people[0],
-            "by": inbound.sender.staff_id,
-            "ends": self._clock.wall() + HANDOVER_LIFE_S,
-            "message": inbound.key,
-        }
-        await self._registry.set(HANDOVER, json.dumps(wish))
-        return texts.CONFIRM_OWNER[language].format(person=people[0], minutes=int(HANDOVER_LIFE_S // 60))
-
-    async def _confirm(self, inbound: Inbound, language: Language) -> str:
-        entries = await self._registry.items()
-        present = owner_of(entries)
-        if present is not None and present.message == inbound.key:
-            return texts.HANDED_OVER[language].format(person=present.staff_id)  # Another try of this very message.
-        try:
-            wish = json.loads(entries.get(HANDOVER, ""))
-            good = wish["by"] == inbound.sender.staff_id and self._clock.wall() < wish["ends"]
-            person = str(wish["to"])
-        except (ValueError, LookupError, TypeError):
-            good, person = False, ""
-        if not good:
-            return texts.NOTHING_TO_CONFIRM[language]
-        await self._registry.set(OWNER, Owner(person, message=inbound.key).to_json())
-        await self._registry.delete(HANDOVER, f"{DENIED}{person}")
-        log.warning("the robot was handed to another owner", extra={"owner": hash_id(person)})
-        return texts.HANDED_OVER[language].format(person=person)
-
-    def _restart(self, words: tuple[str, ...], language: Language) -> str:
-        scope = words[0].lower() if words else "stream"
-        if len(words) > 1 or scope not in {"stream", "process"}:
-            return texts.RESTART_USAGE[language]
-        return (texts.RESTARTING if self._levers.restart(scope) else texts.RESTART_BUSY)[language]
-
-
-def targets(words: tuple[str, ...], inbound: Inbound) -> tuple[str, ...]:
-    """Whom a command names: those @-ed, or staff ids in words."""
-    named = [word for word in re.split(r"[,，\s]+", " ".join(words)) if _STAFF_ID.fullmatch(word)]
-    return tuple(dict.fromkeys([*inbound.mentioned, *named]))[:20]
-
-
-def identity(inbound: Inbound, language: Language) -> str:
-    """Who somebody is to DingTalk, for an operator's lists."""
-    return texts.IDENTITY[language].format(
-        staff=inbound.sender.staff_id or texts.NO_STAFF_ID[language], conversation=inbound.conversation.id
+    @COMMANDS.command(
+        "policy",
+        "策略",
+        owner_only=True,
+        takes_arguments=True,
+        help_text=Text(
+            "`/policy` 查看策略；`/policy group open|allowlist|disabled`；`/policy direct open|allowlist|owner`；"
+            "`/policy reset` 恢复默认",
+            "`/policy` show the policies; `/policy group open|allowlist|disabled`; "
+            "`/policy direct open|allowlist|owner`; `/policy reset`",
+        ),
     )
+    async def _change_policy(self, call: Invocation) -> str:
+        match [_POLICY_WORDS.get(word, word.lower()) for word in call.arguments]:
+            case []:
+                return format_policies(call.rules, call.language)
+            case ["reset"]:
+                entries = await self._config.items()
+                lists = [name for name in entries if name.startswith((ALLOWED_PREFIX, DENIED_PREFIX))]
+                await self._config.delete(GROUP_POLICY, DIRECT_POLICY, *lists)
+            # Each policy has words of its own: `owner` is none for groups, `disabled` none for direct chats.
+            case ["group", word] if word in set(GroupPolicy):
+                await self._config.set(GROUP_POLICY, word)
+            case ["direct", word] if word in set(DirectPolicy):
+                await self._config.set(DIRECT_POLICY, word)
+            case _:
+                return texts.POLICY_USAGE[call.language]
+        log.info("policy changed by the owner", extra={"words": " ".join(call.arguments)[:40]})
+        # Read again rather than worked out: what is told is what holds, also where two owners change it at once.
+        return texts.DONE[call.language] + format_policies(await self._access.read_rules(), call.language)
+
+    @COMMANDS.command("allow", "允许", owner_only=True, takes_arguments=True, help_text=_LISTS_HELP)
+    async def _allow(self, call: Invocation) -> str:
+        return await self._move_to_list(call, to=ALLOWED_PREFIX, away_from=DENIED_PREFIX, done=texts.ALLOWED)
+
+    @COMMANDS.command("deny", "禁止", owner_only=True, takes_arguments=True, help_text=_LISTS_HELP)
+    async def _deny(self, call: Invocation) -> str:
+        # Nobody but the owner could undo it.
+        if set(find_people(call)) & call.rules.owners:
+            return texts.OWNER_STAYS[call.language]
+        return await self._move_to_list(call, to=DENIED_PREFIX, away_from=ALLOWED_PREFIX, done=texts.DENIED)
+
+    async def _move_to_list(self, call: Invocation, *, to: str, away_from: str, done: Text) -> str:
+        """Put the people whom a command names on one list, and take them off the other."""
+        people, rules = find_people(call), call.rules
+        if not people:
+            return texts.WHOM[call.language].format(command=call.command.spec.name)
+        if len(rules.group_listed | rules.direct_listed) + len(rules.denied) + len(people) > LISTED_MAX:
+            return texts.LIST_FULL[call.language]
+        for person in people:
+            # Off the one list first: a crash in between leaves nobody on both, and the owner gives the command again.
+            await self._config.delete(f"{away_from}{person}")
+            await self._config.set(f"{to}{person}", "1")
+        log.info("list changed by the owner", extra={"command": call.command.spec.name, "people": len(people)})
+        return done[call.language].format(people=", ".join(people))
+
+    @COMMANDS.command(
+        "owner",
+        "主人",
+        owner_only=True,
+        takes_arguments=True,
+        help_text=Text("`/owner @某人` 移交主人身份", "`/owner @person` hand me over"),
+    )
+    async def _hand_over(self, call: Invocation) -> str:
+        if call.arguments and call.arguments[0].lower() in _CONFIRM:
+            return await self._confirm_handover(call)
+        people = find_people(call)
+        if not people:
+            return texts.OWNERS[call.language].format(owners=", ".join(sorted(call.rules.owners)))
+        if len(people) > 1:
+            return texts.ONE_OWNER[call.language]
+        # In the store and not in memory: the confirmation may come to another replica, or after a restart. A second
+        # handover replaces the first.
+        handover = {
+            "to": people[0],
+            "by": call.inbound.sender.staff_id,
+            "ends": self._clock.wall() + HANDOVER_TTL_S,
+            "message": call.inbound.key,
+        }
+        await self._config.set(HANDOVER, json.dumps(handover))
+        return texts.CONFIRM_OWNER[call.language].format(person=people[0], minutes=int(HANDOVER_TTL_S // 60))
+
+    async def _confirm_handover(self, call: Invocation) -> str:
+        entries = await self._config.items()
+        present = parse_owner(entries)
+        if present is not None and present.message == call.inbound.key:
+            # Another try of this very message, which set the owner and failed or died before it was acked.
+            person = present.staff_id
+        else:
+            try:
+                handover = json.loads(entries.get(HANDOVER, ""))
+                valid = handover["by"] == call.inbound.sender.staff_id and self._clock.wall() < handover["ends"]
+                person = str(handover["to"])
+            except (ValueError, LookupError, TypeError):
+                valid, person = False, ""
+            if not valid:
+                return texts.NOTHING_TO_CONFIRM[call.language]
+            # The owner first, and with this message's key: a crash from here on is made good by the next try.
+            await self._config.set(OWNER, Owner(person, message=call.inbound.key).to_json())
+            log.warning("the robot was handed to another owner", extra={"owner": hash_id(person)})
+        await self._config.delete(HANDOVER, f"{DENIED_PREFIX}{person}")
+        return texts.HANDED_OVER[call.language].format(person=person)
+
+    @COMMANDS.command(
+        "restart",
+        "重启",
+        owner_only=True,
+        takes_arguments=True,
+        help_text=Text(
+            "`/restart` 重建连接；`/restart process` 重启进程",
+            "`/restart` replace the connection; `/restart process` restart",
+        ),
+    )
+    async def _restart(self, call: Invocation) -> str:
+        # Answered before it happens: the worker sends this text while the process drains.
+        scope = call.arguments[0].lower() if call.arguments else "stream"
+        if len(call.arguments) > 1 or scope not in {"stream", "process"}:
+            return texts.RESTART_USAGE[call.language]
+        return (texts.RESTARTING if self._actions.restart(scope) else texts.RESTART_BUSY)[call.language]
 
 
-def policies(rules: Rules, language: Language) -> str:
-    """The policies in force, in one line; what was changed at run time is marked."""
-    mark = texts.CHANGED[language]
+def find_people(call: Invocation) -> tuple[str, ...]:
+    """Return the staff ids of those whom a command names: @-ed, or by id in its arguments."""
+    words = re.split(r"[,，\s]+", " ".join(call.arguments))
+    named = [word for word in words if _STAFF_ID.fullmatch(word)]
+    return tuple(dict.fromkeys([*call.inbound.mentioned, *named]))[:NAMED_MAX]
+
+
+def format_policies(rules: Rules, language: Language) -> str:
+    """Write the policies in force in one line; what was changed at run time is marked."""
+
+    def mark(override: Override) -> str:
+        return texts.CHANGED[language] if override in rules.overrides else ""
+
     return texts.POLICIES[language].format(
-        group=rules.group_policy.value + (mark if "group" in rules.changed else ""),
-        direct=rules.direct_policy.value + (mark if "direct" in rules.changed else ""),
+        group=rules.group_policy.value + mark(Override.GROUP),
+        direct=rules.direct_policy.value + mark(Override.DIRECT),
         listed=len(rules.group_listed | rules.direct_listed),
         denied=len(rules.denied),
-        lists=mark if "lists" in rules.changed else "",
+        lists=mark(Override.LISTS),
     )
 
 
-def _plain(title: str) -> str:
-    """A title that cannot break the list it stands in: somebody else chose it."""
-    return re.sub(r"[`*_\[\]()<>#|~\\\s]+", " ", title)[:TITLE_SHOWN].strip()
+def strip_markup(title: str) -> str:
+    """Return a title that cannot break the list it stands in: somebody else chose it."""
+    return _MARKUP.sub(" ", title)[:TITLE_MAX_CHARS].strip()

@@ -1,30 +1,22 @@
-"""The SDK's requests over aiohttp: half the CPU of its own transport, whose HTTP parser is written in Python.
+"""The SDK's requests over aiohttp: half the CPU of the SDK's own transport, whose HTTP parser is written in Python.
 
-Order of events: the SDK hands a request in; aiohttp sends it on a pooled connection, by the proxy and certificate
-settings of the environment, and once more where a connection of the pool turns out to be dead (llama.cpp closes after
-an error, and does not say so); the body is handed out as it comes; a body that is not read to its end closes its
-connection, by which servers stop working. Imported with the SDK, off the critical path (llm.py): httpx2 comes with it.
+Order of events: the SDK hands a request in. aiohttp sends it on a pooled connection, by the proxy and certificate
+settings of the environment. Where a pooled connection turns out to be dead, the request goes out once more. The body
+is handed out as it comes; closing it before its end closes the connection, by which servers stop working.
 
-The SDK brings a transport like it (`openai.DefaultAioHttpClient`), which does not find a proxy in the environment and
-takes every broken connection for a connect timeout.
+The SDK brings a transport like it (`openai.DefaultAioHttpClient`, openai 3.50), which finds no proxy in the environment
+and takes every broken connection for a connect timeout. This module goes when that one does both.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
-from typing import Final
 
 import aiohttp
 import httpx2
 from yarl import URL
 
-from claw.proxy import proxy_of
-
-DEAD_WITHIN_S: Final = 1.0
-"""Seconds within which a connection that was dead before we used it shows that. Later the server has ended it, who may
-have begun to work: whether to ask again is then for those to say who count the tries."""
+from claw.http_client import send, trace_reuse
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -36,65 +28,55 @@ class _Body(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
+            # As it comes, in parts of any size: a person waits for each word.
             async for part in self._response.content.iter_any():
                 yield part
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise httpx2.ReadError(_words(error), request=self._request) from error
+            raise httpx2.ReadError(_describe(error), request=self._request) from error
 
     async def aclose(self) -> None:
+        # A closed connection is how the server learns that nobody listens any more: it stops the model's work.
         self._response.close()
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
     """Sends over an aiohttp session of its own, made at the first request."""
 
-    def __init__(self, connect_timeout: float) -> None:
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
-        self._verify = httpx2.create_ssl_context()
+    def __init__(self, connect_timeout_s: float) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
+        self._ssl = httpx2.create_ssl_context()
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send, and return when the head of the response is there. Raises httpx2.TransportError."""
         if self._session is None:
+            # Made here and not in the constructor: that one runs in a thread, and a session belongs to a loop.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=self._verify),
+                # CLAW_MAX_CONCURRENCY bounds the requests; to wait for a connection here would eat the deadline.
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 timeout=self._timeout,
-                trace_configs=[_noting_reuse()],
+                trace_configs=[trace_reuse()],
             )
         try:
-            response = await self._sent(self._session, request)
+            response = await send(
+                self._session,
+                request.method,
+                URL(str(request.url), encoded=True),
+                headers=request.headers.multi_items(),
+                data=await request.aread(),
+                timeout=self._timeout,
+            )
         except aiohttp.ClientConnectorError as error:
-            raise httpx2.ConnectError(_words(error), request=request) from error
+            raise httpx2.ConnectError(_describe(error), request=request) from error
         except (aiohttp.ConnectionTimeoutError, TimeoutError) as error:
-            raise httpx2.ConnectTimeout(_words(error), request=request) from error
+            raise httpx2.ConnectTimeout(_describe(error), request=request) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise httpx2.RemoteProtocolError(_words(error), request=request) from error
+            raise httpx2.RemoteProtocolError(_describe(error), request=request) from error
         return httpx2.Response(
             response.status, headers=list(response.raw_headers), stream=_Body(response, request), request=request
         )
-
-    @staticmethod
-    async def _sent(session: aiohttp.ClientSession, request: httpx2.Request) -> aiohttp.ClientResponse:
-        url, body = URL(str(request.url), encoded=True), await request.aread()
-        time = asyncio.get_running_loop().time
-        while True:
-            began, used = time(), SimpleNamespace(before=False)
-            try:
-                return await session.request(
-                    request.method,
-                    url,
-                    headers=request.headers.multi_items(),
-                    data=body,
-                    allow_redirects=False,
-                    proxy=proxy_of(url),
-                    trace_request_ctx=used,
-                )
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                # The pool may hold several dead ones; a new connection ends this.
-                if not used.before or time() - began > DEAD_WITHIN_S:
-                    raise
 
     async def aclose(self) -> None:
         session, self._session = self._session, None
@@ -102,16 +84,5 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             await session.close()
 
 
-def _noting_reuse() -> aiohttp.TraceConfig:
-    """Notes in a request's `trace_request_ctx` that its connection was used before."""
-
-    async def reused(_session: object, context: SimpleNamespace, _params: object) -> None:
-        context.trace_request_ctx.before = True
-
-    config = aiohttp.TraceConfig()
-    config.on_connection_reuseconn.append(reused)
-    return config
-
-
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return str(error) or type(error).__name__

@@ -134,7 +134,7 @@ async def test_a_connection_that_died_in_the_pool_is_no_failure() -> None:
 
 
 async def _asked(reader: asyncio.StreamReader) -> int:
-    """The length of the next request's body; 0 where none comes."""
+    """Return the length of the next request's body; 0 where none comes."""
     with suppress(asyncio.IncompleteReadError, ConnectionError):
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -47,12 +47,6 @@ def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
         monkeypatch.setattr(telemetry, name, meter.create_histogram(name))
     yield reader
     provider.shutdown()
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ModelServer]:
-    async with ModelServer().serve() as serving:
-        yield serving
 
 
 async def ask(server: ModelServer) -> None:

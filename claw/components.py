@@ -1,0 +1,175 @@
+"""The parts of one claw, built from its settings and handed to one another.
+
+Order of events: `build` makes each part in the order in which the others need it, and starts nothing. Only commands act
+on parts that are built after them: they get small functions that look the part up when they are called.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import aiohttp
+
+from claw.checks import Check
+from claw.clock import Clock
+from claw.config.settings import Settings
+from claw.dingtalk.client import DingTalkClient
+from claw.dingtalk.media import PictureLoader
+from claw.dingtalk.openapi import OpenApiClient
+from claw.dingtalk.quota import CallCounter
+from claw.dingtalk.webhook import WebhookClient
+from claw.errors import StoreError
+from claw.http.admin import Scope
+from claw.http.admin import routes as admin_routes
+from claw.http.health import Health
+from claw.http.health import routes as health_routes
+from claw.http.server import Server
+from claw.http.status import Status
+from claw.http.status import routes as status_routes
+from claw.inbox.accept import Acceptance
+from claw.inbox.routing import Router
+from claw.inbox.worker import Worker
+from claw.reply.outbound import Outbound
+from claw.reply.sender import AnswerSender
+from claw.store.ports import Store
+from claw.stream.cards import UnknownCards
+from claw.stream.gateway import Gateway
+from claw.stream.supervisor import Supervisor
+from claw.turn.access import AccessControl
+from claw.turn.commands.handlers import AdminActions, CommandHandlers
+from claw.turn.commands.parser import is_urgent
+from claw.turn.handler import MessageHandler
+from claw.turn.model.client import ModelClient
+from claw.turn.model.errors import suggest_remedy
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts, built and not yet started."""
+
+    store: Store
+    access: AccessControl
+    worker: Worker
+    supervisor: Supervisor
+    model: ModelClient
+    calls: CallCounter
+    health: Health
+    server: Server
+
+
+def build(
+    settings: Settings, store: Store, http: aiohttp.ClientSession, clock: Clock, restart: Callable[[Scope], bool]
+) -> Components:
+    """Build the parts. `restart` begins to replace the stream or the process; False if one is being replaced."""
+    dingtalk = settings.dingtalk
+    endpoints = (dingtalk.openapi_endpoint, dingtalk.oapi_endpoint)
+    calls = CallCounter(clock)
+    client = DingTalkClient(http, calls, clock)
+    openapi = OpenApiClient(client, dingtalk.openapi_endpoint, dingtalk.credentials, clock)
+    sender = AnswerSender(WebhookClient(client, endpoints), openapi, settings.logs.language, clock)
+    model = ModelClient(settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock)
+    access = AccessControl(settings.access, store, store, clock)
+
+    async def stop_turn(conversation_key: str) -> bool:
+        # A conversation's queue has its key for a name; urgent messages have another, and nobody stops those.
+        return await worker.stop_anywhere(conversation_key)
+
+    async def read_figures() -> dict[str, object]:
+        return await status.figures()
+
+    actions = AdminActions(stop_turn, lambda scope: restart(Scope(scope)), read_figures, settings.model.name)
+    handler = MessageHandler(
+        settings.conversation,
+        model=model,
+        history=store,
+        access=access,
+        commands=CommandHandlers(access, history=store, config=store, chats=store, actions=actions, clock=clock),
+        language=settings.logs.language,
+        load_pictures=PictureLoader(client, openapi, endpoints).load,
+    )
+    worker = _build_worker(settings, store, handler, Outbound(sender), clock)
+    supervisor = _build_supervisor(settings, store, http, clock)
+    status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, access=access)
+    health = _build_health(store, supervisor, clock)
+    server = _build_server(settings, health, status, restart)
+    return Components(store, access, worker, supervisor, model, calls, health, server)
+
+
+def _build_worker(
+    settings: Settings, store: Store, handler: MessageHandler, outbound: Outbound, clock: Clock
+) -> Worker:
+    return Worker(
+        store,
+        settings.inbox,
+        owner=f"{socket.gethostname()}:{os.getpid()}",
+        handle=handler.handle,
+        begin_draft=outbound.begin,
+        failure_reply=handler.failure_reply,
+        remedy=suggest_remedy,
+        clock=clock,
+    )
+
+
+def _build_supervisor(settings: Settings, store: Store, http: aiohttp.ClientSession, clock: Clock) -> Supervisor:
+    dingtalk = settings.dingtalk
+    gateway = Gateway(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock=clock)
+    router = Router(settings.conversation.group_session, is_urgent)
+    accept = Acceptance(store, router.route)
+    return Supervisor(settings.stream, gateway, http, accept, UnknownCards(clock).log, clock=clock)
+
+
+def _build_status(
+    settings: Settings,
+    store: Store,
+    clock: Clock,
+    *,
+    worker: Worker,
+    supervisor: Supervisor,
+    calls: CallCounter,
+    access: AccessControl,
+) -> Status:
+    async def count_calls(month: str) -> Mapping[str, int]:
+        # What is saved already, and what was counted since.
+        counts = Counter(await store.calls(month))
+        counts.update(calls.peek().get(month, {}))
+        return counts
+
+    return Status(
+        settings,
+        started_at=clock.wall(),
+        stream=supervisor.status,
+        depth=store.depth,
+        turns=lambda: worker.running,
+        calls=count_calls,
+        dead=store.dead,
+        more={"access": access.report},
+        clock=clock,
+    )
+
+
+def _build_health(store: Store, supervisor: Supervisor, clock: Clock) -> Health:
+    async def check_store() -> Check:
+        try:
+            await store.check()
+        except StoreError as error:
+            return Check(ok=False, state="FAILING", reason=str(error))
+        return Check(ok=True, state="OPEN")
+
+    health = Health(clock)
+    health.add("stream", supervisor.check)
+    health.add("store", check_store)
+    return health
+
+
+def _build_server(settings: Settings, health: Health, status: Status, restart: Callable[[Scope], bool]) -> Server:
+    return Server(
+        settings.http.host,
+        settings.http.port,
+        public=health_routes(health),
+        admin=[*status_routes(status), *admin_routes(restart)],
+        admin_token=settings.http.admin_token,
+    )

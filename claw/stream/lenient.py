@@ -1,0 +1,85 @@
+"""Any JSON value -> what we can use: bounded, and never an exception but FrameError.
+
+DingTalk sends the same field as a number, a text, an object or JSON text in its place, and hostile senders anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final, NoReturn
+
+from claw.errors import FrameError
+
+TEXT_MAX_CHARS: Final = 200_000
+"""Characters of a message that are kept; what a person can type ends far below, a model's window as well."""
+NODES_MAX: Final = 10_000
+"""Nodes of a nested card, records of a forwarded chat and items of a rich text that are looked at."""
+YEAR_9999_S: Final = 253_402_300_799.0
+
+
+def loads(text: str, size: int, message_id: str = "") -> Any:
+    """JSON as standardised: no NaN, no number of 4 301 digits, no nesting beyond the interpreter's stack."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise FrameError("a frame is not JSON", size=size, message_id=message_id) from None
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def compact(value: Any) -> str:
+    """JSON text without blanks."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def maybe_json(value: Any) -> Any:
+    """An object or list that may have come as JSON text; a text that is none stays a text."""
+    if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
+        try:
+            opened = json.loads(value, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            return value
+        return opened if isinstance(opened, dict | list) else value
+    return value
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list, bounded; empty where it is none."""
+    return value[:NODES_MAX] if isinstance(value, list) else []
+
+
+def first_text(value: Any, *names: str) -> str:
+    """The first of the named fields that holds text; a plain text stands for itself."""
+    if isinstance(value, dict):
+        return next(filter(None, (text_of(value.get(name)) for name in names)), "")
+    return text_of(value)
+
+
+def text_of(value: Any) -> str:
+    """A text that every store and socket can carry: bounded, and without lone surrogates."""
+    if isinstance(value, bool) or value is None:
+        return ""
+    if isinstance(value, int | float):
+        return str(value)
+    if not isinstance(value, str):
+        return ""
+    text: str = value[:TEXT_MAX_CHARS]
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def seconds_of(milliseconds: Any) -> float:
+    """Seconds since the epoch out of milliseconds, which come as a number or as text; 0 where they are no time."""
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float | str):
+        return 0.0
+    try:
+        seconds = float(milliseconds) / 1000
+    except (ValueError, OverflowError):
+        return 0.0
+    return seconds if math.isfinite(seconds) and 0 < seconds <= YEAR_9999_S else 0.0

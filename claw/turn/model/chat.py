@@ -1,0 +1,54 @@
+"""The chat model as a turn sees it: messages go in, one whole answer comes out, or ModelError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from claw.turn.model.sse import TokenUsage
+
+Message = dict[str, Any]
+"""One message of a chat completion: `role`, and `content` as a text or as a list of parts."""
+Shorten = Callable[[], Sequence[Message] | None]
+"""Gives the messages without their oldest part, or None if nothing can be left out."""
+OnText = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer. `cut`: it ended only because it had become too long. `usage`: None where none was counted."""
+
+    text: str
+    finish_reason: str
+    usage: TokenUsage | None
+    model: str
+    cut: bool
+
+
+class ChatModel(Protocol):
+    """Whoever answers: `ModelClient`, or a test's model."""
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        *,
+        user: str,
+        shorten: Shorten | None = None,
+        on_text: OnText | None = None,
+    ) -> Completion:
+        """Return the model's answer. Raises ModelError, and whatever `shorten` or `on_text` raise.
+
+        `user` is the hash of the conversation, by which a gateway finds its session. `on_text` gets each piece of text
+        as it comes; a ModelError afterwards means that all of them are void.
+        """
+        ...
+
+
+def iter_texts(messages: Sequence[Message]) -> Iterator[str]:
+    """Yield what was said in `messages`; pictures are left out."""
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else [{"text": content}]:
+            if isinstance(part, dict) and isinstance(part.get("text"), str):
+                yield part["text"]

@@ -1,0 +1,84 @@
+"""Commands are read out of messages, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import pytest
+
+from claw.language import Language, Text
+from claw.turn.commands.handlers import COMMANDS
+from claw.turn.commands.parser import is_urgent, parse_command
+from claw.turn.commands.registry import CommandRegistry
+from tests.messages import inbound
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "arguments", "chinese"),
+    [
+        ("/new", "new", (), False),
+        ("  /NEW \n", "new", (), False),
+        ("／new", "new", (), False),
+        ("/ new", "new", (), False),
+        ("/新对话", "new", (), True),
+        ("/stop", "stop", (), False),
+        ("/停止", "stop", (), True),
+        ("/我的ID", "id", (), True),
+        ("/policy group allowlist", "policy", ("group", "allowlist"), False),
+        ("/策略 群 白名单", "policy", ("群", "白名单"), True),
+        ("/allow @王大伟\u2005", "allow", (), False),
+        ("/deny u-1002", "deny", ("u-1002",), False),
+        ("/owner confirm", "owner", ("confirm",), False),
+        ("/restart process", "restart", ("process",), False),
+    ],
+)
+def test_commands(text: str, name: str, arguments: tuple[str, ...], chinese: bool) -> None:
+    """A command begins with a slash and a known name, in any case and language."""
+    command = parse_command(text)
+    assert command is not None
+    assert (command.spec.name, command.arguments, command.chinese) == (name, arguments, chinese)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "new",
+        "/",
+        "/news",
+        "/etc/hosts 是什么？",
+        "/new and then tell me a story",
+        "please /stop",
+        "/" + "n" * 100_000,
+        "",
+    ],
+)
+def test_questions(text: str) -> None:
+    """What has no known name, or words behind a name that takes none, is a question."""
+    assert parse_command(text) is None
+
+
+@pytest.mark.parametrize(("text", "urgent"), [("/stop", True), ("/停止", True), ("/new", False), ("stop", False)])
+def test_only_stop_is_urgent(text: str, urgent: bool) -> None:
+    """Only /stop passes by the queue; /new waits its turn, so that it forgets what was said before it."""
+    assert is_urgent(inbound(text)) is urgent
+
+
+@pytest.mark.parametrize("language", list(Language))
+@pytest.mark.parametrize("owner_only", [False, True])
+def test_every_command_is_in_help(owner_only: bool, language: Language) -> None:
+    """`/help` names every command, the owner's apart, and tells each line once."""
+    told = COMMANDS.format_help(language, owner_only=owner_only)
+    for spec in COMMANDS:
+        assert (f"`/{spec.name}" in told) is (spec.owner_only is owner_only)
+    assert len(set(told.splitlines())) == len(told.splitlines())
+
+
+def test_a_name_is_given_once() -> None:
+    """Two commands of one name are a fault of the program, which shows when it is imported."""
+    registry = CommandRegistry()
+    text = Text("", "")
+
+    async def handler(*_: object) -> str:
+        return ""
+
+    registry.command("a", "甲", help_text=text)(handler)
+    with pytest.raises(ValueError, match="甲"):
+        registry.command("b", "甲", help_text=text)(handler)
