@@ -277,6 +277,6 @@ def _read_stacks() -> dict[str, str]:
     own = threading.get_ident()
     return {
         f"{names.get(ident, 'unknown')} ({ident})": "".join(traceback.format_stack(frame))
-        for ident, frame in sys._current_frames()  # noqa: SLF001 - documented, in spite of its name.items()
+        for ident, frame in sys._current_frames().items()  # noqa: SLF001 - documented, in spite of its name
         if ident != own
     }

@@ -57,7 +57,7 @@ class LeaseKeeper:
             await self._renew_all()
 
     async def _renew_all(self) -> None:
-        """Renew every lease. Raises StoreError at the first that fails: the rest would fail as well, each in its time."""
+        """Renew every lease. Raises StoreError at the first that fails: the rest would fail as well."""
         # The time before the first call counts: a lease lives from the moment at which the store renewed it, which
         # cannot be earlier. Set at the end, and not after a failure, it keeps a half-done round overdue.
         began = self._clock.monotonic()
