@@ -368,7 +368,12 @@ class StreamSettings:
         default=3600.0,
         default_text="3600",
     )
-    connections: int = variable("CLAW_STREAM_CONNECTIONS", whole(1, 10), "Connections held at the same time", default=1)
+    connections: int = variable(
+        "CLAW_STREAM_CONNECTIONS",
+        whole(1, 10),
+        "Connections held at the same time, so that the loss of one leaves no gap",
+        default=2,
+    )
 
 
 @dataclass(frozen=True)
