@@ -34,6 +34,7 @@ class ConnectionLimit:
             # The opening before this one closed nothing, so that there is no such rule.
             self._closures = 0
         self._opened[slot] = now
+        # With nobody else there it cannot close anything, and so proves nothing either way.
         self._answered = not others_open
 
     def note_close(self, slot: int) -> bool:

@@ -67,6 +67,7 @@ class Supervisor:
 
             return connect
 
+        # By a share of their period each, so that no two slots rotate or ping at the same moment.
         phases = [number / settings.connections for number in range(settings.connections)]
         self.slots: Final = tuple(
             Slot(
@@ -106,6 +107,7 @@ class Supervisor:
         """Serve until `drain` is called. Cancelling cuts all connections; nothing is left in either case."""
         self._finished = asyncio.Event()
         try:
+            # One slot's fault is everybody's: half of the connections would look like a whole, and nobody would know.
             async with asyncio.TaskGroup() as self._group:
                 for slot in self.slots:
                     self._start(slot)
@@ -123,7 +125,7 @@ class Supervisor:
 
     async def drain(self) -> None:
         """Have the sessions stop reading after their pending acks and close (1000); returns when `run` has ended."""
-        # Closed slots stay so: a rotation that ends just now would start them again.
+        # Before the slots are told. Closed slots stay so: a rotation that ends just now would start them again.
         self._group = None
         for slot in self.slots:
             slot.drain()
@@ -134,7 +136,7 @@ class Supervisor:
         """Replace all sessions without a gap, or try again now where there is none; False: already under way."""
         if any(slot.state is SlotState.REPLACING for slot in self.slots):
             return False
-        begun = [slot.replace() for slot in self.slots]
+        begun = [slot.replace() for slot in self.slots]  # a list: `any` alone would stop at the first
         return any(begun)
 
     # --- changes of slots --------------------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ class Supervisor:
         """Keep the slot that serves, and close the others: they would only go on closing each other's sessions."""
         kept = next((slot for slot in self.slots if slot.is_open), None)
         if kept is None:
-            return
+            return  # It has just ended as well: then that row proves nothing, and whoever opens next is looked at anew.
         log.warning("one connection only", extra={"reason": ONE_CONNECTION, "slot": kept.number})
         self._limited_since = self._clock.wall()
         for slot in self.slots:
@@ -177,6 +179,7 @@ class Supervisor:
         state = min((slot.state for slot in self.slots), key=order.index)
         if state is not self._state:
             self._state, self._since = state, self._clock.wall()
+        # From the sessions and not from the states: a slot that is REPLACING may have nobody who takes messages.
         connected = self.connected > 0
         if connected and not self._was_connected and self._lost_at is not None:
             telemetry.stream_outage_duration.record(self._clock.monotonic() - self._lost_at)
