@@ -532,4 +532,4 @@ async def test_cancelled_worker_leaves_no_task(office: Office) -> None:
     office.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await office.task
-    assert {task.get_name() for task in asyncio.all_tasks()} - before <= {"store-alarm"}
+    assert {task.get_name() for task in asyncio.all_tasks()} - before <= {"claw.store.timer"}

@@ -1,0 +1,5 @@
+local letters = {}
+for _, id in ipairs(call('LRANGE', P .. 'dead', 0, ARGV[3] - 1)) do
+  letters[#letters + 1] = call('HMGET', P .. 'letter:' .. id, 'key', 'error', 'attempts', 'at', 'buried')
+end
+return letters

@@ -1,0 +1,1 @@
+return tonumber(call('HGET', P .. 'epochs', ARGV[3]) or 0)

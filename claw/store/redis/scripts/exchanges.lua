@@ -1,0 +1,1 @@
+return call('LRANGE', P .. 'history:' .. ARGV[3], -ARGV[4], -1)

@@ -1,0 +1,5 @@
+local reply = earlier_reply()
+if reply then return reply end
+call('DEL', P .. 'history:' .. ARGV[3])
+call('ZREM', P .. 'memories', ARGV[3])
+return remember(call('HINCRBY', P .. 'epochs', ARGV[3], 1))

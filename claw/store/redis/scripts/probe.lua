@@ -1,0 +1,1 @@
+return call('SET', P .. 'probe', now)

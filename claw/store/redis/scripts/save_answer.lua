@@ -1,0 +1,4 @@
+local seq, fence, answer = unpack(ARGV, 3)
+if not holds(seq, fence) then return false end
+call('HSET', msg(seq), 'answer', answer, 'attempts', 0)
+return 1
