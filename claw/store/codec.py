@@ -17,8 +17,10 @@ from claw.store.ports import CALLS_RETENTION_MONTHS, QUOTA_RETENTION_S, Lease, R
 
 E = TypeVar("E", bound=Exception)
 
-UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError)
+DECODE_ERRORS: Final = (ValueError, LookupError, TypeError, AttributeError)
 """What reading a stored value raises where it is damaged, or of a version that nobody here knows."""
+UNREADABLE: Final = "the stored message cannot be read"
+"""The cause with which such a message is buried."""
 
 
 def encode(text: str) -> bytes:
@@ -67,7 +69,8 @@ def decode_row(stored: StoredRow) -> Row | None:
             RowKind(stored.kind),
             None if stored.answer is None else Answer.from_json(decode(stored.answer)),
         )
-    except UNREADABLE:
+    except DECODE_ERRORS:
+        # Whoever claims it buries it: raised from here it would come back with every claim, and block its queue.
         return None
 
 
@@ -108,7 +111,7 @@ def strip_stored_webhook(inbound: bytes) -> bytes:
     """Do the same to a stored message; one that cannot be read is returned as it is."""
     try:
         return strip_webhook(Inbound.from_json(decode(inbound)))
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return inbound
 
 
@@ -129,6 +132,7 @@ def chat_row(row: Row) -> ChatRow | None:
     chat = inbound.conversation
     # A direct chat has no title of its own: it is called by the person.
     title = inbound.sender.nick if chat.kind is ChatKind.DIRECT else chat.title
+    # Not by the conversation's id alone: two robots in one chat have a chat each.
     return ChatRow(inbound.chat_key, encode(chat.id), chat.kind.value, encode(title))
 
 
@@ -137,6 +141,7 @@ def chat_row(row: Row) -> ChatRow | None:
 
 def oldest_day(now: float) -> str:
     """Return the first day of which quotas are kept."""
+    # In UTC, though days are counted in the settings' time zone: the retention has room for the difference.
     return datetime.fromtimestamp(now - QUOTA_RETENTION_S, UTC).date().isoformat()
 
 

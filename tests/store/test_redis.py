@@ -136,8 +136,8 @@ async def test_a_repeat_is_known_everywhere(world: RedisWorld, other: RedisStore
     assert sorted(await asyncio.gather(*(put(each, 2) for each in (world.store, other) * 10))) == [False] * 19 + [True]
 
 
-async def test_a_lane_is_one_queue_for_all(world: RedisWorld, other: RedisStore) -> None:
-    """Two processes never hold messages of one lane at the same time, whoever took them off the socket."""
+async def test_a_queue_is_one_for_all(world: RedisWorld, other: RedisStore) -> None:
+    """Two processes never hold messages of one queue at the same time, whoever took them off the socket."""
     await put(world.store, 1)
     await put(other, 2)
     lease = await claim(other)
@@ -162,7 +162,7 @@ async def test_the_messages_of_a_dead_process_go_to_another(world: RedisWorld, o
 
 
 async def test_entries_of_one_are_seen_by_all(world: RedisWorld, other: RedisStore) -> None:
-    """The next look of any process sees what another one entered or struck."""
+    """The next look of any process sees what another one entered or deleted."""
     assert await other.items() == {}
     await world.store.set("policy", "open")
     assert await other.items() == {"policy": "open"}
@@ -576,7 +576,7 @@ async def test_a_worker_renews_before_it_claims_after_an_outage(
 
 
 async def test_an_evicted_message_is_passed_over(world: RedisWorld) -> None:
-    """A message that Redis threw away is told in the log, and keeps no other lane waiting."""
+    """A message that Redis threw away is told in the log, and keeps no other queue waiting."""
     await put(world.store, 1, "a")
     await put(world.store, 2, "b")
     world.server.command("DEL", f"{prefix_of(ROBOT)}:msg:1")
@@ -585,8 +585,8 @@ async def test_an_evicted_message_is_passed_over(world: RedisWorld) -> None:
 
 
 @pytest.mark.parametrize("lost", [[1], [1, 2]])
-async def test_an_evicted_message_does_not_block_its_lane(world: RedisWorld, lost: list[int]) -> None:
-    """The next message of its conversation gets the lane going again; what is left is answered in order."""
+async def test_an_evicted_message_does_not_block_its_queue(world: RedisWorld, lost: list[int]) -> None:
+    """The next message of its conversation gets the queue going again; what is left is answered in order."""
     for number in (1, 2, 3):
         await put(world.store, number)
     lease = await claim(world.store)
@@ -603,7 +603,7 @@ async def test_an_evicted_message_does_not_block_its_lane(world: RedisWorld, los
 
 
 async def test_a_message_that_cannot_be_read_is_buried(world: RedisWorld) -> None:
-    """It becomes a dead letter, and its lane goes on."""
+    """It becomes a dead letter, and its queue goes on."""
     await put(world.store, 1)
     await put(world.store, 2)
     world.server.command("HSET", f"{prefix_of(ROBOT)}:msg:1", "inbound", "{")
@@ -928,7 +928,7 @@ async def test_time_is_redis_own(own: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("how", ["lease", "rest"])
-async def test_a_clock_that_was_set_back_blocks_no_lane_for_long(
+async def test_a_clock_that_was_set_back_blocks_no_queue_for_long(
     world: RedisWorld, other: RedisStore, how: str
 ) -> None:
     """A server that had run a day ahead is set right: what was promised before ends within its bound."""

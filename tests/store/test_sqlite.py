@@ -524,7 +524,7 @@ async def test_an_entry_whose_commit_failed_and_took_place_is_seen(
 async def test_a_body_that_cannot_be_read_does_not_stop_the_others(
     world: SqliteWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A damaged message is buried, one that vanished is dropped, and the lane goes on."""
+    """A damaged message is buried, one that vanished is dropped, and the queue goes on."""
     for number in range(1, 5):
         await put(world.store, number)
     await world.store.close()
@@ -558,8 +558,8 @@ async def test_many_writes_share_a_commit(world: SqliteWorld) -> None:
     assert await claimed_ids(world.store) == [f"msg{number}" for number in range(200)]
 
 
-async def test_the_next_of_a_lane_waits_for_the_commit_of_the_ack(world: SqliteWorld) -> None:
-    """While an ack is on its way, its lane gives nothing, and its lease neither runs out nor takes more writes."""
+async def test_the_next_of_a_queue_waits_for_the_commit_of_the_ack(world: SqliteWorld) -> None:
+    """While an ack is on its way, its queue gives nothing, and its lease neither runs out nor takes more writes."""
     await put(world.store, 1)
     await put(world.store, 2)
     lease = await claim(world.store)
@@ -577,7 +577,7 @@ async def test_the_next_of_a_lane_waits_for_the_commit_of_the_ack(world: SqliteW
     assert (await claim(world.store)).inbound.msg_id == "msg2"
 
 
-async def test_a_cancelled_ack_still_frees_the_lane(world: SqliteWorld) -> None:
+async def test_a_cancelled_ack_still_frees_the_queue(world: SqliteWorld) -> None:
     """The consequences of a write follow from its commit, not from its caller."""
     await put(world.store, 1)
     await put(world.store, 2)
@@ -692,7 +692,7 @@ async def acked_ids(store: Store) -> list[str]:
 
 
 async def test_a_load_that_fails_gives_the_claim_back(world: SqliteWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the body cannot be fetched, the claim raises, counts for nothing, and its lane rests for a moment."""
+    """Where the body cannot be fetched, the claim raises, counts for nothing, and its queue rests for a moment."""
     await put(world.store)
     await world.die()
     with monkeypatch.context() as patch:

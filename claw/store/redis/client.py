@@ -83,7 +83,7 @@ class Call:
         self.since = future.get_loop().time()
 
     def resolve(self, reply: Any) -> None:
-        if self.future.done():
+        if self.future.done():  # Cancelled: the call was made all the same.
             if self.on_abandoned is not None and not isinstance(reply, Exception):
                 self.on_abandoned(reply)
         elif isinstance(reply, Exception):
@@ -157,6 +157,7 @@ class RedisClient:
 
         A server that cannot be reached is no error: calls fail until it can.
         """
+        # The batches' own connection is opened now, so that what only a person can cure is told at the start.
         pool = self._redis.connection_pool
         try:
             await pool.release(await pool.get_connection())  # type: ignore[no-untyped-call]
@@ -179,6 +180,7 @@ class RedisClient:
         tasks, self._tasks = self._tasks, []
         try:
             if tasks:
+                # The task of the calls ends by itself when its queue is empty; that of the hints only by `cancel`.
                 await asyncio.wait(tasks[:1], timeout=CLOSE_TIMEOUT_S)
         finally:
             for task in tasks:
@@ -200,6 +202,7 @@ class RedisClient:
         now = -1 if self._time is None else self._time()
         future = asyncio.get_running_loop().create_future()
         call = Call(script, (f"{self._token}.{self._calls}", now, *args), future, on_abandoned)
+        # Not a coroutine: the call is queued before the caller first awaits, so calls keep their order.
         self._queue.append(call)
         self._is_queued.set()
         return call.future
@@ -267,6 +270,7 @@ class RedisClient:
         try:
             return await self._send(calls)
         except (LostError, LateError, OSError) as error:
+            # What was read so far is lost, too: no call of this batch is known to be done.
             await self._drop()
             return [error] * len(calls)
 
@@ -321,7 +325,7 @@ class RedisClient:
                     async with asyncio.timeout(HELLO_TIMEOUT_S):
                         await pubsub.subscribe(f"{self.prefix}:hints")
                         await pubsub.get_message(timeout=None)
-                    tries = 0
+                    tries = 0  # Subscribed: the server is well, whatever ends this connection.
                     await self._listen(pubsub)
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("no hints from the store", extra={"cause": cause_of(error)})

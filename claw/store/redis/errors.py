@@ -56,6 +56,7 @@ def code_of(error: Exception) -> str:
     """Return the code of a server's error; empty where it has none that we know."""
     if not isinstance(error, RedisError):
         return ""
+    # By name: not every version of the library has every class.
     known = _LIBRARY.get(type(error).__name__)
     match = _CODE.search(str(error)) if isinstance(error, ResponseError | LostError) else None
     return known or (match[1] if match else "")

@@ -28,6 +28,7 @@ from claw.errors import LeaseLostError, StoreError
 from claw.messages import Answer, ChatKind, Exchange
 from claw.secret import Secret, hash_id
 from claw.store.codec import (
+    UNREADABLE,
     StoredRow,
     chat_row,
     consume_exception,
@@ -151,6 +152,7 @@ class RedisStore:
 
     async def put(self, row: Row) -> bool:
         stored, chat = encode_row(row), chat_row(row)
+        # Without a chat nobody wrote: the script leaves the list of chats alone then.
         about_chat = () if chat is None else (encode(chat.key), *chat[1:])
         new, ready = await self._call(
             scripts.PUT,
@@ -171,19 +173,19 @@ class RedisStore:
         while True:
             reply = await self._call(scripts.CLAIM, _ms(ttl), int(urgent), on_abandoned=self._release_abandoned)
             if reply is None:
-                return None
+                return None  # Nothing is ready.
             seq, *rest = reply
             if not rest:
                 log.error("stored message is gone", extra={"seq": int(seq)})
                 continue
             fields, more, more_urgent = rest
+            # A worker that takes one at a time comes again by `wait`, which must not sleep while there is more.
             self._left_more = {False: more > 0, True: more_urgent > 0}
             lease = _decode_lease(int(seq), owner, fields)
             if lease is not None:
                 return lease
-            error = "the stored message cannot be read"
-            log.error("message given up", extra={"seq": int(seq), "cause": error})
-            await self._call(scripts.BURY, seq, fields[0], encode(error))
+            log.error("message given up", extra={"seq": int(seq), "cause": UNREADABLE})
+            await self._call(scripts.BURY, seq, fields[0], encode(UNREADABLE))
 
     async def wait(self, *, urgent: bool = False) -> None:
         self._life.require_open()
@@ -270,6 +272,7 @@ class RedisStore:
     async def items(self, prefix: str = "") -> dict[str, str]:
         """As the port says: a short question to Redis, and the items come only where they have changed."""
         changed = await self._call(scripts.ITEMS, self._items_version)
+        # Two calls at once may bring replies in turn; the last one is the newest, since the client keeps their order.
         if changed is not None:
             self._items_version, flat = changed
             self._items = {decode(name): decode(value) for name, value in _pairs(flat)}

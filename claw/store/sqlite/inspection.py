@@ -32,7 +32,10 @@ class SqliteInspection:
 
     @classmethod
     async def open(cls, path: Path) -> SqliteInspection:
-        """Raises StoreError where there is no such file, StoreSchemaError where a newer claw wrote it."""
+        """Look at the schema.
+
+        Raises StoreError where there is no such file, StoreSchemaError where a newer claw wrote it.
+        """
         found = cls(path)
         await found._ask(check_version)
         return found
@@ -59,10 +62,12 @@ class SqliteInspection:
 
     def _check(self) -> None:
         database = Database(self._path)
+        # Under the lock, so that no claw starts meanwhile and finds the file busy.
         database.lock()
         try:
             with closing(self._connect("rw")) as connection:
                 check_version(connection)
+                # As far as one can get without writing; a read-only file is found here.
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute("ROLLBACK")
         except sqlite3.Error as error:
@@ -74,6 +79,8 @@ class SqliteInspection:
         return await asyncio.to_thread(self._read, read)
 
     def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        # A connection for each question: a snapshot that stayed open would keep the claw that writes from emptying its
+        # WAL.
         try:
             with closing(self._connect("ro")) as connection:
                 return read(connection)

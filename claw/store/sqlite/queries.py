@@ -86,6 +86,7 @@ def mark_claim(connection: sqlite3.Connection, seq: int, fence: int, claims: int
 
 
 def save_answer(connection: sqlite3.Connection, seq: int, answer: bytes) -> None:
+    # An answer that nobody can find again must not be sent: after a crash it would be sent a second time.
     changed = connection.execute("UPDATE inbox SET answer = ?, attempts = 0 WHERE seq = ?", (answer, seq))
     if not changed.rowcount:
         raise StoreError("the message is no longer in the file")
@@ -121,6 +122,7 @@ def bury(connection: sqlite3.Connection, seq: int, error: bytes, at: float) -> i
     row = connection.execute("SELECT inbound FROM inbox WHERE seq = ?", (seq,)).fetchone()
     if row is None:
         return 0
+    # The copy and the removal are one transaction, as everything that the writer does.
     connection.execute(
         "INSERT INTO dead (key, attempts, received_at, buried_at, error, inbound)"
         " SELECT key, attempts, received_at, ?, ?, ? FROM inbox WHERE seq = ?",
@@ -166,6 +168,7 @@ def epoch(connection: sqlite3.Connection, history_key: str) -> int:
 
 def forget(connection: sqlite3.Connection, history_key: str) -> int:
     connection.execute("DELETE FROM history WHERE memory = ?", (history_key,))
+    # The epoch is part of the `user` at the model: an agent that keeps its own history begins a new one.
     connection.execute(
         "INSERT INTO memory (name, epoch) VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET epoch = epoch + 1",
         (history_key,),
@@ -226,6 +229,7 @@ def chats(connection: sqlite3.Connection, limit: int) -> list[Chat]:
 def consume_quota(connection: sqlite3.Connection, person: str, day: str, key: str, limit: int) -> bool:
     """Count the key to the person's day; return whether it is counted, now or before."""
     spent = (day, person, key)
+    # Asked first: at the limit a key that was counted before is still good.
     counted = connection.execute("SELECT 1 FROM spent WHERE day = ? AND person = ? AND key = ?", spent).fetchone()
     if counted is not None:
         return True

@@ -24,17 +24,19 @@ from typing import Final, TypeVar
 from claw.clock import Clock
 from claw.errors import StoreError
 from claw.messages import Answer, Exchange
-from claw.store.codec import chat_row, consume_exception, encode, encode_row, lease_of, oldest_day, oldest_month
+from claw.store.codec import (
+    UNREADABLE,
+    chat_row,
+    consume_exception,
+    encode,
+    encode_row,
+    lease_of,
+)
 from claw.store.lifecycle import Lifecycle, State
 from claw.store.ports import (
-    CHATS_RETENTION_S,
     CHECK_FRESH_S,
     CHECK_TIMEOUT_S,
-    DEAD_RETENTION_S,
     DELAY_MAX_S,
-    HISTORY_RETENTION_S,
-    NOTICES_RETENTION_S,
-    SEEN_RETENTION_S,
     Chat,
     DeadLetter,
     Depth,
@@ -42,6 +44,7 @@ from claw.store.ports import (
     Row,
 )
 from claw.store.sqlite import queries
+from claw.store.sqlite.cleaning import clean
 from claw.store.sqlite.queries import to_sql_text
 from claw.store.sqlite.queue import ActiveLease, MessageQueues, QueuedMessage
 from claw.store.sqlite.schema import Database
@@ -105,7 +108,7 @@ class SqliteStore:
                 self._reset()  # A thread can be started once only.
                 self._life.transition(State.NEW)
             raise
-        self._life.transition(State.OPEN)
+        self._life.transition(State.OPEN)  # Raises where `close` came meanwhile: it has stopped the writer.
         if len(self._queues):
             log.info("store took up messages", extra={"pending": len(self._queues)})
 
@@ -122,7 +125,7 @@ class SqliteStore:
                 return
             self._probe = self._writer.submit(queries.probe, self._clock.wall(), kind=JobKind.FLUSH)
             self._probe.add_done_callback(consume_exception)
-        # One probe for all who ask while a disk hangs; `wait` leaves it alone when its time is over.
+        # One probe for all callers while a disk hangs; `wait` leaves it alone when its time is over.
         done, _ = await asyncio.wait((self._probe,), timeout=CHECK_TIMEOUT_S)
         if not done:
             raise StoreError("the store does not answer")
@@ -130,27 +133,7 @@ class SqliteStore:
 
     async def clean(self) -> None:
         self._life.require_open()
-        now = self._clock.wall()
-        await self._drop(queries.drop_seen, now - SEEN_RETENTION_S)
-        await self._drop(queries.drop_history, now - HISTORY_RETENTION_S)
-        await self._drop(queries.drop_dead, now - DEAD_RETENTION_S, on_commit=self._on_letters_dropped)
-        await self._writer.submit(queries.drop_calls, oldest_month(now))
-        await self._drop(queries.drop_chats, now - CHATS_RETENTION_S)
-        await self._drop(queries.drop_spent, oldest_day(now))
-        await self._drop(queries.drop_notices, now - NOTICES_RETENTION_S)
-        while await self._writer.submit(queries.shrink, kind=JobKind.NO_TRANSACTION):
-            pass
-        await self._writer.submit(queries.checkpoint, kind=JobKind.NO_TRANSACTION)
-
-    async def _drop(
-        self,
-        drop: Callable[[sqlite3.Connection, T], int],
-        before: T,
-        *,
-        on_commit: Callable[[int], None] | None = None,
-    ) -> None:
-        while await self._writer.submit(drop, before, on_commit=on_commit) == queries.CHUNK_ROWS:
-            pass
+        await clean(self._writer, self._clock.wall(), self._on_letters_dropped)
 
     # --- inbox ---------------------------------------------------------------------------------------------------
 
@@ -175,7 +158,7 @@ class SqliteStore:
             message = active.message
             row = self._rows.get(message.seq) or await self._load(active, ttl)
             if row is None:
-                continue
+                continue  # Put away; the queue's next message is ready, or will be.
             # Nobody waits for this: the count is for a message that crashes the process, time and again.
             self._writer.post(queries.mark_claim, message.seq, message.fence, message.claims)
             self._wakeups.wake()
@@ -332,6 +315,7 @@ class SqliteStore:
     def _on_put(self, message: QueuedMessage, row: Row, seq: int | None) -> None:
         if seq is None:
             return
+        # In the order of the commits, which is the order of the numbers: the queues count on it.
         message.seq = self._newest = seq
         if len(self._rows) < CACHED_ROWS_MAX:  # Under a backlog the first ones are claimed first: keep those.
             self._rows[seq] = row
@@ -427,18 +411,18 @@ class SqliteStore:
 
     def _cache(self, found: dict[int, Row | None]) -> None:
         self._rows.update({seq: row for seq, row in found.items() if row is not None})
+        # The oldest go; a claim that misses one reads it again.
         while len(self._rows) > CACHED_ROWS_MAX:
             del self._rows[next(iter(self._rows))]
 
     def _bury_unreadable(self, active: ActiveLease) -> None:
         """Bury a message that nobody can work on; its queue goes on when that is written."""
-        error = "the stored message cannot be read"
-        log.error("message given up", extra={"seq": active.message.seq, "cause": error})
+        log.error("message given up", extra={"seq": active.message.seq, "cause": UNREADABLE})
         self._queues.begin_write(active, ending=True)
         self._writer.post(
             queries.bury,
             active.message.seq,
-            encode(error),
+            encode(UNREADABLE),
             self._clock.wall(),
             on_commit=partial(self._on_removed, active),
             on_error=partial(self._on_burial_failed, active),

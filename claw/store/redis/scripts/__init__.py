@@ -79,6 +79,7 @@ class Script:
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
+        # Redis counts it in the same way; to no other purpose than to name a script.
         object.__setattr__(self, "sha", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -86,6 +87,7 @@ def load(name: str, **numbers: int) -> Script:
     """Return the script of `<name>.lua`. `numbers` take the place of those that it uses, in tests."""
     folder = files(__name__)
     body = "\n".join(folder.joinpath(f"{each}.lua").read_text(encoding="utf-8") for each in ("prelude", name))
+    # Only those that are used: each local costs every call a little, and Lua allows 200 of them.
     used = {each: value for each, value in (_NUMBERS | numbers).items() if re.search(rf"\b{each}\b", body)}
     return Script("".join(f"local {each} = {value}\n" for each, value in used.items()) + body)
 
@@ -117,4 +119,5 @@ HELLO: Final = load("hello")
 PROBE: Final = load("probe")
 CLEAN: Final = load("clean")
 
+# A greeting loads all of them, so that no call has to send its text.
 ALL: Final = tuple(each for each in globals().values() if isinstance(each, Script))

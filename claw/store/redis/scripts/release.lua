@@ -1,3 +1,4 @@
+-- Give the message back; its queue is blocked for the delay.
 local reply = earlier_reply()
 if reply then return reply end
 local seq, fence, delay, failed = unpack(ARGV, 3)
