@@ -44,7 +44,7 @@ def to_card_callback(frame: Frame, respond: Callable[[Mapping[str, Any]], Awaita
 
 
 def _pressed(data: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Action ids and parameters: JSON text in `content`, in `value` at times, and objects in their place."""
+    """Read action ids and parameters: JSON text in `content`, in `value` at times, and objects in their place."""
     for name in ("content", "value"):
         content = maybe_json(data.get(name))
         private = maybe_json(content.get("cardPrivateData")) if isinstance(content, dict) else None
@@ -67,7 +67,7 @@ def _params(params: Any) -> dict[str, str]:
 
 
 def _conversation_id(space_id: str) -> str:
-    """The chat's id, which comes bare or as `dtv1.card//IM_GROUP.<id>`, the way it was named at the delivery."""
+    """Return the chat's id, which comes bare or as `dtv1.card//IM_GROUP.<id>`, the way it was named at the delivery."""
     return space_id.partition(".card//")[2].partition(".")[2] or space_id if ".card//" in space_id else space_id
 
 

@@ -86,7 +86,7 @@ def parse(text: str) -> Frame:
 
 
 def _headers(given: Mapping[str, Any], size: int) -> Headers:
-    """The SDK's headers, of those fields that we use: it stumbles over a time that is no number."""
+    """Return the SDK's headers, of those fields that we use: it stumbles over a time that is no number."""
     try:
         return Headers.from_dict({name: text_of(given.get(name)) for name in ("messageId", "topic")})
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -108,7 +108,7 @@ def _kind(frame_type: str, topic: str) -> FrameKind:
 
 
 def ack(message_id: str, code: int, data: str, message: str = "OK") -> str:
-    """The answer to the frame `message_id`; `data` is JSON text (docs/protocol.md section 3.1)."""
+    """Return the answer to the frame `message_id`; `data` is JSON text (docs/protocol.md section 3.1)."""
     answer = AckMessage()
     answer.code = code
     answer.message = message

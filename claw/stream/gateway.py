@@ -290,7 +290,7 @@ def rejection_text(error: GatewayError) -> str:
 
 
 def local_ip() -> str:
-    """The address that this machine would go out from, for DingTalk's diagnostics; nothing is sent to find it."""
+    """Return the address that this machine goes out from, for DingTalk's diagnostics; nothing is sent to find it."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): only asks the routing table

@@ -28,7 +28,7 @@ _EDGES: Final = re.compile(f"^[{_BLANK}]+|[{_BLANK}]+$")
 
 
 def to_inbound(frame: Frame, client_id: str) -> Inbound:
-    """The message in a robot frame (docs/protocol.md section 5). Raises FrameError where nobody could be answered.
+    """Read the message in a robot frame (docs/protocol.md section 5). Raises FrameError where nobody could be answered.
 
     A message needs to say where it was said or who said it; anything else may be missing or odd.
     """
@@ -205,7 +205,7 @@ def _quote(data: Mapping[str, Any]) -> tuple[str, list[Media]]:
 
 
 def _forwarded_chat(content: Any) -> str:
-    """A forwarded chat: its title and lines, or the summary where the lines do not come with it."""
+    """Return a forwarded chat: its title and lines, or the summary where the lines do not come with it."""
     if not isinstance(content, dict):
         return text_of(content)
     lines: list[str] = []
@@ -222,7 +222,7 @@ def _forwarded_chat(content: Any) -> str:
 
 
 def _card_text(content: Any) -> str:
-    """The words on a shared card, in reading order; else its title; else where it leads to."""
+    """Return the words on a shared card, in reading order; else its title; else where it leads to."""
     if not isinstance(content, dict):
         return text_of(content)
     words: list[str] = []
@@ -243,7 +243,7 @@ def _card_text(content: Any) -> str:
 
 
 def _webhook(url: str) -> str:
-    """The session webhook, if it is an address that can be posted to at all."""
+    """Return the session webhook, if it is an address that can be posted to at all."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0

@@ -37,7 +37,7 @@ def compact(value: Any) -> str:
 
 
 def maybe_json(value: Any) -> Any:
-    """An object or list that may have come as JSON text; a text that is none stays a text."""
+    """Return an object or list that may have come as JSON text; a text that is none stays a text."""
     if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
         try:
             opened = json.loads(value, parse_constant=_refuse_constant)
@@ -48,19 +48,19 @@ def maybe_json(value: Any) -> Any:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list, bounded; empty where it is none."""
+    """Return a list, bounded; empty where it is none."""
     return value[:NODES_MAX] if isinstance(value, list) else []
 
 
 def first_text(value: Any, *names: str) -> str:
-    """The first of the named fields that holds text; a plain text stands for itself."""
+    """Return the first of the named fields that holds text; a plain text stands for itself."""
     if isinstance(value, dict):
         return next(filter(None, (text_of(value.get(name)) for name in names)), "")
     return text_of(value)
 
 
 def text_of(value: Any) -> str:
-    """A text that every store and socket can carry: bounded, and without lone surrogates."""
+    """Return a text that every store and socket can carry: bounded, and without lone surrogates."""
     # Before numbers: to Python a bool is one, and "True" is no id.
     if isinstance(value, bool) or value is None:
         return ""

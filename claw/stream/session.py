@@ -112,7 +112,7 @@ class SessionConfig:
 
 
 def next_turn(now: float, period: float, phase: float, at_least: float = 0.0) -> float:
-    """The next moment on the grid of `period` and `phase` that is `at_least` so many seconds after `now`."""
+    """Return the next moment on the grid of `period` and `phase` that is `at_least` so many seconds after `now`."""
     return (math.ceil((now + at_least) / period - phase) + phase) * period
 
 
@@ -240,7 +240,7 @@ class Session:
         if self._transport is not None:
             self._transport.abort()
         # Gives the connection's place in the pool back, which the WebSocket alone does not do in each of its ends.
-        self._socket._response.close()
+        self._socket._response.close()  # noqa: SLF001 - see _transport_of
         self._transition(SessionState.CLOSED)
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -426,6 +426,6 @@ class Session:
 
 
 def _transport_of(socket: aiohttp.ClientWebSocketResponse) -> asyncio.Transport | None:
-    """The transport below. aiohttp has no public way to abort a WebSocket, and its close waits for a dead peer."""
-    connection = socket._response.connection
+    """Find the transport below. aiohttp has no public way to abort a WebSocket, and its close waits for a dead peer."""
+    connection = socket._response.connection  # noqa: SLF001 - see above
     return None if connection is None else connection.transport
