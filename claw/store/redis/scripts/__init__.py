@@ -43,8 +43,9 @@ from claw.store.ports import (
     SEEN_RETENTION_S,
 )
 
-SCHEMA: Final = 1
-"""What `schema` must hold at most; raised when a later claw keeps things in another way."""
+SCHEMA: Final = 2
+"""What `schema` must hold at most; raised when a later claw keeps things in another way. 1 was 0.1.0, which cannot read
+the messages of today: it would bury them."""
 ONCE_S: Final = 30.0
 """Seconds for which a call's reply is kept for its repetition, which comes within CALL_TIMEOUT_S (client.py)."""
 CHUNK_MAX: Final = 500
