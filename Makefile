@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: install dev run lint unit test test-llm test-chaos test-container audit sbom bench docs lock clean
+.PHONY: install dev run lint unit test test-llm test-openclaw test-chaos test-container audit sbom bench docs lock clean
 
 install: $(VENV)/.installed
 
@@ -54,6 +54,16 @@ $(VENV)/.installed-llm: tests/llm/requirements.lock $(VENV)/.installed-dev
 test-llm: $(VENV)/.installed-llm
 	$(BIN)/python -m pytest -m llm tests/llm $(PYTEST_ARGS)
 
+# A real OpenClaw gateway, 830 MB with the Node that it needs, in a quarter of an hour. No package's script is run.
+$(VENV)/openclaw/.installed: tests/openclaw/package-lock.json tests/openclaw/package.json $(VENV)/.installed-dev
+	@mkdir -p $(VENV)/openclaw
+	cp tests/openclaw/package.json tests/openclaw/package-lock.json $(VENV)/openclaw
+	cd $(VENV)/openclaw && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+test-openclaw: $(VENV)/openclaw/.installed
+	$(BIN)/python -m pytest -m openclaw tests/openclaw $(PYTEST_ARGS)
+
 # Every fault at real processes for some minutes, with a fresh seed (CHAOS_SEED repeats one); `make test` has one minute.
 # Longer: python -m bench.chaos, bench.soak, bench.fuzz.
 test-chaos: $(VENV)/.installed-dev
@@ -95,6 +105,7 @@ lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header bench/peers/sdk_beta.in -o bench/peers/sdk_beta.txt
 	uv pip compile -q --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-header bench/peers/open_stream.in -o bench/peers/open_stream.txt
 	cd bench/peers/node && npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
+	cd tests/openclaw && npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group audit -o deploy/audit/requirements.lock
 
 clean:
