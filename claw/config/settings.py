@@ -148,6 +148,12 @@ class ModelSettings:
         default=300.0,
         default_text="300",
     )
+    max_tokens: int = variable(
+        "CLAW_MODEL_MAX_TOKENS",
+        Integer(0, 1_000_000),
+        "Tokens that an answer may have, as the server is told (`max_tokens`); 0: the server's own limit",
+        default=0,
+    )
     patience: float = variable(
         "CLAW_MODEL_PATIENCE",
         Duration(1, 86400, off=True),
@@ -278,6 +284,18 @@ class InboxSettings:
 
 
 @dataclass(frozen=True)
+class ReplySettings:
+    """What an answer may cost."""
+
+    max_parts: int = variable(
+        "CLAW_ANSWER_MAX_PARTS",
+        Integer(1, 100),
+        "Messages that one answer may cost; what is beyond is told to the person",
+        default=5,
+    )
+
+
+@dataclass(frozen=True)
 class StoreSettings:
     """Where messages and memory are kept."""
 
@@ -373,6 +391,7 @@ class Settings:
     access: AccessSettings = section("Who may talk")
     stream: StreamSettings = section("The connection")
     inbox: InboxSettings = section("Work")
+    reply: ReplySettings = section("Answers")
     store: StoreSettings = section("Store")
     http: HttpSettings = section("HTTP surface")
     logs: LogSettings = section("Language and logs")
