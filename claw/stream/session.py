@@ -229,6 +229,7 @@ class Session:
 
     async def drain(self) -> None:
         """Close as soon as the acks of all messages read so far are written, or after 2 s."""
+        # New frames may still come in meanwhile. They are acked if there is time; if not, DingTalk repeats them.
         if self._deliveries:
             await asyncio.wait(self._deliveries, timeout=self._config.close_timeout)
         await self.close()
@@ -311,6 +312,7 @@ class Session:
 
     async def _start(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """Do something for a frame beside reading on, which rests while too much is under way."""
+        # Before the next frame is read, so that a flood fills TCP's window and not our memory.
         await self._capacity.acquire()
         # Tasks start in the order of their creation, so messages reach the store in the order of their arrival.
         task = asyncio.create_task(work(), name=f"claw.stream.session.{name}")
@@ -327,6 +329,7 @@ class Session:
             log.warning("message could not be accepted", extra={"cause": type(error).__name__}, exc_info=True)
 
     async def _hand_on_card(self, frame: Frame) -> None:
+        # Bound to this socket by `_reply`: the answer to a callback counts nowhere else.
         push = frame.message_id
         is_answered = False
 
