@@ -120,7 +120,8 @@ async def test_redirects_are_not_followed(webhook: WebhookClient, dingtalk: Fake
     dingtalk.will(WEBHOOK_PATH, redirect)
     with pytest.raises(DingTalkError) as caught:
         await webhook.send(Secret(dingtalk.webhook), "t", "x")
-    assert (caught.value.status, caught.value.retryable) == (307, False)
+    error = caught.value
+    assert (error.status, error.retryable, error.maybe_delivered) == (307, True, False)
     assert len(dingtalk.requests) == 1
 
 
