@@ -80,6 +80,16 @@ def _act(name: str, **params: float | None) -> Callable[[Ring], None]:
     return begin
 
 
+def _disconnect(close_after: float | None) -> Callable[[Ring], None]:
+    """Announce the end of one connection, as DingTalk does; a bot that holds several keeps the others."""
+
+    def begin(it: Ring) -> None:
+        oldest = min(it.emulator.connections, key=lambda each: each.id)
+        it.emulator.act("disconnect", connection=oldest.id, close_after=close_after)
+
+    return begin
+
+
 def _switch(**values: float | bool) -> Callable[[Ring], None]:
     """Turn switches and break the connection, so that the bot has to come by."""
 
@@ -104,14 +114,14 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "disconnect",
         "disconnect, TCP closed 10 s later",
-        "The server announces the end, pushes nothing more and ends the TCP connection after 10 s, as DingTalk does.",
-        _act("disconnect", close_after=10.0),
+        "The server announces a connection's end, pushes nothing more on it and closes it after 10 s, as DingTalk does.",
+        _disconnect(close_after=10.0),
     ),
     Fault(
         "disconnect-open",
         "disconnect, TCP left open",
         "The same, but the server never ends the TCP connection.",
-        _act("disconnect", close_after=None),
+        _disconnect(close_after=None),
     ),
     Fault(
         "freeze",

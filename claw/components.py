@@ -70,7 +70,7 @@ def build(
     calls = CallCounter(clock)
     client = DingTalkClient(http, calls, clock)
     openapi = OpenApiClient(client, dingtalk.openapi_endpoint, dingtalk.credentials, clock)
-    sender = AnswerSender(WebhookClient(client, endpoints), openapi, settings.logs.language, clock)
+    sender = AnswerSender(WebhookClient(client, endpoints), openapi, settings.logs.language)
     model = ModelClient(settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock)
     access = AccessControl(settings.access, store, store, clock)
 

@@ -229,6 +229,7 @@ class DingTalkReason(StrEnum):
     BROKEN_OFF = "broken_off"
     # Something else answered, or DingTalk was in trouble.
     NOT_DINGTALK = "not_dingtalk"
+    """A proxy or firewall answered in DingTalk's place: there is no code of DingTalk's in it."""
     SERVER_BUSY = "server_busy"
     SEND_UNKNOWN = "send_unknown"
     """DingTalk does not know itself whether it was sent."""
@@ -263,9 +264,8 @@ class DingTalkReason(StrEnum):
     TOO_LONG = "too_long"
     BAD_REQUEST = "bad_request"
     # What nobody has a name for.
-    REFUSED = "refused"
-    """An HTTP status without a code that is known."""
     UNKNOWN = "unknown"
+    """DingTalk itself refused, by a code that claw does not know."""
 
 
 class DingTalkError(ClawError):
@@ -273,6 +273,8 @@ class DingTalkError(ClawError):
 
     `api` is the call's short name, `detail` a sentence for the operator, `status` the HTTP status (None: no answer),
     `errcode` the number of the old API and of webhooks, `code` the word of the new API.
+
+    `retryable` is False only where DingTalk's own code is final, or where nothing was sent since nothing could be.
     """
 
     def __init__(
@@ -287,6 +289,7 @@ class DingTalkError(ClawError):
         retryable: bool = False,
         retry_after: float | None = None,
         maybe_delivered: bool = False,
+        tries_max: int | None = None,
     ) -> None:
         super().__init__(f"{api}: {detail}")
         self.api = api
@@ -298,7 +301,10 @@ class DingTalkError(ClawError):
         self.retryable = retryable
         self.retry_after = retry_after
         self.maybe_delivered = maybe_delivered
-        """The call was sent and its answer never came: what it was to do may have been done."""
+        """The call was sent and DingTalk's answer never came: people may see what it was to send all the same."""
+        self.tries_max = tries_max
+        """Tries in all, the first one included, that the call is worth; None: as many as its time allows. A refusal
+        that nobody knows may pass, but each try of it is billed."""
 
 
 class MediaError(ClawError):

@@ -1,18 +1,20 @@
-"""Outgoing HTTP: how a session is made, and the one rule by which a request is sent a second time.
+"""Outgoing HTTP: how a session is made, and how a request is sent once.
 
-Order of events of `send`: look up the proxy, send on a pooled or a new connection, return when the head of the
-response is there. A redirect is an answer like any other: to follow it would carry secrets to whoever it names.
+Order of events of `send`: let the loop see which pooled connections have died, look up the proxy, send on a pooled or a
+new connection, return when the head of the response is there. A redirect is an answer like any other: to follow it
+would carry secrets to whoever it names.
 
-A server may close a kept connection at the moment at which we use it. Such a request was never read, so it is sent
-again. A connection that was opened for the request cannot have died that way: if it breaks, the server had the request
-and may have acted on it. DingTalk's sends have no idempotency key, and an agent's tools run twice for a question that
-is asked twice, so that case is left to those who count the tries.
+No request is sent a second time here. A kept connection that breaks after it was written to may have been closed
+before the server read the request, or after the server acted on it: end and reset look the same for both (RFC 9110,
+9.2.2). DingTalk's sends have no idempotency key, and an agent's tools run twice for a question that is asked twice, so
+that another try is left to those who count the tries. What can be told apart is a connection that was dead before: the
+pool drops it as soon as the loop has read its end.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Final
@@ -23,30 +25,44 @@ from yarl import URL
 from claw import __version__
 from claw.proxy import proxy_of
 
-DEAD_WITHIN_S: Final = 1.0
-"""Seconds within which a pooled connection that was already dead shows it (a closed socket answers within a round
-trip). One that ends later was ended by a server that may have begun to work."""
+KEEP_ALIVE_S: Final = 4.0
+"""Seconds that an unused connection is kept. Many servers close theirs after 5 s (the default of Node, of uvicorn, of
+Apache): whoever closes first does not meet the other's close with a request."""
 
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
+_LOOP_TURNS: Final = 3
+"""Turns of the loop after which it has read all ends of connections that had arrived: it polls, reads, and closes."""
+
+
+class TunnelError(aiohttp.ClientConnectionError):
+    """The proxy opened no tunnel, so that nothing was sent; `status` is its answer (None: it hung up)."""
+
+    def __init__(self, status: int | None) -> None:
+        super().__init__("the proxy hung up" if status is None else f"the proxy answered HTTP {status}")
+        self.status = status
 
 
 @dataclass(slots=True)
 class _Use:
-    """One use of a connection, as the session's trace reports it."""
+    """The use of a connection by one request, as the session's trace reports it."""
 
-    reused: bool = False
+    connecting: bool = False
 
 
-def trace_reuse() -> aiohttp.TraceConfig:
-    """Make the trace that a session needs for `send`; without it nothing is ever sent a second time."""
+def trace_connecting() -> aiohttp.TraceConfig:
+    """Make the trace by which `send` knows that it had no connection yet; without it there is no TunnelError."""
 
-    async def on_reuse(_session: object, context: SimpleNamespace, _params: object) -> None:
-        # Requests that do not go through `send`, such as a WebSocket's, bring no note of their own.
-        if isinstance(context.trace_request_ctx, _Use):
-            context.trace_request_ctx.reused = True
+    def note_as(*, connecting: bool) -> Callable[[object, SimpleNamespace, object], Awaitable[None]]:
+        async def note(_session: object, context: SimpleNamespace, _params: object) -> None:
+            # Requests that do not go through `send`, such as a WebSocket's, bring no note of their own.
+            if isinstance(context.trace_request_ctx, _Use):
+                context.trace_request_ctx.connecting = connecting
+
+        return note
 
     config = aiohttp.TraceConfig()
-    config.on_connection_reuseconn.append(on_reuse)
+    config.on_connection_create_start.append(note_as(connecting=True))
+    config.on_connection_create_end.append(note_as(connecting=False))
     return config
 
 
@@ -54,9 +70,9 @@ def http_session() -> aiohttp.ClientSession:
     """Make the session for DingTalk's HTTP and WebSocket: no cookies, no limit of connections; the caller closes it."""
     return aiohttp.ClientSession(
         cookie_jar=aiohttp.DummyCookieJar(),
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
+        connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_ALIVE_S),
         headers={"User-Agent": f"claw/{__version__}"},
-        trace_configs=[trace_reuse()],
+        trace_configs=[trace_connecting()],
     )
 
 
@@ -71,27 +87,31 @@ async def send(
 ) -> aiohttp.ClientResponse:
     """Send a request and return when the head of its response is there; the caller closes the response.
 
-    Raises what aiohttp raises. `timeout` bounds each try, not their sum.
+    Raises TunnelError and what aiohttp raises. After any other error than TunnelError, ClientConnectorError and
+    ConnectionTimeoutError the server may have had the request.
     """
-    time = asyncio.get_running_loop().time
-    began = time()
-    while True:
-        use = _Use()
-        try:
-            return await session.request(
-                method,
-                url,
-                headers=headers,
-                data=data,
-                allow_redirects=False,
-                proxy=proxy_of(url),
-                timeout=timeout,
-                trace_request_ctx=use,
-            )
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            # The pool may hold several dead ones, each is found out in turn; the first new connection ends this.
-            if not use.reused or time() - began > DEAD_WITHIN_S:
-                raise
+    # A loop that was busy has not read yet that a pooled connection was closed, and would write to it.
+    for _ in range(_LOOP_TURNS):
+        await asyncio.sleep(0)
+    use = _Use()
+    try:
+        return await session.request(
+            method,
+            url,
+            headers=headers,
+            data=data,
+            allow_redirects=False,
+            proxy=proxy_of(url),
+            timeout=timeout,
+            trace_request_ctx=use,
+        )
+    except aiohttp.ClientHttpProxyError as error:
+        # Not chained: the library's error holds the request's headers.
+        raise TunnelError(error.status) from None
+    except aiohttp.ServerDisconnectedError:
+        if use.connecting:
+            raise TunnelError(None) from None
+        raise
 
 
 async def read_at_most(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:

@@ -69,6 +69,16 @@ def full_jitter(tries: int, *, base: float, ceiling: float, rng: random.Random |
     return (rng or random).uniform(0, limit)
 
 
+def parse_http_date(header: str | None) -> float | None:
+    """Read an HTTP date (RFC 9110, 5.6.7) as seconds since the epoch; None where it is none."""
+    try:
+        date = parsedate_to_datetime((header or "").strip())
+        # The zone "-0000" makes a date without one, which would be read as this machine's local time.
+        return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
 def parse_retry_after(header: str | None, wall: float) -> float | None:
     """Read a Retry-After header (RFC 9110, 10.2.3): seconds to wait, 0 to 3 600; None where it says nothing usable.
 
@@ -76,13 +86,11 @@ def parse_retry_after(header: str | None, wall: float) -> float | None:
     machines' clocks differ.
     """
     value = (header or "").strip()
-    try:
-        if re.fullmatch(r"[0-9]+(\.[0-9]*)?", value):
-            seconds = float(value)
-        else:
-            date = parsedate_to_datetime(value)
-            # The zone "-0000" makes a date without one, which would be read as this machine's local time.
-            seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - wall
-    except (ValueError, TypeError, OverflowError):
-        return None
+    if re.fullmatch(r"[0-9]+(\.[0-9]*)?", value):
+        seconds = float(value)
+    else:
+        date = parse_http_date(value)
+        if date is None:
+            return None
+        seconds = date - wall
     return min(max(seconds, 0.0), RETRY_AFTER_MAX_S) if math.isfinite(seconds) else None

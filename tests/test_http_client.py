@@ -1,37 +1,118 @@
-"""Sending: what is sent a second time, and what never is."""
+"""Sending: once, whatever the server does with its connections."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
 import pytest
 from yarl import URL
 
-from claw import http_client
-from claw.http_client import http_session, read_at_most, send
+from claw.http_client import TunnelError, http_session, read_at_most, send
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER that makes a close a reset."""
+
+
+class HostileServer:
+    """Answers the first request of each connection, then does `then` with it, in a thread with plain sockets.
+
+    So a test says exactly what is read and when a connection ends, also while the loop stands still.
+    """
+
+    def __init__(self, then: Callable[[HostileServer, socket.socket], None]) -> None:
+        self._then = then
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = URL(f"http://127.0.0.1:{self._listener.getsockname()[1]}/")
+        self.requests = 0
+        self.connections = 0
+
+    def read(self, connection: socket.socket) -> bool:
+        """Read one request, in whatever pieces it comes."""
+        raw = b""
+        while b"\r\n\r\n" not in raw:
+            piece = connection.recv(65536)
+            if not piece:
+                return False
+            raw += piece
+        self.requests += 1
+        return True
+
+    def run(self) -> None:
+        with self._listener:
+            while True:
+                try:
+                    connection, _ = self._listener.accept()
+                except OSError:
+                    return
+                self.connections += 1
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def stop(self) -> None:
+        # A close alone would leave the thread in accept().
+        self._listener.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, connection: socket.socket) -> None:
+        connection.settimeout(5)
+        with connection:
+            try:
+                if self.read(connection):
+                    connection.sendall(ANSWER)
+                    self._then(self, connection)
+            except OSError:
+                pass
+
+
+@contextmanager
+def hostile(then: Callable[[HostileServer, socket.socket], None]) -> Iterator[HostileServer]:
+    server = HostileServer(then)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join(5)
+
+
+def close_after_reading(server: HostileServer, connection: socket.socket) -> None:
+    server.read(connection)
+
+
+def reset_after_reading(server: HostileServer, connection: socket.socket) -> None:
+    server.read(connection)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+
+def close_before_reading(_: HostileServer, connection: socket.socket) -> None:
+    select.select([connection], [], [], 5)
+
+
+def close_at_once(_: HostileServer, connection: socket.socket) -> None:
+    """Close as soon as the answer is out, as a server does with whom it does not want to keep."""
 
 
 class Server:
-    """Answers and keeps its connections, but closes those in `doomed` when the next request comes on them."""
+    """Answers, and keeps its connections."""
 
     def __init__(self) -> None:
         self.url = URL()
         self.requests = 0
         self.opened: list[asyncio.StreamWriter] = []
-        self.doomed: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened.append(writer)
         try:
             while await reader.readuntil(b"\r\n\r\n"):
                 self.requests += 1
-                if writer in self.doomed:
-                    break
                 writer.write(ANSWER)
         except (OSError, asyncio.IncompleteReadError):
             pass
@@ -57,13 +138,38 @@ async def post(session: aiohttp.ClientSession, url: URL) -> bytes | None:
         return await read_at_most(response, 100)
 
 
-async def test_several_dead_connections_of_the_pool_cost_nothing() -> None:
-    """Each pooled connection that turns out to be dead is passed over; a new one brings the answer."""
+@pytest.mark.parametrize("then", [close_after_reading, reset_after_reading, close_before_reading])
+async def test_a_kept_connection_that_breaks_at_its_next_use_is_an_error(
+    then: Callable[[HostileServer, socket.socket], None],
+) -> None:
+    """Whether the second request was read cannot be told from here: it is never sent again behind anybody's back."""
+    with hostile(then) as server:
+        async with http_session() as session:
+            await post(session, server.url)
+            with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
+                await post(session, server.url)
+            assert server.connections == 1
+            assert server.requests == 1 + (then is not close_before_reading)
+            # The broken one is out of the pool.
+            assert await post(session, server.url) == b"ok"
+
+
+async def test_connections_that_died_while_the_loop_was_busy_cost_nothing() -> None:
+    """Their ends wait in the kernel, unread: the request goes out once, on a new connection."""
+    with hostile(close_at_once) as server:
+        async with http_session() as session:
+            await asyncio.gather(*(post(session, server.url) for _ in range(3)))
+            time.sleep(0.2)  # noqa: ASYNC251 - nothing but this test's loop is to stand still
+            assert await post(session, server.url) == b"ok"
+            assert (server.requests, server.connections) == (4, 4)
+
+
+async def test_a_kept_connection_is_used_again() -> None:
+    """Looking for dead connections costs none that live."""
     async with serving() as server, http_session() as session:
-        await asyncio.gather(*(post(session, server.url) for _ in range(3)))
-        server.doomed = set(server.opened)
-        assert await post(session, server.url) == b"ok"
-        assert len(server.opened) == 4
+        for _ in range(3):
+            assert await post(session, server.url) == b"ok"
+        assert (server.requests, len(server.opened)) == (3, 1)
 
 
 async def test_a_new_connection_that_breaks_is_an_error() -> None:
@@ -82,24 +188,32 @@ async def test_a_new_connection_that_breaks_is_an_error() -> None:
     assert len(heard) == 1
 
 
-async def test_a_pooled_connection_that_dies_late_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After DEAD_WITHIN_S the server has ended it, who may have begun to work."""
-    monkeypatch.setattr(http_client, "DEAD_WITHIN_S", 0.0)
-    async with serving() as server, http_session() as session:
-        await post(session, server.url)
-        server.doomed = set(server.opened)
-        with pytest.raises(aiohttp.ServerDisconnectedError):
-            await post(session, server.url)
-        assert server.requests == 2
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", 407),
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", 403),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", 502),
+        (b"", None),
+    ],
+)
+async def test_a_proxy_that_opens_no_tunnel(answer: bytes, status: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses CONNECT, or hangs up: surely nothing was sent, and the error names neither address nor header."""
 
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer)
+        writer.close()
 
-async def test_a_session_without_the_trace_sends_once() -> None:
-    """Where nobody can tell that a connection was pooled, nothing is sent a second time."""
-    async with serving() as server, aiohttp.ClientSession() as session:
-        await post(session, server.url)
-        server.doomed = set(server.opened)
-        with pytest.raises(aiohttp.ServerDisconnectedError):
-            await post(session, server.url)
+    heard: list[bytes] = []
+    listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+    async with listener, http_session() as session:
+        with pytest.raises(TunnelError) as caught:
+            await send(session, "POST", URL("https://api.example/path?session=00ff"), data=b"x")
+    assert caught.value.status == status
+    assert "00ff" not in str(caught.value)
+    assert [head.split()[0] for head in heard] == [b"CONNECT"]
 
 
 async def test_other_requests_of_the_session_are_left_alone() -> None:

@@ -12,7 +12,7 @@ import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
 from claw import errors
-from claw.retry import RETRY_AFTER_MAX_S, STEADY_S, Verdict, full_jitter, parse_retry_after, verdict
+from claw.retry import RETRY_AFTER_MAX_S, STEADY_S, Verdict, full_jitter, parse_http_date, parse_retry_after, verdict
 
 KEY = ConnectionKey("h", 443, is_ssl=True, ssl=True, proxy=None, proxy_auth=None, proxy_headers_hash=None)
 
@@ -122,3 +122,20 @@ def test_retry_after(header: str, seconds: float, monkeypatch: pytest.MonkeyPatc
 def test_retry_after_that_is_none(header: str | None) -> None:
     """A Retry-After that cannot be read is as if it were not there."""
     assert parse_retry_after(header, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("Thu, 01 Jan 1970 00:01:00 GMT", 60.0),
+        (" Thu, 01 Jan 1970 00:01:00 -0000 ", 60.0),
+        ("Thu, 01 Jan 1970 01:01:00 +0100", 60.0),
+        ("yesterday", None),
+        ("", None),
+        (None, None),
+        ("Thu, 01 Jan 999999 00:01:00 GMT", None),
+    ],
+)
+def test_http_dates(header: str | None, seconds: float | None) -> None:
+    """A date is one of the epoch, whatever this machine's zone; anything else says nothing."""
+    assert parse_http_date(header) == seconds

@@ -1,9 +1,8 @@
 """The HTTP client for DingTalk: one call, bounded in time and size, never redirected, counted, traced where it sends.
 
-Order of events of a call: encode the body; open a span if people will see the call; post, again only where a pooled
-connection was already dead (claw/http_client.py); read a bounded answer; classify it (codes.py); count it; return its
-JSON object or raise DingTalkError. No error that leaves here holds a URL or a header: the library's errors, which do,
-are left behind.
+Order of events of a call: encode the body; open a span if people will see the call; post once (claw/http_client.py);
+read a bounded answer; classify it (codes.py); count it; return its JSON object or raise DingTalkError. No error that
+leaves here holds a URL or a header: the library's errors, which do, are left behind.
 
 No call has an idempotency key. One whose answer never came may have been done, and is still worth another try, since a
 message must not be lost: its error says `maybe_delivered`, and the worker bounds how often people may see it again.
@@ -24,15 +23,27 @@ from yarl import URL
 
 from claw import __version__
 from claw.clock import Clock
-from claw.dingtalk.codes import Json, classify, parse_number
+from claw.dingtalk.codes import (
+    BROKEN_OFF,
+    NO_CONNECTION,
+    NO_TUNNEL,
+    TIMED_OUT,
+    ErrorRule,
+    Json,
+    classify,
+    make_error,
+    parse_number,
+)
 from claw.dingtalk.quota import SENDS, Api, CallCounter
 from claw.errors import DingTalkError, DingTalkReason
-from claw.http_client import read_at_most, send
+from claw.http_client import TunnelError, read_at_most, send
 from claw.observe import telemetry
-from claw.retry import parse_retry_after
+from claw.retry import parse_http_date, parse_retry_after
 
 CALL_TIMEOUT_S: Final = 10.0
-"""Seconds that one call may take in all, a second send included (docs/protocol.md section 8, row 1)."""
+"""Seconds that one call may take in all (docs/protocol.md section 8, row 1)."""
+WAIT_MAX_S: Final = 300.0
+"""Seconds of a Retry-After that are believed: a proxy that is gone in a minute may ask for an hour."""
 ANSWER_MAX_BYTES: Final = 256 * 1024
 """Bytes of an answer that are read; DingTalk's own take a few hundred."""
 REDACTED_MIN_BYTES: Final = 16
@@ -107,9 +118,8 @@ class DingTalkClient:
             error = classify(api, answer.status, answer.body)
             if error is not None and error.retryable and answer.retry_after is not None:
                 # Never shorter than our own wait: servers name the rest of a window that is not their only one.
-                error.retry_after = max(answer.retry_after, error.retry_after or 0.0)
-            # DingTalk does not bill what it throttles (docs/protocol.md section 6.6).
-            if error is None or not (error.retryable and error.retry_after):
+                error.retry_after = max(min(answer.retry_after, WAIT_MAX_S), error.retry_after or 0.0)
+            if error is None or _is_billed(error):
                 self._calls.count(api)
         telemetry.dingtalk_calls.add(1, {"api": api.value, "outcome": _name_outcome(error)})
         if span is not None:
@@ -127,16 +137,15 @@ class DingTalkClient:
                     return await self._read(response, redact)
         except aiohttp.InvalidURL:
             return DingTalkError(api, "the address cannot be used", reason=DingTalkReason.CONNECT)
+        except TunnelError as fault:
+            return _make_unanswered(api, NO_TUNNEL, str(fault))
         # Before TimeoutError, of which one of these is a kind: here, surely nothing was sent.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as fault:
-            detail = f"no connection ({type(fault).__name__})"
-            return DingTalkError(api, detail, reason=DingTalkReason.CONNECT, retryable=True)
+            return _make_unanswered(api, NO_CONNECTION, type(fault).__name__)
         except TimeoutError:
-            reason, detail = DingTalkReason.TIMEOUT, f"no answer within {self._timeout_s:g} s"
+            return _make_unanswered(api, TIMED_OUT, f"{self._timeout_s:g} s")
         except (aiohttp.ClientError, OSError, ValueError, EOFError) as fault:
-            reason, detail = DingTalkReason.BROKEN_OFF, f"the exchange broke off ({type(fault).__name__})"
-        detail += "; it may have been done all the same"
-        return DingTalkError(api, detail, reason=reason, retryable=True, maybe_delivered=True)
+            return _make_unanswered(api, BROKEN_OFF, type(fault).__name__)
 
     async def _read(self, response: aiohttp.ClientResponse, redact: bytes) -> _Answer:
         """Read an answer; without a body where that is too large, no JSON object, or repeats the secret."""
@@ -144,8 +153,24 @@ class DingTalkClient:
         # A short secret (of a test server) may occur by chance, and would blind us for good answers.
         if len(redact) >= REDACTED_MIN_BYTES and redact in raw:
             raw = b""
-        wait = parse_retry_after(response.headers.get("Retry-After"), self._clock.wall())
+        # A date is measured by the clock of who named it; ours may be hours off.
+        now = parse_http_date(response.headers.get("Date"))
+        wait = parse_retry_after(response.headers.get("Retry-After"), self._clock.wall() if now is None else now)
         return _Answer(response.status, parse_json_object(raw), wait)
+
+
+def _make_unanswered(api: Api, rule: ErrorRule, cause: str) -> DingTalkError:
+    return make_error(api, rule._replace(detail=f"{rule.detail} ({cause})"))
+
+
+def _is_billed(error: DingTalkError) -> bool:
+    """Whether DingTalk may have counted the call: not what it throttled, nor what did not reach it.
+
+    See docs/protocol.md section 6.6.
+    """
+    if error.reason is DingTalkReason.NOT_DINGTALK and not error.maybe_delivered:
+        return False
+    return not (error.retryable and error.retry_after)
 
 
 def encode_json(payload: Mapping[str, object]) -> bytes:

@@ -4,6 +4,10 @@ Order of events: `classify` looks for success (each api has a field, or a number
 then for the HTTP status. Codes come first since DingTalk puts one status on unlike things: 403 is too many calls as
 well as a missing permission, and webhooks refuse with 200 (docs/protocol.md sections 6.1 to 6.6).
 
+Only a code of DingTalk's own is final. An answer without one, whatever its status, is a proxy's or a firewall's word,
+which may be gone in a minute. A code that is not in the tables is DingTalk's word, but may be of the moment: it is
+worth UNKNOWN_TRIES_MAX tries and not an hour of them, since each is billed.
+
 DingTalk has two dialects: words such as `Forbidden.AccessDenied.QpsLimitForApi` at api.dingtalk.com, and numbers, the
 `errcode` of webhooks and of the old API, which the new one sometimes passes on. Both tables give the same reasons.
 Nothing of an answer is repeated in an error but its code and the names of missing permissions.
@@ -15,7 +19,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from claw.dingtalk.quota import Api
+from claw.dingtalk.quota import SENDS, Api
 from claw.errors import DingTalkError
 from claw.errors import DingTalkReason as Reason
 
@@ -26,10 +30,14 @@ QPM_WAIT_S: Final = 60.0
 10 minutes (docs/protocol.md section 6.1)."""
 CREDENTIALS_WAIT_S: Final = 30.0
 """Seconds before credentials that were refused are tried again, as for the stream (docs/architecture.md)."""
+UNKNOWN_TRIES_MAX: Final = 4
+"""Tries of a call that DingTalk refuses by a code that is in no table."""
 SCOPES_MAX: Final = 10
 """Missing permissions that an error names."""
 
-_CODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,119}")
+_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,119}")
+_NUMBER_MIN_DIGITS: Final = 4
+"""Digits of a number in the place of a word; with fewer it is a proxy's HTTP status."""
 _TOKEN_TEXT: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 _WRAPPER: Final = 88
 """The errcode of the old API's gateway; the true number is in `sub_code` (docs/protocol.md section 6.6)."""
@@ -48,7 +56,15 @@ class ErrorRule(NamedTuple):
     """Seconds to wait before another try."""
     maybe_delivered: bool = False
     """The call may have done its work all the same."""
+    tries_max: int | None = None
+    """Tries in all that it is worth; None: as many as there is time for."""
 
+
+NO_CONNECTION: Final = ErrorRule(Reason.CONNECT, "no connection", retryable=True)
+NO_TUNNEL: Final = ErrorRule(Reason.NOT_DINGTALK, "the proxy opened no way to DingTalk", retryable=True)
+TIMED_OUT: Final = ErrorRule(Reason.TIMEOUT, "no answer in time", retryable=True, maybe_delivered=True)
+BROKEN_OFF: Final = ErrorRule(Reason.BROKEN_OFF, "the exchange broke off", retryable=True, maybe_delivered=True)
+"""The four ways in which no answer comes. Nothing was sent in the first two."""
 
 _QPS: Final = ErrorRule(Reason.QPS, "too many calls a second", retryable=True, retry_after=QPS_WAIT_S)
 _QPM: Final = ErrorRule(Reason.QPM, "too many calls a minute", retryable=True, retry_after=QPM_WAIT_S)
@@ -70,6 +86,8 @@ _BUSY: Final = ErrorRule(Reason.SERVER_BUSY, "DingTalk is in trouble", retryable
 _TOO_LONG: Final = ErrorRule(Reason.TOO_LONG, "the message is too long")
 _GROUP: Final = ErrorRule(Reason.GROUP_GONE, "the group was dissolved")
 _STOPPED: Final = ErrorRule(Reason.ROBOT_STOPPED, "the robot is switched off")
+_SESSION: Final = ErrorRule(Reason.WEBHOOK_EXPIRED, "the session webhook has expired or is unknown")
+_UNKNOWN: Final = ErrorRule(Reason.UNKNOWN, "refused", retryable=True, tries_max=UNKNOWN_TRIES_MAX)
 
 _BY_CODE: Final[tuple[tuple[str, ErrorRule], ...]] = (
     # Order matters: the limits' codes hold other parts, such as `Appkey`.
@@ -106,6 +124,7 @@ _BY_CODE: Final[tuple[tuple[str, ErrorRule], ...]] = (
     ("robotcode.downloadcode", ErrorRule(Reason.DOWNLOAD_CODE, "the download code is wrong or has expired")),
     ("robotcode", ErrorRule(Reason.ROBOT_INVALID, "the robot code is wrong, or not this app's")),
     ("system.err", _BUSY),
+    ("invalidparameter", ErrorRule(Reason.BAD_REQUEST, "DingTalk does not take a field of the call")),
 )
 """Parts of the new API's `code` in lower case; the first that occurs decides."""
 
@@ -130,10 +149,11 @@ _BY_ERRCODE: Final[Mapping[int, ErrorRule]] = {
     60011: _SCOPE,
     50002: _SCOPE,
     # Robots, at webhooks.
-    300001: ErrorRule(Reason.WEBHOOK_EXPIRED, "the session webhook has expired or is unknown"),
+    300001: _SESSION,
+    300005: _SESSION,
     310000: ErrorRule(Reason.SEND_FORBIDDEN, "the robot's security settings refused the message"),
     400013: _GROUP,
-    400101: ErrorRule(Reason.BAD_REQUEST, "the session webhook has no token"),
+    400101: _SESSION,
     400102: _STOPPED,
     400105: ErrorRule(Reason.BAD_REQUEST, "the message type is not supported"),
     400106: ErrorRule(Reason.ROBOT_INVALID, "the robot does not exist"),
@@ -162,7 +182,7 @@ _SUCCESS_FIELD: Final[Mapping[str, str]] = {
 def find_rule(api: str, status: int, code: str = "", errcode: int | None = None) -> ErrorRule:
     """Say what a refusal means: by its code, else by its number, else by its HTTP status.
 
-    `api` is an Api, or another call's name; `code` the new API's word, `errcode` a number.
+    `api` is an Api, or another call's name; `code` the new API's word, `errcode` a number other than 0.
     """
     rule = find_rule_of_code(code)
     if rule is None and errcode is not None:
@@ -172,9 +192,11 @@ def find_rule(api: str, status: int, code: str = "", errcode: int | None = None)
     if api == Api.TOKEN and (rule is _TOKEN or (rule is None and _names_credentials(status, code))):
         # The call that asks for a token sends none: what is refused are the credentials.
         return _CREDENTIALS
-    if rule is None and api == Api.WEBHOOK and errcode is not None and 200 <= status < 300:
-        # DingTalk answered and did not deliver. What nobody knows may be of the moment: worth another try.
-        return ErrorRule(Reason.UNKNOWN, f"errcode {errcode}", retryable=True)
+    if api == Api.WEBHOOK and rule is _TOKEN:
+        # A webhook takes no token either: what is refused is the session in its address.
+        return _SESSION
+    if rule is None and _is_refusal(status, code, errcode):
+        return _UNKNOWN._replace(detail=f"errcode {errcode}" if errcode is not None else f"HTTP {status}: refused")
     return rule or classify_status(status)
 
 
@@ -185,16 +207,26 @@ def find_rule_of_code(code: str) -> ErrorRule | None:
 
 
 def classify_status(status: int) -> ErrorRule:
-    """Say what an HTTP status means where DingTalk gave no code that is known."""
+    """Say what an HTTP status means where DingTalk gave no code that is known: never anything final."""
     if status == 429:
         return _QPS._replace(detail="too many calls")
     if status == 408 or status >= 500:
-        # A gateway's 502 and 504 tell of its own wait, not of what the server behind it has done.
+        # A gateway's 502 and 504, and what proxies made up beyond the registered ones (up to 511), tell of their own
+        # wait, not of what the server behind them has done.
         detail = f"HTTP {status}: DingTalk is in trouble"
-        return _BUSY._replace(detail=detail, maybe_delivered=status in {502, 504})
-    if 200 <= status < 300:
-        return ErrorRule(Reason.NOT_DINGTALK, "an answer that is not DingTalk's", retryable=True, maybe_delivered=True)
-    return ErrorRule(Reason.REFUSED, f"HTTP {status}: refused")
+        return _BUSY._replace(detail=detail, maybe_delivered=status in {502, 504} or status > 511)
+    # A good status may be DingTalk's, whose answer was replaced on its way; any other one stood before DingTalk.
+    good = 200 <= status < 300
+    detail = "an answer that is not DingTalk's" if good else f"HTTP {status} by something that is not DingTalk"
+    return ErrorRule(Reason.NOT_DINGTALK, detail, retryable=True, maybe_delivered=good)
+
+
+def _is_refusal(status: int, code: str, errcode: int | None) -> bool:
+    """Whether a code that is not known says that nothing was done: numbers always, words with their 4xx."""
+    # With 5xx the status says enough: DingTalk, or what stands before it, is in trouble.
+    if status >= 500 or status in {408, 429}:
+        return False
+    return errcode is not None or (bool(code) and status >= 400)
 
 
 def _names_credentials(status: int, code: str) -> bool:
@@ -209,39 +241,58 @@ def _names_credentials(status: int, code: str) -> bool:
 def classify(api: str, status: int, body: object) -> DingTalkError | None:
     """Say what an answer means; None: success. `body` is its JSON, or None where it has none that can be read."""
     fields = body if isinstance(body, dict) else {}
-    errcode = parse_number(fields.get("errcode"))
-    if errcode == _WRAPPER:
-        errcode = parse_number(fields.get("sub_code")) or errcode
+    errcode = _find_errcode(fields)
+    good = 200 <= status < 300
     if api == Api.WEBHOOK:
-        if errcode == 0 and 200 <= status < 300:
-            return None
-        return _make_error(api, status, find_rule(api, status, errcode=errcode), errcode=errcode)
-    if 200 <= status < 300:
+        if errcode == 0:
+            # Success with a status that denies it: something on the way spoke, and it may be out.
+            rule = classify_status(status)._replace(maybe_delivered=True)
+            return None if good else make_error(api, rule, status=status, errcode=errcode)
+        return make_error(api, find_rule(api, status, errcode=errcode), status=status, errcode=errcode)
+    if good:
         # Before success: a 200 with a key does not say that the person gets it.
         held_back = _check_receivers(api, status, fields)
         if held_back is not None or _is_success(api, fields):
             return held_back
     code = _parse_word(fields.get("code"))
-    rule = find_rule(api, status, code, errcode)
+    # 0 is no refusal: DingTalk would have sent what proves success along with it.
+    rule = find_rule(api, status, code, errcode or None)
     if rule.reason is Reason.NO_PERMISSION and (scopes := _find_scopes(fields)):
         rule = rule._replace(detail=f"{rule.detail} ({', '.join(scopes)})")
     if code and code.lower() not in rule.detail.lower():
         rule = rule._replace(detail=f"{rule.detail} [{code}]")
-    return _make_error(api, status, rule, errcode=errcode, code=code)
+    return make_error(api, rule, status=status, errcode=errcode, code=code)
 
 
-def _make_error(api: str, status: int, rule: ErrorRule, *, errcode: int | None = None, code: str = "") -> DingTalkError:
+def make_error(
+    api: str, rule: ErrorRule, *, status: int | None = None, errcode: int | None = None, code: str = ""
+) -> DingTalkError:
+    """Make the error of a call by its rule; `status` is None where no answer came."""
+    # A token or an address that was perhaps given out shows nothing to people: asking again harms nobody.
+    maybe_delivered = rule.maybe_delivered and api in SENDS
     return DingTalkError(
         api,
-        rule.detail,
+        f"{rule.detail}; it may have been delivered all the same" if maybe_delivered else rule.detail,
         reason=rule.reason,
         status=status,
         errcode=errcode,
         code=code,
         retryable=rule.retryable,
         retry_after=rule.retry_after,
-        maybe_delivered=rule.maybe_delivered,
+        maybe_delivered=maybe_delivered,
+        tries_max=rule.tries_max,
     )
+
+
+def _find_errcode(fields: Json) -> int | None:
+    """Find the number of an answer, where it has one: in `errcode`, or as digits in the place of the new API's word."""
+    errcode = parse_number(fields.get("errcode"))
+    if errcode == _WRAPPER:
+        return parse_number(fields.get("sub_code")) or errcode
+    code = fields.get("code")
+    if errcode is None and isinstance(code, str) and len(code) >= _NUMBER_MIN_DIGITS:
+        return parse_number(code)
+    return errcode
 
 
 def _is_success(api: str, fields: Json) -> bool:
@@ -257,10 +308,10 @@ def _check_receivers(api: str, status: int, fields: Json) -> DingTalkError | Non
     if fields.get("flowControlledStaffIdList"):
         detail = "DingTalk holds back messages to this person for a moment"
         rule = ErrorRule(Reason.FLOW_CONTROLLED, detail, retryable=True, retry_after=QPS_WAIT_S)
-        return _make_error(api, status, rule, code="flowControlled")
+        return make_error(api, rule, status=status, code="flowControlled")
     if fields.get("invalidStaffIdList"):
         rule = ErrorRule(Reason.USER_INVALID, "the robot cannot write to this person")
-        return _make_error(api, status, rule, code="invalidStaffId")
+        return make_error(api, rule, status=status, code="invalidStaffId")
     return None
 
 

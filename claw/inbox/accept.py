@@ -74,6 +74,8 @@ def _attributes(delivery: Delivery, route: Route) -> dict[str, str | float]:
         telemetry.CLAW_CONVERSATION: hash_id(route.conversation_key),
         telemetry.CLAW_SENDER: hash_id(inbound.sender.key),
     }
-    if inbound.created_at:
-        attributes[telemetry.CLAW_DELIVERY_LAG_MS] = round((delivery.read_at - inbound.created_at) * 1000)
+    lag_s = delivery.read_at - inbound.created_at
+    # Negative: our clock is behind DingTalk's, and the lag is not known. `clock_skew_s` in /status says by how much.
+    if inbound.created_at and lag_s >= 0:
+        attributes[telemetry.CLAW_DELIVERY_LAG_MS] = round(lag_s * 1000)
     return attributes

@@ -1,11 +1,16 @@
 """Sends an answer into the conversation that its message came from.
 
 Order of events: the content is planned as deliveries, always the same ones, so that `Answer.sent` names the same
-delivery after a restart. Each goes by the session webhook while that is good, else by the OpenAPI. After each but the
-last, `progress` keeps the count. One size fits both ways, since the way may change between two deliveries.
+delivery after a restart. Each goes by the session webhook until DingTalk refuses that, then by the OpenAPI. After each
+but the last, `progress` keeps the count. One size fits both ways, since the way may change between two deliveries.
 
-A delivery is tried once here: the worker's durable retry is the only one. What changes is the way: a webhook that has
-expired, is throttled (it stays so for minutes) or is not DingTalk's is left for the OpenAPI for the rest of the answer.
+A delivery is tried once here: the worker's durable retry is the only one. What changes is the way, and only by
+DingTalk's own word: a webhook that it calls expired, switched off, throttled (it stays so for minutes) or used up is
+left for the OpenAPI for the rest of the answer, as is one that is not at DingTalk. A proxy's word changes nothing.
+
+When a webhook expires DingTalk says, not our clock, which may be hours off. A webhook that has expired costs one call
+more for that: DingTalk refuses it, then the message goes out by the OpenAPI. Until the process ends it is not tried
+again for the same message.
 """
 
 from __future__ import annotations
@@ -14,8 +19,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NamedTuple
 
-from claw.clock import Clock
-from claw.dingtalk.codes import QPM_WAIT_S
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.quota import Api
 from claw.dingtalk.webhook import WebhookClient
@@ -28,8 +31,8 @@ PART_MAX_BYTES: Final = 14_000
 """Bytes of a part inside JSON. It has to fit, with its title, into the OpenAPI's `msgParam` (15 000 bytes) and, with
 a mention, into a webhook's body (20 000). Few large parts rather than many small ones: each call is paid for
 (docs/protocol.md sections 6.6 and 6.7)."""
-WEBHOOK_MARGIN_S: Final = 10.0
-"""Seconds before its end at which a webhook is no longer used: a call may take as long."""
+EXPIRED_MAX: Final = 1024
+"""Messages whose webhooks are remembered as expired; forgetting one costs a call."""
 MENTION_MAX_CHARS: Final = 64
 """Characters of a staff id that is mentioned; DingTalk's userId is no longer."""
 UNKNOWN_MARK: Final = (
@@ -39,8 +42,17 @@ UNKNOWN_MARK: Final = (
 """What stands in the place of content of an unknown kind. In both languages: which one the person speaks, an answer
 does not tell."""
 
-_OTHER_WAY: Final = frozenset({DingTalkReason.WEBHOOK_EXPIRED, DingTalkReason.WEBHOOK_HOST})
-"""Reasons for which a webhook will not take this answer, and the OpenAPI may."""
+_OTHER_WAY: Final = frozenset(
+    {
+        DingTalkReason.WEBHOOK_EXPIRED,
+        DingTalkReason.WEBHOOK_HOST,
+        DingTalkReason.ROBOT_STOPPED,
+        DingTalkReason.QPM,
+        # Webhooks and the OpenAPI have a month's quota each (docs/protocol.md section 6.6).
+        DingTalkReason.QUOTA_EXHAUSTED,
+    }
+)
+"""Reasons for which a webhook will not take this answer now, and the OpenAPI may."""
 
 log: Final = logging.getLogger(__name__)
 
@@ -75,11 +87,12 @@ def plan_parts(text: str) -> list[str]:
 class AnswerSender:
     """Sends answers; `language` as for `plan_deliveries`."""
 
-    def __init__(self, webhook: WebhookClient, openapi: OpenApiClient, language: Language, clock: Clock) -> None:
+    def __init__(self, webhook: WebhookClient, openapi: OpenApiClient, language: Language) -> None:
         self._webhook = webhook
         self._openapi = openapi
         self._language = language
-        self._clock = clock
+        self._expired: dict[str, None] = {}
+        """Keys of messages whose webhooks DingTalk called expired, oldest first."""
 
     async def send(self, inbound: Inbound, answer: Answer, progress: Callable[[Answer], Awaitable[None]]) -> None:
         """Send what of `answer` is not out yet; `progress` gets the answer after each delivery but the last.
@@ -88,7 +101,7 @@ class AnswerSender:
         and whatever `progress` raises.
         """
         deliveries = plan_deliveries(answer.content, self._language)
-        by_webhook = self._is_webhook_good(inbound)
+        by_webhook = bool(inbound.webhook) and inbound.key not in self._expired
         for index in range(answer.sent, len(deliveries)):
             if by_webhook:
                 by_webhook = await self._send_either_way(inbound, deliveries[index], first=index == 0)
@@ -97,11 +110,6 @@ class AnswerSender:
             # After the last one the worker acks instead: one write of the store for both.
             if index + 1 < len(deliveries):
                 await progress(answer.with_sent(index + 1))
-
-    def _is_webhook_good(self, inbound: Inbound) -> bool:
-        """Whether there is one, and it is not about to end; one whose end was not told is tried."""
-        left_s = inbound.webhook_expires - self._clock.wall()
-        return bool(inbound.webhook) and (inbound.webhook_expires <= 0 or left_s > WEBHOOK_MARGIN_S)
 
     async def _send_either_way(self, inbound: Inbound, delivery: PlannedDelivery, *, first: bool) -> bool:
         """Send by the webhook, or else by the OpenAPI. Return whether the webhook is good for the next one, too."""
@@ -129,12 +137,17 @@ class AnswerSender:
         try:
             await self._webhook.send(inbound.webhook, title, text, at)
         except DingTalkError as error:
-            # A long wait after an answer that never came may hide a delivery: another way would show it twice.
-            throttled = error.retryable and not error.maybe_delivered and (error.retry_after or 0) >= QPM_WAIT_S
-            if throttled or error.reason in _OTHER_WAY:
+            if error.reason is DingTalkReason.WEBHOOK_EXPIRED:
+                self._remember_expired(inbound.key)
+            if error.reason in _OTHER_WAY:
                 return error
             raise
         return None
+
+    def _remember_expired(self, key: str) -> None:
+        self._expired[key] = None
+        if len(self._expired) > EXPIRED_MAX:
+            del self._expired[next(iter(self._expired))]
 
     async def _send_by_openapi(self, inbound: Inbound, delivery: PlannedDelivery) -> None:
         if inbound.conversation.kind is ChatKind.GROUP:

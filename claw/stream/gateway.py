@@ -16,6 +16,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -29,9 +30,10 @@ from claw.errors import GatewayError, GatewayReason
 from claw.observe import telemetry
 from claw.observe.redact import register
 from claw.proxy import proxy_of
-from claw.retry import parse_retry_after
+from claw.retry import parse_http_date, parse_retry_after
 from claw.secret import Secret
 from claw.stream import frames
+from claw.stream.skew import ClockSkew
 
 PATH: Final = "/v1.0/gateway/connections/open"
 TIMEOUT_S: Final = 5.0
@@ -106,6 +108,12 @@ class Gateway:
         self._clock = clock or Clock()
         self._timeout = timeout
         self._rate_limiter = RateLimiter(self._clock)
+        self._skew = ClockSkew()
+
+    @property
+    def clock_skew_s(self) -> float | None:
+        """Seconds by which our clock is ahead of DingTalk's at the last registration; None: not known."""
+        return self._skew.seconds
 
     async def register(self, credentials: Credentials | None = None) -> Registration:
         """Ask for an endpoint and a ticket, within 5 s. Raises GatewayError."""
@@ -124,6 +132,7 @@ class Gateway:
         return registration
 
     async def _request(self, credentials: Credentials) -> Registration:
+        began = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
                 status, headers, body = await self._post(credentials)
@@ -133,7 +142,19 @@ class Gateway:
             # ValueError: an address that cannot even be tried, for instance by its host's encoding.
             detail = f"the gateway cannot be reached ({type(error).__name__})"
             raise GatewayError(GatewayReason.UNREACHABLE, detail) from None
-        return parse_registration(status, headers, body, credentials, now=self._clock.wall())
+        date, now = headers.get("Date"), self._clock.wall()
+        measure = partial(self._skew.measure, date, received_at=now, took_s=self._clock.monotonic() - began)
+        # A wait that is a date is measured by the clock of who named it.
+        theirs = parse_http_date(date)
+        try:
+            registration = parse_registration(status, headers, body, credentials, now=now if theirs is None else theirs)
+        except GatewayError as error:
+            # Without a word of DingTalk's it may be a proxy's clock.
+            if error.code:
+                measure()
+            raise
+        measure()
+        return registration
 
     async def _post(self, credentials: Credentials) -> tuple[int, Mapping[str, str], bytes]:
         body = {
@@ -171,7 +192,7 @@ def parse_registration(
 ) -> Registration:
     """Read an answer of the gateway (docs/protocol.md section 1.3). Raises GatewayError.
 
-    `now`: seconds since the epoch, for a Retry-After that names a date.
+    `now`: seconds since the epoch by the gateway's clock, for a Retry-After that names a date.
     """
     fields = _fields(body)
     # Only what looks like a word of DingTalk's may reach a log: a proxy may answer with our own request in it.

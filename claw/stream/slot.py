@@ -245,11 +245,11 @@ class Slot:
 
     async def _hold(self, running: RunningSession) -> Reason:
         """Return when `running` has ended or is to be replaced, and why; in the latter case it goes on reading."""
+        # First what leaves us without messages, should several come in the same turn of the loop.
         waits: dict[Reason, Coroutine[Any, Any, object]] = {
             Reason.DISCONNECT: running.session.disconnect_requested.wait(),
             Reason.RESTART: self._replace_requested.wait(),
         }
-        # First what leaves us without messages, should several come in the same turn of the loop.
         if self._rotate:
             waits[Reason.ROTATION] = self._clock.sleep(self._rotation_delay())
         reason = await wait_first(waits, running.task)

@@ -58,6 +58,7 @@ class Supervisor:
         rng: random.Random | None = None,
     ) -> None:
         self._clock = clock or Clock()
+        self._gateway = gateway
         config = SessionConfig(accept, on_card, settings.heartbeat, self._clock, handshake_timeout=handshake_timeout)
         self._deliveries = config.deliveries
 
@@ -203,6 +204,7 @@ class Supervisor:
         reconnects: Counter[str] = Counter()
         for slot in self.slots:
             reconnects.update(slot.reconnects)
+        skew_s = self._gateway.clock_skew_s
         return {
             "state": self._state.value,
             "since": format_rfc3339(self._since),
@@ -219,6 +221,7 @@ class Supervisor:
                 for slot in self.slots
             ],
             "reconnects": dict(reconnects),
+            "clock_skew_s": None if skew_s is None else round(skew_s, 1),
             "refused_frames": sum(slot.counters.refused for slot in self.slots),
             "last_frame_at": format_rfc3339(self.last_frame_at),
             "last_error": self._trouble(),

@@ -7,10 +7,11 @@ import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 
 import pytest
 
-from claw.dingtalk.client import DingTalkClient
+from claw.dingtalk.client import WAIT_MAX_S, DingTalkClient
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.quota import Api, CallCounter
 from claw.dingtalk.webhook import WebhookClient
@@ -18,6 +19,7 @@ from claw.errors import DingTalkError, DingTalkReason
 from claw.secret import Secret
 from tests.clock import FakeClock
 from tests.dingtalk.conftest import MakeClient, credentials
+from tests.dingtalk.test_webhook import everything_of
 
 CONSTANT = [
     b"",
@@ -140,6 +142,95 @@ async def test_an_unreachable_server_is_worth_another_try(
         await OpenApiClient(client, url, credentials, clock).get_download_url("dingfakeclient", Secret("dc"))
     assert (caught.value.retryable, caught.value.maybe_delivered, caught.value.status) == (True, False, None)
     assert calls.peek() == {}
+
+
+PAGE = b"<html><body>Blocked by policy</body></html>"
+GOOD = b'{"errcode":0,"errmsg":"ok"}'
+
+
+def http(status: int, body: bytes = b"", *headers: str) -> bytes:
+    """Write an answer as it goes over the wire."""
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "maybe", "counted"),
+    [
+        (http(403, PAGE, "Content-Type: text/html"), DingTalkReason.NOT_DINGTALK, False, False),
+        (http(403, b'{"message":"no"}'), DingTalkReason.NOT_DINGTALK, False, False),
+        (http(404, PAGE), DingTalkReason.NOT_DINGTALK, False, False),
+        (http(302, b"", "Location: http://127.0.0.1:1/login"), DingTalkReason.NOT_DINGTALK, False, False),
+        (http(308, b"", "Location: /robot/elsewhere"), DingTalkReason.NOT_DINGTALK, False, False),
+        (http(407, PAGE, "Proxy-Authenticate: Basic"), DingTalkReason.NOT_DINGTALK, False, False),
+        (http(413, PAGE), DingTalkReason.NOT_DINGTALK, False, False),
+        (http(429), DingTalkReason.QPS, False, False),
+        (http(502, PAGE), DingTalkReason.SERVER_BUSY, True, True),
+        (http(503, PAGE), DingTalkReason.SERVER_BUSY, False, True),
+        (http(504, PAGE), DingTalkReason.SERVER_BUSY, True, True),
+        (http(200, PAGE, "Content-Type: text/html"), DingTalkReason.NOT_DINGTALK, True, True),
+        (http(200, b'{"status":"ok"}'), DingTalkReason.NOT_DINGTALK, True, True),
+        (http(200, GOOD)[:-5], DingTalkReason.BROKEN_OFF, True, False),
+        (b"", DingTalkReason.BROKEN_OFF, True, False),
+    ],
+)
+async def test_who_answers_in_dingtalks_place_is_not_believed(
+    answer: bytes, reason: DingTalkReason, maybe: bool, counted: bool, client: DingTalkClient, calls: CallCounter
+) -> None:
+    """What is no code of DingTalk's is tried again and followed nowhere; whether it was delivered, its kind says."""
+    async with raw_server(answer) as url:
+        with pytest.raises(DingTalkError) as caught:
+            await WebhookClient(client, [url]).send(Secret(f"{url}/robot?session=1"), "t", "x")
+    error = caught.value
+    assert (error.reason, error.retryable, error.maybe_delivered) == (reason, True, maybe)
+    assert bool(calls.peek()) is counted
+
+
+@pytest.mark.parametrize("answer", [http(502, PAGE), http(200, PAGE), b""])
+async def test_without_a_token_nothing_was_sent(answer: bytes, client: DingTalkClient, clock: FakeClock) -> None:
+    """However the call for the token ended: people have seen nothing, and the answer's tries are not bounded by it."""
+    async with raw_server(answer) as url:
+        with pytest.raises(DingTalkError) as caught:
+            await OpenApiClient(client, url, credentials, clock).send_direct("dingfakeclient", "u-1001", "t", "x")
+    error = caught.value
+    assert (error.api, error.retryable, error.maybe_delivered) == (Api.TOKEN, True, False)
+
+
+@pytest.mark.parametrize("answer", [http(407, PAGE), http(403), http(502), b""])
+async def test_a_proxy_that_lets_nobody_through_delivered_nothing(
+    answer: bytes, client: DingTalkClient, calls: CallCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refused the tunnel, or hung up before there was one: tried again for as long as there is time."""
+    async with raw_server(answer) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        webhook = WebhookClient(client, ["https://api.dingtalk.com"])
+        with pytest.raises(DingTalkError) as caught:
+            await webhook.send(Secret("https://oapi.dingtalk.com/robot/sendBySession?session=00ff"), "t", "x")
+    error = caught.value
+    assert (error.reason, error.retryable, error.maybe_delivered) == (DingTalkReason.NOT_DINGTALK, True, False)
+    assert "00ff" not in everything_of(error)
+    assert calls.peek() == {}
+
+
+@pytest.mark.parametrize("hours", [-8, 0, 8])
+async def test_a_date_to_wait_for_is_measured_by_the_servers_clock(
+    hours: int, client: DingTalkClient, clock: FakeClock
+) -> None:
+    """Ours may be hours off: 20 s are 20 s."""
+    now = clock.wall() + hours * 3600
+    headers = [f"Date: {formatdate(now, usegmt=True)}", f"Retry-After: {formatdate(now + 20, usegmt=True)}"]
+    async with raw_server(http(503, PAGE, *headers)) as url:
+        with pytest.raises(DingTalkError) as caught:
+            await WebhookClient(client, [url]).send(Secret(f"{url}/robot?session=1"), "t", "x")
+    assert caught.value.retry_after == 20.0
+
+
+async def test_a_wait_is_believed_for_minutes(client: DingTalkClient) -> None:
+    """A proxy that asks for an hour and is gone in a minute does not hold the answer up for all of its time."""
+    async with raw_server(http(503, PAGE, "Retry-After: 3600")) as url:
+        with pytest.raises(DingTalkError) as caught:
+            await WebhookClient(client, [url]).send(Secret(f"{url}/robot?session=1"), "t", "x")
+    assert caught.value.retry_after == WAIT_MAX_S
 
 
 async def test_a_connection_that_never_comes_delivered_nothing(make_client: MakeClient, clock: FakeClock) -> None:

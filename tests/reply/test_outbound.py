@@ -8,12 +8,11 @@ from claw.language import Language
 from claw.messages import Answer, Outcome
 from claw.reply.outbound import Outbound
 from claw.reply.sender import AnswerSender
-from tests.clock import FakeClock
 from tests.dingtalk.conftest import FakeDingTalk, inbound
 
 
 async def test_markdown_is_sent_at_the_end_only(
-    webhook: WebhookClient, openapi: OpenApiClient, clock: FakeClock, dingtalk: FakeDingTalk
+    webhook: WebhookClient, openapi: OpenApiClient, dingtalk: FakeDingTalk
 ) -> None:
     """In markdown mode nothing is sent before the end, and each part that is out is kept but the last."""
     counts: list[int] = []
@@ -21,7 +20,7 @@ async def test_markdown_is_sent_at_the_end_only(
     async def persist(answer: Answer) -> None:
         counts.append(answer.sent)
 
-    outbound = Outbound(AnswerSender(webhook, openapi, Language.ZH, clock))
+    outbound = Outbound(AnswerSender(webhook, openapi, Language.ZH))
     draft = outbound.begin(inbound(webhook=dingtalk.webhook))
     draft.activity("search")
     draft.update("so far")

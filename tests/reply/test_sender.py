@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -17,7 +18,17 @@ from claw.language import Language
 from claw.messages import Answer, ChatKind, Inbound, Markdown, Outcome, UnknownContent
 from claw.reply.sender import MENTION_MAX_CHARS, UNKNOWN_MARK, AnswerSender, plan_deliveries, plan_parts
 from tests.clock import FakeClock
-from tests.dingtalk.conftest import DIRECT_PATH, GROUP_PATH, WEBHOOK_PATH, FakeDingTalk, MakeClient, hang, inbound
+from tests.dingtalk.conftest import (
+    DIRECT_PATH,
+    GROUP_PATH,
+    WEBHOOK_PATH,
+    FakeDingTalk,
+    MakeClient,
+    cut,
+    hang,
+    html,
+    inbound,
+)
 
 LONG = "\n\n".join(f"第{n}段：" + "字" * 1500 for n in range(9))
 THROTTLED = (200, {"errcode": 130101, "errmsg": "send too fast, exceed 20 times per minute"})
@@ -26,8 +37,8 @@ NO_SCOPE = (403, {"code": "Forbidden.AccessDenied.AccessTokenPermissionDenied"})
 
 
 @pytest.fixture
-def sender(webhook: WebhookClient, openapi: OpenApiClient, clock: FakeClock) -> AnswerSender:
-    return AnswerSender(webhook, openapi, Language.ZH, clock)
+def sender(webhook: WebhookClient, openapi: OpenApiClient) -> AnswerSender:
+    return AnswerSender(webhook, openapi, Language.ZH)
 
 
 class Progress:
@@ -175,20 +186,56 @@ async def test_an_error_of_progress_stops_the_sending(sender: AnswerSender, ding
     assert len(dingtalk.requests) == 1
 
 
-@pytest.mark.parametrize(("left", "by_webhook"), [(11.0, True), (9.0, False), (-1.0, False)])
-async def test_an_expired_webhook_is_not_used(
-    left: float, by_webhook: bool, sender: AnswerSender, dingtalk: FakeDingTalk, clock: FakeClock
+@pytest.mark.parametrize("hours", [-8, 0, 8])
+async def test_our_clock_does_not_judge_the_webhook(
+    hours: int, sender: AnswerSender, dingtalk: FakeDingTalk, clock: FakeClock
 ) -> None:
-    """Less than ten seconds before its end the OpenAPI is used at once."""
-    await send(sender, inbound(webhook=dingtalk.webhook, expires=clock.wall() + left), "hi")
-    assert len(dingtalk.to(WEBHOOK_PATH)) == by_webhook
-    assert len(dingtalk.to(DIRECT_PATH)) == (not by_webhook)
-
-
-async def test_a_webhook_whose_end_is_unknown_is_tried(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
-    """DingTalk did not tell it; if the webhook is gone the answer says so."""
-    await send(sender, inbound(webhook=dingtalk.webhook, expires=0.0), "hi")
+    """A webhook that DingTalk gave out a minute ago is used, however far our clock is ahead or behind."""
+    dingtalks_now = clock.wall() - hours * 3600
+    await send(sender, inbound(webhook=dingtalk.webhook, expires=dingtalks_now - 60 + 5400), "hi")
     assert [request.path for request in dingtalk.requests] == [WEBHOOK_PATH]
+
+
+@pytest.mark.parametrize("hours", [-8, 0, 8])
+@pytest.mark.parametrize("refusal", [GONE, (200, {"errcode": 300005}), (200, {"errcode": 400101})])
+async def test_ninety_minutes_later_dingtalk_says_so(
+    hours: int, refusal: tuple[int, object], sender: AnswerSender, dingtalk: FakeDingTalk, clock: FakeClock
+) -> None:
+    """One call finds out that the webhook has expired, whatever our clock says; the answer goes out by the OpenAPI."""
+    dingtalks_now = clock.wall() - hours * 3600
+    dingtalk.will(WEBHOOK_PATH, refusal)
+    await send(sender, inbound(webhook=dingtalk.webhook, expires=dingtalks_now - 5400 + 5400), LONG)
+    assert len(dingtalk.to(WEBHOOK_PATH)) == 1
+    assert len(dingtalk.to(DIRECT_PATH)) == len(plan_parts(LONG))
+
+
+async def test_a_webhook_that_has_expired_is_not_tried_again_for_its_message(
+    sender: AnswerSender, dingtalk: FakeDingTalk
+) -> None:
+    """The worker's next tries go straight to the OpenAPI; another message's webhook is tried as ever."""
+    message = inbound(webhook=dingtalk.webhook)
+    dingtalk.will(WEBHOOK_PATH, GONE)
+    dingtalk.will(DIRECT_PATH, (500, {"code": "system.error"}), (500, {"code": "system.error"}))
+    for _ in range(2):
+        with pytest.raises(DingTalkError) as caught:
+            await send(sender, message, "hi")
+        assert caught.value.retryable
+    await send(sender, message, "hi")
+    assert len(dingtalk.to(WEBHOOK_PATH)) == 1
+    await send(sender, replace(message, msg_id="msgFakeTwo000=="), "hi")
+    assert len(dingtalk.to(WEBHOOK_PATH)) == 2
+
+
+async def test_expired_webhooks_are_remembered_up_to_a_number(
+    sender: AnswerSender, dingtalk: FakeDingTalk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest is forgotten first, which costs it a call."""
+    monkeypatch.setattr("claw.reply.sender.EXPIRED_MAX", 2)
+    messages = [replace(inbound(webhook=dingtalk.webhook), msg_id=f"msg{number}") for number in range(3)]
+    dingtalk.will(WEBHOOK_PATH, *[GONE] * 4)
+    for message in [*messages, messages[2], messages[0]]:
+        await send(sender, message, "hi")
+    assert len(dingtalk.to(WEBHOOK_PATH)) == 4
 
 
 async def test_without_a_webhook_a_group_gets_its_answer_by_openapi(
@@ -236,11 +283,49 @@ async def test_a_webhook_at_an_unknown_host_is_left_for_the_openapi(
     assert [request.path for request in dingtalk.requests[-1:]] == [DIRECT_PATH]
 
 
-@pytest.mark.parametrize("answer", [(200, {"errcode": 430102}), (200, {"errcode": 400102}), (500, None)])
+@pytest.mark.parametrize("errcode", [400102, 410100, 130101, 90020])
+@pytest.mark.parametrize("kind", list(ChatKind))
+async def test_dingtalks_word_that_the_webhook_cannot_be_used_changes_the_way(
+    errcode: int, kind: ChatKind, sender: AnswerSender, dingtalk: FakeDingTalk
+) -> None:
+    """Switched off, throttled for minutes, or its month's quota used up: within the same try, and for all parts."""
+    dingtalk.will(WEBHOOK_PATH, (200, {"errcode": errcode}))
+    await send(sender, inbound(kind=kind, webhook=dingtalk.webhook), LONG)
+    assert len(dingtalk.to(WEBHOOK_PATH)) == 1
+    assert len(dingtalk.to(GROUP_PATH if kind is ChatKind.GROUP else DIRECT_PATH)) == len(plan_parts(LONG))
+
+
+async def blocked(_: web.Request) -> web.Response:
+    return web.Response(status=403, text="<html>Blocked</html>", content_type="text/html")
+
+
+async def busy(_: web.Request) -> web.Response:
+    return web.Response(status=503, headers={"Retry-After": "120"})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {"errcode": 430102}),
+        (200, {"errcode": 777777}),
+        (200, {"errcode": -1}),
+        (200, {"errcode": 90018}),
+        (200, {"status": "ok"}),
+        (403, {"message": "Forbidden"}),
+        (404, None),
+        (429, None),
+        (500, None),
+        (502, None),
+        blocked,
+        busy,
+        html,
+        cut,
+    ],
+)
 async def test_other_failures_of_the_webhook_do_not_change_the_way(
     answer: tuple[int, object], sender: AnswerSender, dingtalk: FakeDingTalk
 ) -> None:
-    """What the OpenAPI would refuse as well, or the webhook take later, costs no second call."""
+    """What the OpenAPI would refuse as well, the webhook take later, or a proxy said, costs no second call."""
     dingtalk.will(WEBHOOK_PATH, answer)
     with pytest.raises(DingTalkError):
         await send(sender, inbound(webhook=dingtalk.webhook), "hi")
@@ -248,13 +333,13 @@ async def test_other_failures_of_the_webhook_do_not_change_the_way(
 
 
 async def test_an_unanswered_send_does_not_change_the_way(
-    make_client: MakeClient, openapi: OpenApiClient, dingtalk: FakeDingTalk, clock: FakeClock
+    make_client: MakeClient, openapi: OpenApiClient, dingtalk: FakeDingTalk
 ) -> None:
     """It may have been delivered: sending it another way at once would show it twice."""
     impatient = WebhookClient(make_client(0.2), [dingtalk.url])
     dingtalk.will(WEBHOOK_PATH, hang)
     with pytest.raises(DingTalkError) as caught:
-        await send(AnswerSender(impatient, openapi, Language.ZH, clock), inbound(webhook=dingtalk.webhook), "hi")
+        await send(AnswerSender(impatient, openapi, Language.ZH), inbound(webhook=dingtalk.webhook), "hi")
     assert caught.value.retryable
     assert len(dingtalk.requests) == 1
 

@@ -179,6 +179,7 @@ async def test_no_secret_in_any_line(emulator: Emulator, claw: Claw) -> None:
             emulator.act(name)
             await asyncio.sleep(0.3)
         await service.until_ready()
+        await emulator.wait_connections()  # two faults of both connections within a second take two seconds
         await emulator.wait_reply_to(await emulator.say("still there?"))
         opened = emulator.connections
         await service.get("/status", "wrong-token-value")

@@ -422,7 +422,7 @@ async def test_replace_ends_a_wait(make_slot: MakeSlot, error: GatewayError) -> 
     assert harness.slot.state is SlotState.OPEN
 
 
-async def test_drain_of_a_lane(make_slot: MakeSlot) -> None:
+async def test_drain_of_a_slot(make_slot: MakeSlot) -> None:
     """A drain closes the session and those on their way out, and opens no other."""
     harness = make_slot()
     await harness.clock.advance(60)
@@ -435,7 +435,7 @@ async def test_drain_of_a_lane(make_slot: MakeSlot) -> None:
 
 
 @pytest.mark.parametrize("moment", ["waiting", "registering", "is_open"])
-async def test_cancellation_of_a_lane(make_slot: MakeSlot, moment: str) -> None:
+async def test_cancellation_of_a_slot(make_slot: MakeSlot, moment: str) -> None:
     """Cancelling propagates at once, whatever the slot is at (tenacity would swallow it if asked wrongly)."""
     harness = make_slot()
     if moment == "waiting":
@@ -449,7 +449,7 @@ async def test_cancellation_of_a_lane(make_slot: MakeSlot, moment: str) -> None:
     assert harness.slot.state is SlotState.CLOSED
 
 
-async def test_fault_of_ours_ends_the_lane(make_slot: MakeSlot) -> None:
+async def test_fault_of_ours_ends_the_slot(make_slot: MakeSlot) -> None:
     """A fault of the program is not retried for ever: the slot ends with it, and the probes see that."""
     harness = make_slot()
     harness.gateway = TypeError("ours")

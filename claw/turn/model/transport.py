@@ -1,8 +1,8 @@
 """The SDK's requests over aiohttp: half the CPU of the SDK's own transport, whose HTTP parser is written in Python.
 
 Order of events: the SDK hands a request in. aiohttp sends it on a pooled connection, by the proxy and certificate
-settings of the environment. Where a pooled connection turns out to be dead, the request goes out once more. The body
-is handed out as it comes; closing it before its end closes the connection, by which servers stop working.
+settings of the environment, once (claw/http_client.py). The body is handed out as it comes; closing it before its end
+closes the connection, by which servers stop working.
 
 The SDK brings a transport like it (`openai.DefaultAioHttpClient`, openai 3.50), which finds no proxy in the environment
 and takes every broken connection for a connect timeout. This module goes when that one does both.
@@ -16,7 +16,7 @@ import aiohttp
 import httpx2
 from yarl import URL
 
-from claw.http_client import send, trace_reuse
+from claw.http_client import send, trace_connecting
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -57,7 +57,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 timeout=self._timeout,
-                trace_configs=[trace_reuse()],
+                trace_configs=[trace_connecting()],
             )
         try:
             response = await send(
