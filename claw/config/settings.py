@@ -324,7 +324,12 @@ class HttpSettings:
         default_text="",
         secret=True,
     )
-    host: str = variable("HOST", PlainText(), "Address to listen on", default="0.0.0.0")  # noqa: S104 - a container's probes come from outside of it
+    host: str = variable(
+        "HOST",
+        PlainText(),
+        "Address to listen on; `::` is both families, IPv6 and IPv4",
+        default="0.0.0.0",  # noqa: S104 - a container's probes come from outside of it
+    )
     port: int = variable("PORT", Integer(0, 65535), "Port to listen on", default=8080)
     secret_file: Path | None = field(default=None, compare=False)
     """The file that the token came from, which may be changed while we run."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hmac
+import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterable
@@ -35,6 +36,7 @@ CONNECTIONS_MAX: Final = 256
 """Open connections; one more closes the oldest, so that a flood of idle ones keeps no probe out."""
 BODY_MAX_BYTES: Final = 1024
 HEADERS_MAX: Final = 64
+ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - a container's probes come from outside of it
 _CHALLENGE: Final = {str(hdrs.WWW_AUTHENTICATE): "Bearer"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -57,7 +59,8 @@ class Server:
         admin: Iterable[web.AbstractRouteDef] = (),
         admin_token: Secret,
     ) -> None:
-        self._host = host
+        # An address of IPv6 may come as in a URL.
+        self._host = host.strip("[]")
         self._port = port
         # Bytes as they come in a header: `compare_digest` takes no text beyond ASCII.
         self._token = admin_token.reveal().encode("utf-8", "surrogateescape")
@@ -81,8 +84,7 @@ class Server:
         await runner.setup()
         try:
             # Not by web.TCPSite: the connections are ours.
-            loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(lambda: _Connection(runner), self._host, self._port)
+            self._listener = await self._listen(lambda: _Connection(runner))
         except OSError as error:
             await runner.cleanup()
             raise SettingsError([self._explain(error)]) from error
@@ -91,6 +93,21 @@ class Server:
             raise
         self._runner = runner
         log.info("listening", extra={"host": self._host, "port": self.port})
+
+    async def _listen(self, make_connection: Callable[[], _Connection]) -> asyncio.Server:
+        """Listen on `host`, which is both families where it is `::`. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if not _is_any_ipv6(self._host):
+            return await loop.create_server(make_connection, self._host, self._port)
+        both = _open_dual_stack(self._port)
+        if both is None:
+            log.warning("this machine has no IPv6, listening on IPv4 only", extra={"host": self._host})
+            return await loop.create_server(make_connection, ANY_IPV4, self._port)
+        try:
+            return await loop.create_server(make_connection, sock=both)
+        except BaseException:
+            both.close()
+            raise
 
     def _explain(self, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
@@ -139,6 +156,29 @@ class Server:
         given = token.strip().encode("utf-8", "surrogateescape")
         # Compared first, so that the time of an answer tells nothing of the token.
         return hmac.compare_digest(given, self._token) and scheme.lower() == "bearer"
+
+
+def _is_any_ipv6(host: str) -> bool:
+    """Say whether `host` is `::`, in any spelling."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.version == 6 and address.is_unspecified
+
+
+def _open_dual_stack(port: int) -> socket.socket | None:
+    """Return a socket that listens on both families; None where this machine has no IPv6. Raises OSError."""
+    try:
+        # Not by asyncio, which makes its sockets of IPv6 deaf to IPv4, whatever the system's default is.
+        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    except ValueError:
+        return None
+    except OSError as error:
+        # A kernel with IPv6 compiled in and switched off fails only here.
+        if error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            return None
+        raise
 
 
 @web.middleware

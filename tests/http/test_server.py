@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import hmac
 import json
@@ -367,18 +368,84 @@ async def test_a_host_that_is_not_ours_is_named(host: str, parts: Parts) -> None
     assert caught.value.problems[0].startswith("HOST")
 
 
-@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
-async def test_ipv6(parts: Parts) -> None:
-    """HOST may be an IPv6 address."""
-    server = serving(parts, host="::1")
+async def answers(host: str, port: int) -> bool:
+    """Whether `/health` is answered at this address."""
+    try:
+        async with aiohttp.ClientSession() as client, client.get(f"http://{host}:{port}/health") as response:
+            return response.status == 200
+    except aiohttp.ClientConnectionError:
+        return False
+
+
+def loopbacks() -> list[str]:
+    """The loopback addresses that this machine has."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return ["127.0.0.1"]
+    return ["127.0.0.1", "[::1]"]
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("127.0.0.1", ["127.0.0.1"]),
+        ("0.0.0.0", ["127.0.0.1"]),
+        ("::1", ["[::1]"]),
+        *((spelling, ["127.0.0.1", "[::1]"]) for spelling in ("::", "[::]", "::0", "0:0:0:0:0:0:0:0")),
+    ],
+)
+async def test_families(host: str, reached: list[str], parts: Parts) -> None:
+    """`::` means both families in any spelling; every other HOST is that address alone."""
+    server = serving(parts, host=host)
     try:
         await server.start()
     except SettingsError:
+        assert not set(reached) & set(loopbacks())
         pytest.skip("this machine has no IPv6 loopback")
-    url = f"http://[::1]:{server.port}/health"
-    async with aiohttp.ClientSession() as client, client.get(url) as response:
-        assert response.status == 200
-    await server.stop()
+    try:
+        found = [address for address in loopbacks() if await answers(address, server.port)]
+        assert found == [address for address in reached if address in loopbacks()]
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("dualstack_ipv6 not supported on this platform"),
+        OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol"),
+        OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"),
+    ],
+)
+async def test_a_machine_without_ipv6_is_no_error(
+    error: Exception, parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where there is no IPv6, `::` is IPv4, and one line says so."""
+
+    def fail(*_: object, **__: object) -> socket.socket:
+        raise error
+
+    monkeypatch.setattr(socket, "create_server", fail)
+    server = serving(parts, host="::")
+    await server.start()
+    try:
+        assert await answers("127.0.0.1", server.port)
+    finally:
+        await server.stop()
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "this machine has no IPv6, listening on IPv4 only"
+    ]
+
+
+@pytest.mark.parametrize("host", ["::", "0.0.0.0"])
+async def test_a_port_in_use_by_the_other_family_is_named(host: str, parts: Parts) -> None:
+    """A program that holds the port in one family is told by PORT, and nothing of ours is left open."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        server = serving(parts, host=host, port=other.getsockname()[1])
+        with pytest.raises(SettingsError) as caught:
+            await server.start()
+    assert caught.value.problems[0].startswith("PORT")
 
 
 async def test_stop_leaves_nothing(parts: Parts) -> None:

@@ -18,7 +18,7 @@ import aiohttp
 
 from claw.cli.doctor import store
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
-from claw.cli.health import LOOPBACK
+from claw.cli.health import reach
 from claw.dingtalk.quota import month_of, sum_billable
 from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
@@ -147,7 +147,7 @@ async def check_access(context: Context) -> Finding:
 async def check_instance(context: Context) -> Finding:
     """Ask /ready of the claw on this machine's port, if there is one."""
     http = context.settings.http
-    host = LOOPBACK.get(http.host, http.host)
+    host = reach(http.host)
     url = f"http://[{host}]:{http.port}/ready" if ":" in host else f"http://{host}:{http.port}/ready"
     try:
         # Not by the other client: no proxy stands between us and ourselves.
