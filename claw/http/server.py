@@ -24,6 +24,7 @@ from aiohttp import hdrs, web
 
 from claw.errors import SettingsError
 from claw.http.responses import HEADERS, ApiError
+from claw.observe.redact import register
 from claw.secret import Secret
 
 KEEPALIVE_S: Final = 15.0
@@ -47,7 +48,8 @@ log: Final = logging.getLogger(__name__)
 class Server:
     """Listens from `start` to `stop`; it cannot be started again.
 
-    `public` routes answer everybody. `admin` routes want `admin_token`, and do not exist where that is empty.
+    `public` routes answer everybody. `admin` routes want what `admin_token` gives, and do not exist where that is empty
+    at the start. It is asked for each of their requests, in a thread: a token's file may be changed while we run.
     """
 
     def __init__(
@@ -57,13 +59,15 @@ class Server:
         *,
         public: Iterable[web.AbstractRouteDef],
         admin: Iterable[web.AbstractRouteDef] = (),
-        admin_token: Secret,
+        admin_token: Callable[[], Secret],
     ) -> None:
         # An address of IPv6 may come as in a URL.
         self._host = host.strip("[]")
         self._port = port
-        # Bytes as they come in a header: `compare_digest` takes no text beyond ASCII.
-        self._token = admin_token.reveal().encode("utf-8", "surrogateescape")
+        self._admin = list(admin)
+        self._read_token = admin_token
+        self._known_token = Secret("")
+        self._reading = asyncio.Lock()
         self._app = web.Application(
             # The first one stands outermost: what the others raise becomes JSON too.
             middlewares=[_render_errors, self._require_token, _limit_body],
@@ -72,14 +76,14 @@ class Server:
         self._app.on_response_prepare.append(_set_headers)
         # By exception, so that a route that somebody forgets to sort wants the token.
         self._public = frozenset(route.resource for route in self._app.add_routes(public))
-        # An empty token must not be matched by an empty bearer: such routes are not even made.
-        if self._token:
-            self._app.add_routes(admin)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Listen. Raises SettingsError, naming the variable at fault, where the address cannot be had."""
+        # Without a token such routes are not even made: their absence must look like any other path's.
+        if await self._current_token():
+            self._app.add_routes(self._admin)
         runner = web.AppRunner(self._app, shutdown_timeout=SHUTDOWN_S)
         await runner.setup()
         try:
@@ -146,16 +150,28 @@ class Server:
     async def _require_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         # No resource: nothing has this path, or not with this method. That is said to everybody.
-        if resource is not None and resource not in self._public and not self._is_authorized(request):
+        if resource is not None and resource not in self._public and not await self._is_authorized(request):
             log.warning("a request without the right token was refused", extra={"remote": request.remote})
             raise ApiError(401, "unauthorized", "the bearer token is missing or wrong", headers=_CHALLENGE)
         return await handler(request)
 
-    def _is_authorized(self, request: web.Request) -> bool:
+    async def _is_authorized(self, request: web.Request) -> bool:
         scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        # Bytes as they come in a header: `compare_digest` takes no text beyond ASCII.
         given = token.strip().encode("utf-8", "surrogateescape")
-        # Compared first, so that the time of an answer tells nothing of the token.
-        return hmac.compare_digest(given, self._token) and scheme.lower() == "bearer"
+        right = (await self._current_token()).reveal().encode("utf-8", "surrogateescape")
+        # Compared first, so that the time of an answer tells nothing of the token. An empty one opens nothing.
+        return hmac.compare_digest(given, right) and scheme.lower() == "bearer" and bool(right)
+
+    async def _current_token(self) -> Secret:
+        # One reading at a time: a flood of guesses must not take the threads that others wait for.
+        async with self._reading:
+            token = await asyncio.to_thread(self._read_token)
+            if token != self._known_token:
+                # Before anybody can use it, hence before it can come into any line.
+                register(token)
+                self._known_token = token
+            return token
 
 
 def _is_any_ipv6(host: str) -> bool:

@@ -50,7 +50,7 @@ def answering() -> Iterator[Callable[[bytes], int]]:
 async def test_against_the_real_server(capsys: pytest.CaptureFixture[str]) -> None:
     """Ready: 0 and silent. Not ready: 1, and the failing checks with their reasons in one line."""
     health = Health()
-    server = Server("127.0.0.1", 0, public=routes(health), admin_token=Secret(""))
+    server = Server("127.0.0.1", 0, public=routes(health), admin_token=lambda: Secret(""))
     await server.start()
     environ = {"PORT": str(server.port), "HOST": "0.0.0.0"}
     assert await asyncio.to_thread(main, environ) == 0
@@ -65,7 +65,7 @@ async def test_against_the_real_server(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "127.0.0.1", "localhost", "::", "[::]", "::1", "[::1]"])
 async def test_each_host_is_reached(host: str) -> None:
     """`claw health` finds the claw of this machine whatever HOST is, and so whatever families the machine has."""
-    server = Server(host or "0.0.0.0", 0, public=routes(Health()), admin_token=Secret(""))
+    server = Server(host or "0.0.0.0", 0, public=routes(Health()), admin_token=lambda: Secret(""))
     try:
         await server.start()
     except SettingsError:
