@@ -56,7 +56,7 @@ async def test_newcomer(tmp_path: Path) -> None:
         await page.press("#message", "Enter")
         await expect(page.locator(".bubble.robot")).to_contain_text("你好，claw")
         await page.click("[data-action=reset]")
-        await expect(page.locator("#connections")).to_contain_text("c2")
+        await expect(page.locator("#connections")).to_contain_text("c3")
         await page.fill("#message", "/status")
         await page.press("#message", "Enter")
         await expect(page.locator(".bubble.robot").nth(1)).to_contain_text("OPEN")
