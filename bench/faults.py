@@ -114,7 +114,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "disconnect",
         "disconnect, TCP closed 10 s later",
-        "The server announces a connection's end, pushes nothing more on it and closes it after 10 s, as DingTalk does.",
+        "The server announces a connection's end, pushes no more on it and closes it after 10 s, as DingTalk does.",
         _disconnect(close_after=10.0),
     ),
     Fault(

@@ -171,5 +171,5 @@ def _build_server(settings: Settings, health: Health, status: Status, restart: C
         settings.http.port,
         public=health_routes(health),
         admin=[*status_routes(status), *admin_routes(restart)],
-        admin_token=settings.http.admin_token,
+        admin_token=settings.http.read_admin_token,
     )

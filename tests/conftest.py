@@ -1,4 +1,5 @@
-"""What holds for every test: in CI nothing is skipped, and no test reads the environment of whoever runs it.
+"""What holds for every test: in CI nothing is skipped, and neither the environment nor the signals of whoever runs the
+tests change what a program of theirs does.
 
 The tests run in as many processes as there are cores (pytest-xdist); a test file is never split over two of them.
 """
@@ -11,9 +12,15 @@ from collections.abc import Iterator
 import pytest
 
 from claw import proxy
+from tests import signals
 
 FOREIGN = ("CLAW_", "DINGTALK_", "OPENAI_", "OTEL_")
 """Prefixes of variables that would change what claw does under test."""
+
+
+def pytest_configure() -> None:
+    """Before any test starts a program, in each process of pytest-xdist as well."""
+    signals.restore()
 
 
 @pytest.fixture(autouse=True)

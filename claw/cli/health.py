@@ -8,6 +8,7 @@ runs every few seconds beside the service.
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import json
 import os
 import re
@@ -19,12 +20,22 @@ TIMEOUT_S: Final = 3.0
 """Seconds for each step of the connection; the checks behind /ready end within 2 s."""
 BODY_MAX_BYTES: Final = 64 * 1024
 DEFAULT_PORT: Final = 8080
-LOOPBACK: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}  # noqa: S104 - not bound here
+LOOPBACK: Final = "127.0.0.1"
+
+
+def reach(host: str) -> str:
+    """Return the address at which a claw with this HOST answers on its own machine."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host or LOOPBACK
+    # IPv4 also where HOST is `::`: claw listens on both families then, or on IPv4 where the machine has no other.
+    return LOOPBACK if address.is_unspecified else str(address)
 
 
 def probe(host: str, port: int, timeout: float = TIMEOUT_S) -> tuple[bool, str]:
     """Return whether claw is ready, and a line that says why not. `host` as in HOST: all addresses mean loopback."""
-    connection = http.client.HTTPConnection(LOOPBACK.get(host, host), port, timeout=timeout)
+    connection = http.client.HTTPConnection(reach(host), port, timeout=timeout)
     try:
         # Closed at once: a kept connection would take one of the service's bounded places.
         connection.request("GET", "/ready", headers={"Connection": "close"})

@@ -36,14 +36,21 @@ EXIT_BAD_SETTINGS: Final = 78
 """Exit code, `EX_CONFIG` of sysexits.h."""
 
 
+_last_good: Final[dict[Path, Secret]] = {}
+"""What was last read of each followed file: one that is emptied or replaced must not bring an older one back."""
+
+
 def reread(file: Path | None, secret: Secret) -> Secret:
-    """Return the secret that stands in `file` now, or `secret` where there is none that can be used. Blocks."""
+    """Return the secret that stands in `file` now; else what was last read of it; else `secret`. Blocks."""
     if file is None:
         return secret
     try:
-        return SecretText().parse(read_secret_file(file)) or secret
+        found = SecretText().parse(read_secret_file(file))
     except (OSError, ValueError):
-        return secret
+        found = None
+    if found:
+        _last_good[file] = found
+    return _last_good.get(file, secret)
 
 
 class Variable(NamedTuple):
@@ -345,7 +352,12 @@ class HttpSettings:
         default_text="",
         secret=True,
     )
-    host: str = variable("HOST", PlainText(), "Address to listen on", default="0.0.0.0")  # noqa: S104 - a container's probes come from outside of it
+    host: str = variable(
+        "HOST",
+        PlainText(),
+        "Address to listen on; `::` is both families, IPv6 and IPv4",
+        default="0.0.0.0",  # noqa: S104 - a container's probes come from outside of it
+    )
     port: int = variable("PORT", Integer(0, 65535), "Port to listen on", default=8080)
     secret_file: Path | None = field(default=None, compare=False)
     """The file that the token came from, which may be changed while we run."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hmac
+import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterable
@@ -23,6 +24,7 @@ from aiohttp import hdrs, web
 
 from claw.errors import SettingsError
 from claw.http.responses import HEADERS, ApiError
+from claw.observe.redact import register
 from claw.secret import Secret
 
 KEEPALIVE_S: Final = 15.0
@@ -35,6 +37,7 @@ CONNECTIONS_MAX: Final = 256
 """Open connections; one more closes the oldest, so that a flood of idle ones keeps no probe out."""
 BODY_MAX_BYTES: Final = 1024
 HEADERS_MAX: Final = 64
+ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - a container's probes come from outside of it
 _CHALLENGE: Final = {str(hdrs.WWW_AUTHENTICATE): "Bearer"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -45,7 +48,8 @@ log: Final = logging.getLogger(__name__)
 class Server:
     """Listens from `start` to `stop`; it cannot be started again.
 
-    `public` routes answer everybody. `admin` routes want `admin_token`, and do not exist where that is empty.
+    `public` routes answer everybody. `admin` routes want what `admin_token` gives, and do not exist where that is empty
+    at the start. It is asked for each of their requests, in a thread: a token's file may be changed while we run.
     """
 
     def __init__(
@@ -55,12 +59,15 @@ class Server:
         *,
         public: Iterable[web.AbstractRouteDef],
         admin: Iterable[web.AbstractRouteDef] = (),
-        admin_token: Secret,
+        admin_token: Callable[[], Secret],
     ) -> None:
-        self._host = host
+        # An address of IPv6 may come as in a URL.
+        self._host = host.strip("[]")
         self._port = port
-        # Bytes as they come in a header: `compare_digest` takes no text beyond ASCII.
-        self._token = admin_token.reveal().encode("utf-8", "surrogateescape")
+        self._admin = list(admin)
+        self._read_token = admin_token
+        self._known_token = Secret("")
+        self._reading = asyncio.Lock()
         self._app = web.Application(
             # The first one stands outermost: what the others raise becomes JSON too.
             middlewares=[_render_errors, self._require_token, _limit_body],
@@ -69,20 +76,19 @@ class Server:
         self._app.on_response_prepare.append(_set_headers)
         # By exception, so that a route that somebody forgets to sort wants the token.
         self._public = frozenset(route.resource for route in self._app.add_routes(public))
-        # An empty token must not be matched by an empty bearer: such routes are not even made.
-        if self._token:
-            self._app.add_routes(admin)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Listen. Raises SettingsError, naming the variable at fault, where the address cannot be had."""
+        # Without a token such routes are not even made: their absence must look like any other path's.
+        if await self._current_token():
+            self._app.add_routes(self._admin)
         runner = web.AppRunner(self._app, shutdown_timeout=SHUTDOWN_S)
         await runner.setup()
         try:
             # Not by web.TCPSite: the connections are ours.
-            loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(lambda: _Connection(runner), self._host, self._port)
+            self._listener = await self._listen(lambda: _Connection(runner))
         except OSError as error:
             await runner.cleanup()
             raise SettingsError([self._explain(error)]) from error
@@ -91,6 +97,21 @@ class Server:
             raise
         self._runner = runner
         log.info("listening", extra={"host": self._host, "port": self.port})
+
+    async def _listen(self, make_connection: Callable[[], _Connection]) -> asyncio.Server:
+        """Listen on `host`, which is both families where it is `::`. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if not _is_any_ipv6(self._host):
+            return await loop.create_server(make_connection, self._host, self._port)
+        both = _open_dual_stack(self._port)
+        if both is None:
+            log.warning("this machine has no IPv6, listening on IPv4 only", extra={"host": self._host})
+            return await loop.create_server(make_connection, ANY_IPV4, self._port)
+        try:
+            return await loop.create_server(make_connection, sock=both)
+        except BaseException:
+            both.close()
+            raise
 
     def _explain(self, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
@@ -129,16 +150,51 @@ class Server:
     async def _require_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         # No resource: nothing has this path, or not with this method. That is said to everybody.
-        if resource is not None and resource not in self._public and not self._is_authorized(request):
+        if resource is not None and resource not in self._public and not await self._is_authorized(request):
             log.warning("a request without the right token was refused", extra={"remote": request.remote})
             raise ApiError(401, "unauthorized", "the bearer token is missing or wrong", headers=_CHALLENGE)
         return await handler(request)
 
-    def _is_authorized(self, request: web.Request) -> bool:
+    async def _is_authorized(self, request: web.Request) -> bool:
         scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        # Bytes as they come in a header: `compare_digest` takes no text beyond ASCII.
         given = token.strip().encode("utf-8", "surrogateescape")
-        # Compared first, so that the time of an answer tells nothing of the token.
-        return hmac.compare_digest(given, self._token) and scheme.lower() == "bearer"
+        right = (await self._current_token()).reveal().encode("utf-8", "surrogateescape")
+        # Compared first, so that the time of an answer tells nothing of the token. An empty one opens nothing.
+        return hmac.compare_digest(given, right) and scheme.lower() == "bearer" and bool(right)
+
+    async def _current_token(self) -> Secret:
+        # One reading at a time: a flood of guesses must not take the threads that others wait for.
+        async with self._reading:
+            token = await asyncio.to_thread(self._read_token)
+            if token != self._known_token:
+                # Before anybody can use it, hence before it can come into any line.
+                register(token)
+                self._known_token = token
+            return token
+
+
+def _is_any_ipv6(host: str) -> bool:
+    """Say whether `host` is `::`, in any spelling."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.version == 6 and address.is_unspecified
+
+
+def _open_dual_stack(port: int) -> socket.socket | None:
+    """Return a socket that listens on both families; None where this machine has no IPv6. Raises OSError."""
+    try:
+        # Not by asyncio, which makes its sockets of IPv6 deaf to IPv4, whatever the system's default is.
+        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    except ValueError:
+        return None
+    except OSError as error:
+        # A kernel with IPv6 compiled in and switched off fails only here.
+        if error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            return None
+        raise
 
 
 @web.middleware

@@ -130,8 +130,9 @@ def settings_json(settings: Settings) -> dict[str, Any]:
 class Status:
     """Takes snapshots. Sources may be plain functions, which must not block, or coroutine functions.
 
-    `stream` gives the supervisor's own words as JSON, `turns` the number of running turns, `calls` the counts of a
-    month by api. `more` adds parts by name (owner, policies).
+    `stream` gives the supervisor's own words as JSON, `model` those of the model's client (up, last_success,
+    last_error), `turns` the number of running turns, `calls` the counts of a month by api. `more` adds parts by name
+    (owner, policies).
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Status:
         turns: Source[int],
         calls: Callable[[str], Mapping[str, int] | Awaitable[Mapping[str, int]]],
         dead: Callable[[int], Sequence[DeadLetter] | Awaitable[Sequence[DeadLetter]]],
+        model: Source[Mapping[str, Any]] = dict,
         more: Mapping[str, Source[Any]] | None = None,
         clock: Clock | None = None,
         timeout: float = SOURCE_TIMEOUT_S,
@@ -151,6 +153,7 @@ class Status:
         self._settings = settings
         self._started_at = started_at
         self._stream = stream
+        self._model = model
         self._depth = depth
         self._turns = turns
         self._calls = calls
@@ -166,6 +169,7 @@ class Status:
         parts = {
             # Each name is part of the API: operators' scripts read them.
             "stream": self._ask(self._stream, dict),
+            "model": self._ask(self._model, dict),
             "inbox": self._ask(self._depth, depth_json),
             "turns_in_flight": self._ask(self._turns, int),
             "calls": self._ask(lambda: self._calls(month), lambda counts: calls_json(month, counts)),
@@ -198,7 +202,7 @@ def figures_of(snapshot: Mapping[str, Any]) -> dict[str, object]:
     inbox = snapshot["inbox"]
     turns = snapshot["turns_in_flight"]
     return {
-        "model": snapshot["settings"]["model"]["name"],
+        "model": f"{snapshot['settings']['model']['name']} ({model_state(snapshot['model'])})",
         "stream": snapshot["stream"].get("state", UNKNOWN),
         "pending": inbox["pending"] - inbox["leased"] if "pending" in inbox else UNKNOWN,
         "turns": turns if isinstance(turns, int) else UNKNOWN,
@@ -206,6 +210,14 @@ def figures_of(snapshot: Mapping[str, Any]) -> dict[str, object]:
         "calls": snapshot["calls"].get("billable", UNKNOWN),
         "version": snapshot["version"],
     }
+
+
+def model_state(health: Mapping[str, Any]) -> str:
+    """Return in one word how the model's server did when it was last asked; UNKNOWN where nobody says."""
+    if health.get("up") is False:
+        return "FAILING"
+    # A server is taken for up before anybody has asked it, which is not yet known to be so.
+    return "OK" if health.get("last_success") or health.get("last_error") else UNKNOWN
 
 
 def routes(status: Status) -> list[web.RouteDef]:

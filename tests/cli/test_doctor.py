@@ -70,13 +70,6 @@ async def emulator() -> AsyncIterator[Emulator]:
         yield started
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 def names(folder: Path) -> set[str]:
     return {each.name for each in folder.iterdir()}
 
@@ -529,6 +522,25 @@ async def test_access(tmp_path: Path, variables: dict[str, str], status: CheckSt
     assert (results[0].status, says(key, EN, results[0].message)) == (status, True), results
 
 
+@pytest.mark.parametrize(
+    ("variables", "key"),
+    [
+        ({"OPENAI_MODEL": "openclaw"}, "concurrency.agent"),
+        ({"OPENAI_MODEL": "OpenClaw/sales", "CLAW_MAX_CONCURRENCY": "9"}, "concurrency.agent"),
+        ({"OPENAI_MODEL": "openclaw", "CLAW_MAX_CONCURRENCY": "8"}, "concurrency.ok"),
+        ({"OPENAI_MODEL": "gpt-5-mini", "CLAW_MAX_CONCURRENCY": "100"}, "concurrency.ok"),
+    ],
+)
+async def test_concurrency(tmp_path: Path, variables: dict[str, str], key: str) -> None:
+    """More conversations at once than an agent gateway runs are a warning with the cause; of plain models none is."""
+    environ = environment("http://127.0.0.1:9", tmp_path / "claw.db", **variables)
+    checks = [check for check in TABLE if check.name == "concurrency"]
+    ((result,), _) = await diagnose(environ, EN, checks=checks, offline=True)
+    assert says(key, EN, result.message), result
+    assert (result.status is WARNING) is (key == "concurrency.agent")
+    assert bool(result.remedy) is (key == "concurrency.agent")
+
+
 async def test_an_owner_who_was_paired_is_known(tmp_path: Path) -> None:
     """What was settled at run time counts: it is read from the store, beside a running claw."""
     held = SqliteStore(tmp_path / "claw.db")
@@ -564,6 +576,44 @@ async def test_a_claw_that_is_not_ready_is_quoted(tmp_path: Path) -> None:
         results, _ = await diagnose(environ, EN, checks=[check for check in TABLE if check.name == "instance"])
     assert says("instance.unready", EN, results[0].message)
     assert "stream REJECTED" in results[0].message
+
+
+READY = {"status": "ready", "checks": {"stream": {"ok": True, "state": "OPEN"}}}
+FAILED = {"at": "2027-01-15T08:00:00.000Z", "kind": "unreachable", "reason": "Connection refused", "remedy": "start it"}
+
+
+@pytest.mark.parametrize(
+    ("status", "status_of_check", "key"),
+    [
+        ({"model": {"up": True, "last_success": FAILED["at"], "last_error": None}}, OK, "serving.ok"),
+        ({"model": {"up": True, "last_success": FAILED["at"], "last_error": FAILED}}, OK, "serving.ok"),
+        ({"model": {"up": False, "last_success": FAILED["at"], "last_error": FAILED}}, WARNING, "serving.failing"),
+        ({"model": {"up": True, "last_success": None, "last_error": None}}, SKIPPED, "serving.unasked"),
+        ({"model": {"error": "no answer within 2 s"}}, SKIPPED, "serving.unknown"),
+        ({}, SKIPPED, "serving.unknown"),
+        # Longer than what comes at once.
+        (
+            {"dead_letters": ["x" * 100_000], "model": {"up": False, "last_success": None, "last_error": FAILED}},
+            WARNING,
+            "serving.failing",
+        ),
+        ({"dead_letters": ["x" * host.ANSWER_MAX_BYTES]}, SKIPPED, "skip.after"),
+    ],
+)
+async def test_a_running_claw_tells_how_its_model_does(
+    tmp_path: Path, status: dict[str, Any], status_of_check: CheckStatus, key: str
+) -> None:
+    """What people's questions met at the model is told with cause and remedy; an older claw is no fault."""
+    checks = [check for check in TABLE if check.name in {"instance", "instance.model"}]
+    async with server(200, json.dumps(READY | status), {}) as port:
+        environ = environment("http://127.0.0.1:9", tmp_path / "claw.db", PORT=str(port))
+        results, _ = await diagnose(environ, EN, checks=checks)
+        without, _ = await diagnose(environ | {"CLAW_ADMIN_TOKEN": ""}, EN, checks=checks)
+    assert (results[1].status, says(key, EN, results[1].message)) == (status_of_check, True), results
+    if key == "serving.failing":
+        assert "Connection refused" in results[1].message
+        assert "start it" in results[1].remedy
+    assert without[1].status is SKIPPED
 
 
 # --- faulty settings -----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 
 from claw.checks import Check
 from claw.cli.health import main, probe
+from claw.errors import SettingsError
 from claw.http.health import Health, routes
 from claw.http.server import Server
 from claw.secret import Secret
@@ -49,7 +50,7 @@ def answering() -> Iterator[Callable[[bytes], int]]:
 async def test_against_the_real_server(capsys: pytest.CaptureFixture[str]) -> None:
     """Ready: 0 and silent. Not ready: 1, and the failing checks with their reasons in one line."""
     health = Health()
-    server = Server("127.0.0.1", 0, public=routes(health), admin_token=Secret(""))
+    server = Server("127.0.0.1", 0, public=routes(health), admin_token=lambda: Secret(""))
     await server.start()
     environ = {"PORT": str(server.port), "HOST": "0.0.0.0"}
     assert await asyncio.to_thread(main, environ) == 0
@@ -59,6 +60,20 @@ async def test_against_the_real_server(capsys: pytest.CaptureFixture[str]) -> No
     assert await asyncio.to_thread(main, environ) == 1
     assert capsys.readouterr().err == "claw is not ready: stream: REJECTED 凭证 无效\n"
     await server.stop()
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "127.0.0.1", "localhost", "::", "[::]", "::1", "[::1]"])
+async def test_each_host_is_reached(host: str) -> None:
+    """`claw health` finds the claw of this machine whatever HOST is, and so whatever families the machine has."""
+    server = Server(host or "0.0.0.0", 0, public=routes(Health()), admin_token=lambda: Secret(""))
+    try:
+        await server.start()
+    except SettingsError:
+        pytest.skip("this machine has no IPv6 loopback")
+    try:
+        assert await asyncio.to_thread(main, {"PORT": str(server.port), "HOST": host}) == 0
+    finally:
+        await server.stop()
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def test_an_alias_has_a_file_too(tmp_path: Path) -> None:
     assert settings.dingtalk.credentials() == ("id", Secret("second"))
     for gone in (lambda: file.write_text(" "), lambda: file.write_bytes(b"\xff"), file.unlink):
         gone()
-        assert settings.dingtalk.credentials() == ("id", Secret("first"))
+        assert settings.dingtalk.credentials() == ("id", Secret("second")), "the newest that was good"
 
 
 def test_files_that_are_no_secrets_are_told(tmp_path: Path) -> None:

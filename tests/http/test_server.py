@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import hmac
 import json
 import socket
+import threading
 import warnings
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from claw.checks import Check
+from claw.config.reader import load
 from claw.errors import SettingsError
 from claw.http import server as module
 from claw.http.admin import Scope
@@ -27,9 +31,15 @@ from claw.http.health import Health
 from claw.http.health import routes as health_routes
 from claw.http.responses import ApiError, json_response
 from claw.http.server import Server
+from claw.observe.redact import redact
 from claw.secret import Secret
 
 TOKEN = "admin-token-of-this-test"
+ENVIRONMENT = {
+    "DINGTALK_CLIENT_ID": "dingclient",
+    "DINGTALK_CLIENT_SECRET": "ding-secret-value",
+    "OPENAI_API_KEY": "sk-key-value",
+}
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -67,11 +77,20 @@ def parts() -> Parts:
     return Parts()
 
 
-def serving(parts: Parts, token: str = TOKEN, *, host: str = "127.0.0.1", port: int = 0) -> Server:
+def serving(
+    parts: Parts,
+    token: str = TOKEN,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    read: Callable[[], Secret] | None = None,
+) -> Server:
     parts.health = Health(check_timeout=0.2)
     parts.health.add("stream", lambda: Check(ok=True, state="OPEN"))
     admin = [*admin_routes(parts.restart), web.get("/status", parts.get_status), web.put("/echo", parts.echo)]
-    return Server(host, port, public=health_routes(parts.health), admin=admin, admin_token=Secret(token))
+    return Server(
+        host, port, public=health_routes(parts.health), admin=admin, admin_token=read or (lambda: Secret(token))
+    )
 
 
 @pytest.fixture
@@ -319,7 +338,7 @@ async def test_a_route_is_for_administrators_unless_it_is_public() -> None:
     async def fail(_: web.Request) -> web.Response:
         raise ApiError(422, "no_chat", "no such chat", field="chat")
 
-    server = Server("127.0.0.1", 0, public=[], admin=[web.get("/new", fail)], admin_token=Secret(TOKEN))
+    server = Server("127.0.0.1", 0, public=[], admin=[web.get("/new", fail)], admin_token=lambda: Secret(TOKEN))
     await server.start()
     async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as client:
         async with client.get("/new") as response:
@@ -346,6 +365,73 @@ async def test_the_token_is_compared_in_constant_time(
     assert seen == [b"x", TOKEN.encode()]
 
 
+async def test_the_token_follows_its_file(parts: Parts, tmp_path: Path) -> None:
+    """A changed file takes effect with the next request: the new token opens, the old one no more; neither is shown."""
+    file = tmp_path / "token"
+    file.write_text("first-admin-token\n", encoding="utf-8")
+    loaded = load(ENVIRONMENT | {"CLAW_ADMIN_TOKEN_FILE": str(file)})
+    routes = [web.get("/status", parts.get_status)]
+    server = Server("127.0.0.1", 0, public=[], admin=routes, admin_token=loaded.http.read_admin_token)
+    await server.start()
+
+    async def ask(token: str) -> int:
+        headers = {"Authorization": f"Bearer {token}"}
+        async with aiohttp.ClientSession() as client, client.get(url, headers=headers) as response:
+            return response.status
+
+    url = f"http://127.0.0.1:{server.port}/status"
+    assert [await ask("first-admin-token"), await ask("second-admin-token")] == [200, 401]
+    file.write_text("second-admin-token\n", encoding="utf-8")
+    assert [await ask("first-admin-token"), await ask("second-admin-token")] == [401, 200]
+    assert redact("first-admin-token, second-admin-token") == "***, ***"
+    await server.stop()
+
+
+@pytest.mark.parametrize("bearer", ["", " ", "x"])
+async def test_a_token_that_is_gone_opens_nothing(bearer: str, parts: Parts) -> None:
+    """Where the token is empty after the start, nobody is an administrator, whoever sends an empty bearer included."""
+    tokens = [Secret(TOKEN)]
+    routes = [web.get("/status", parts.get_status)]
+    server = Server("127.0.0.1", 0, public=[], admin=routes, admin_token=lambda: tokens[-1])
+    await server.start()
+    tokens.append(Secret(""))
+    url, headers = f"http://127.0.0.1:{server.port}/status", {"Authorization": f"Bearer {bearer}"}
+    async with aiohttp.ClientSession() as client, client.get(url, headers=headers) as response:
+        assert response.status == 401
+    await server.stop()
+
+
+async def test_the_token_is_read_beside_the_loop(parts: Parts) -> None:
+    """A token's file that hangs holds up no probe, and one thread at most waits for it."""
+    serving_now, go_on = threading.Event(), threading.Event()
+    reading: list[threading.Thread] = []
+
+    def read() -> Secret:
+        if serving_now.is_set():
+            reading.append(threading.current_thread())
+            go_on.wait(30)
+        return Secret(TOKEN)
+
+    server = serving(parts, read=read)
+    await server.start()
+    serving_now.set()
+    url = f"http://127.0.0.1:{server.port}/status"
+    async with aiohttp.ClientSession() as client:
+        asked = [asyncio.create_task(client.get(url, headers=BEARER)) for _ in range(5)]
+        try:
+            async with asyncio.timeout(30):
+                while not reading:
+                    await asyncio.sleep(0.01)
+                assert await alive(server)
+            assert len(reading) == 1
+        finally:
+            go_on.set()
+        for response in await asyncio.gather(*asked):
+            assert response.status == 200
+            response.release()
+    await server.stop()
+
+
 # --- listening ---------------------------------------------------------------------------------------------------
 
 
@@ -367,18 +453,84 @@ async def test_a_host_that_is_not_ours_is_named(host: str, parts: Parts) -> None
     assert caught.value.problems[0].startswith("HOST")
 
 
-@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
-async def test_ipv6(parts: Parts) -> None:
-    """HOST may be an IPv6 address."""
-    server = serving(parts, host="::1")
+async def answers(host: str, port: int) -> bool:
+    """Whether `/health` is answered at this address."""
+    try:
+        async with aiohttp.ClientSession() as client, client.get(f"http://{host}:{port}/health") as response:
+            return response.status == 200
+    except aiohttp.ClientConnectionError:
+        return False
+
+
+def loopbacks() -> list[str]:
+    """The loopback addresses that this machine has."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return ["127.0.0.1"]
+    return ["127.0.0.1", "[::1]"]
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("127.0.0.1", ["127.0.0.1"]),
+        ("0.0.0.0", ["127.0.0.1"]),
+        ("::1", ["[::1]"]),
+        *((spelling, ["127.0.0.1", "[::1]"]) for spelling in ("::", "[::]", "::0", "0:0:0:0:0:0:0:0")),
+    ],
+)
+async def test_families(host: str, reached: list[str], parts: Parts) -> None:
+    """`::` means both families in any spelling; every other HOST is that address alone."""
+    server = serving(parts, host=host)
     try:
         await server.start()
     except SettingsError:
+        assert not set(reached) & set(loopbacks())
         pytest.skip("this machine has no IPv6 loopback")
-    url = f"http://[::1]:{server.port}/health"
-    async with aiohttp.ClientSession() as client, client.get(url) as response:
-        assert response.status == 200
-    await server.stop()
+    try:
+        found = [address for address in loopbacks() if await answers(address, server.port)]
+        assert found == [address for address in reached if address in loopbacks()]
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("dualstack_ipv6 not supported on this platform"),
+        OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol"),
+        OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"),
+    ],
+)
+async def test_a_machine_without_ipv6_is_no_error(
+    error: Exception, parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where there is no IPv6, `::` is IPv4, and one line says so."""
+
+    def fail(*_: object, **__: object) -> socket.socket:
+        raise error
+
+    monkeypatch.setattr(socket, "create_server", fail)
+    server = serving(parts, host="::")
+    await server.start()
+    try:
+        assert await answers("127.0.0.1", server.port)
+    finally:
+        await server.stop()
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "this machine has no IPv6, listening on IPv4 only"
+    ]
+
+
+@pytest.mark.parametrize("host", ["::", "0.0.0.0"])
+async def test_a_port_in_use_by_the_other_family_is_named(host: str, parts: Parts) -> None:
+    """A program that holds the port in one family is told by PORT, and nothing of ours is left open."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        server = serving(parts, host=host, port=other.getsockname()[1])
+        with pytest.raises(SettingsError) as caught:
+            await server.start()
+    assert caught.value.problems[0].startswith("PORT")
 
 
 async def test_stop_leaves_nothing(parts: Parts) -> None:

@@ -28,6 +28,12 @@ ENVIRONMENT = {
     "CLAW_HISTRY_TURNS": "3",
 }
 LETTER = DeadLetter("robot:msg1", "server: 500 at\nhttps://h/?session=abcdef", 3, 1_800_000_000.0, 1_800_000_100.0)
+UP = {"up": True, "last_success": "2027-01-15T07:59:58.000Z", "last_error": None}
+DOWN = {
+    "up": False,
+    "last_success": None,
+    "last_error": {"at": "2027-01-15T07:59:59.000Z", "kind": "unreachable", "reason": "refused", "remedy": "start it"},
+}
 
 
 @pytest.fixture
@@ -47,7 +53,8 @@ def status_of(settings: Settings, **changed: Any) -> Status:
 
     parts: dict[str, Any] = {
         "started_at": 1_799_999_990.0,
-        "stream": lambda: {"state": "OPEN", "since": "now", "lanes": []},
+        "stream": lambda: {"state": "OPEN", "since": "now", "slots": [], "clock_skew_s": 0.0},
+        "model": lambda: UP,
         "depth": depth,
         "turns": lambda: 1,
         "calls": calls,
@@ -64,7 +71,8 @@ async def test_the_whole(settings: Settings) -> None:
     json.dumps(told)
     assert told["version"] == __version__
     assert (told["started_at"], told["uptime_s"]) == ("2027-01-15T07:59:50.000Z", 10.0)
-    assert told["stream"] == {"state": "OPEN", "since": "now", "lanes": []}
+    assert told["stream"] == {"state": "OPEN", "since": "now", "slots": [], "clock_skew_s": 0.0}
+    assert told["model"] == UP
     assert told["inbox"] == {"pending": 2, "leased": 1, "dead": 1, "oldest_age_s": 12.3}
     assert told["turns_in_flight"] == 1
     assert told["calls"] == {"month": "2027-01", "billable": 5, "by_api": {"token": 2, "webhook": 5}}
@@ -97,7 +105,7 @@ async def full() -> Any:
 @pytest.mark.parametrize(
     ("source", "error"), [(hang, "no answer within 0.05 s"), (full, "StoreError: disk full at access_token=***")]
 )
-@pytest.mark.parametrize("part", ["stream", "depth", "turns", "more"])
+@pytest.mark.parametrize("part", ["stream", "model", "depth", "turns", "more"])
 async def test_one_silent_source_hides_no_other(part: str, source: Any, error: str, settings: Settings) -> None:
     """A source that hangs or fails shows its error in its own place; all others are told."""
     whole = await status_of(settings, more={"more": lambda: 1}).snapshot()
@@ -131,7 +139,7 @@ def test_free_calls_are_not_counted() -> None:
 async def test_a_chat_shows_the_same_snapshot(settings: Settings) -> None:
     """The figures of the chat's /status are those of GET /status."""
     assert await status_of(settings).figures() == {
-        "model": settings.model.name,
+        "model": f"{settings.model.name} (OK)",
         "stream": "OPEN",
         "pending": 1,
         "turns": 1,
@@ -144,8 +152,27 @@ async def test_a_chat_shows_the_same_snapshot(settings: Settings) -> None:
 async def test_a_chat_is_told_what_is_unknown(settings: Settings) -> None:
     """A source that fails leaves a mark in the chat's answer, and the rest is told."""
     figures = await status_of(settings, depth=full, stream=full, turns=full, calls=lambda _: full()).figures()
+    assert figures["model"] == f"{settings.model.name} (OK)"
     unknown = {name for name, value in figures.items() if value == UNKNOWN}
     assert unknown == {"pending", "dead", "stream", "turns", "calls"}
+
+
+@pytest.mark.parametrize(
+    ("health", "word"),
+    [
+        (UP, "OK"),
+        (DOWN, "FAILING"),
+        (DOWN | {"last_success": UP["last_success"]}, "FAILING"),
+        (UP | {"last_error": DOWN["last_error"]}, "OK"),
+        ({"up": True, "last_success": None, "last_error": DOWN["last_error"]}, "OK"),
+        ({"up": True, "last_success": None, "last_error": None}, UNKNOWN),
+        ({}, UNKNOWN),
+        ({"error": "no answer within 2 s"}, UNKNOWN),
+    ],
+)
+async def test_a_chat_shows_the_model_in_one_word(health: dict[str, Any], word: str, settings: Settings) -> None:
+    """The model's server is OK or FAILING as its last question found it, and unknown before the first one."""
+    assert (await status_of(settings, model=lambda: health).figures())["model"] == f"{settings.model.name} ({word})"
 
 
 def test_dead_letters_are_few_and_short() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from claw import __version__
-from claw.cli.doctor import dingtalk, host, network
+from claw.cli.doctor import dingtalk, host, network, telemetry
 from claw.cli.doctor.runner import (
     RANKS,
     TIMEOUT_S,
@@ -88,7 +88,16 @@ TABLE: Final = (
     CheckSpec("settings", host.check_settings, (STREAM, SILENT), online=False),
     CheckSpec("store", host.check_store, (SILENT,), variables=("CLAW_STORE_URL",), online=False),
     CheckSpec("access", host.check_access, (SILENT, DENIED), online=False),
+    CheckSpec("concurrency", host.check_concurrency, (SILENT,), online=False),
     CheckSpec("instance", host.check_instance, (SILENT, UNSTEADY), variables=("PORT", "HOST"), online=False),
+    CheckSpec(
+        "instance.model",
+        host.check_instance_model,
+        (SILENT,),
+        needs=("instance",),
+        variables=("PORT", "HOST", "CLAW_ADMIN_TOKEN"),
+        online=False,
+    ),
     *CONNECTION,
     CheckSpec(
         "network.oapi",
@@ -114,6 +123,7 @@ TABLE: Final = (
         variables=("CLAW_STORE_URL",),
         online=False,
     ),
+    CheckSpec("telemetry", telemetry.check_telemetry),
 )
 """Every check, none before one that it needs."""
 
@@ -134,7 +144,14 @@ async def diagnose(
     settings, more, faulty = load_tolerant(environ)
     async with http_session() as http:
         context = Context(
-            settings, http, (*problems, *more), faulty, timeout=timeout, offline=offline, own_session=own_session
+            settings,
+            http,
+            (*problems, *more),
+            faulty,
+            timeout=timeout,
+            offline=offline,
+            environ=environ,
+            own_session=own_session,
         )
         shown_in = language or settings.logs.language
         return await run_checks(checks, context, shown_in, offline=offline, free=free), context

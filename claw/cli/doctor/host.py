@@ -12,15 +12,16 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import aiohttp
 
 from claw.cli.doctor import store
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
-from claw.cli.health import LOOPBACK
+from claw.cli.health import reach
 from claw.dingtalk.quota import month_of, sum_billable
 from claw.errors import StoreBusyError, StoreError, StoreSchemaError
+from claw.http_client import read_at_most
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
 from claw.store.open import file_of, inspect
 from claw.store.ports import Inspection
@@ -34,6 +35,9 @@ EPHEMERAL: Final = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "fuse-overlay
 """File systems that are lost with the machine's memory or with the container."""
 LOCAL_TIMEOUT_S: Final = 3.0
 """Seconds for a claw of this machine to answer; the checks behind /ready end within 2 s."""
+AGENT_TURNS_MAX: Final = 8
+"""Turns that an OpenClaw gateway runs at once by default; the others queue there (docs/openclaw.md)."""
+ANSWER_MAX_BYTES: Final = 256 * 1024
 WEBHOOK_QUOTA_MAX: Final = 3_000
 OPENAPI_QUOTA_MAX: Final = 5_000
 """Calls a month of a standard organisation (docs/protocol.md section 6.6)."""
@@ -141,33 +145,73 @@ async def check_access(context: Context) -> Finding:
     return good("access.ok", owners=len(rules.owners), group=group.value, direct=direct.value)
 
 
+async def check_concurrency(context: Context) -> Finding:
+    """Compare how many conversations are answered at once with what an OpenClaw gateway runs at once."""
+    count = context.settings.inbox.max_concurrency
+    if context.settings.model.name.lower().startswith("openclaw") and count > AGENT_TURNS_MAX:
+        return warn("concurrency.agent", count=count, limit=AGENT_TURNS_MAX)
+    return good("concurrency.ok", count=count)
+
+
 # --- the claw of this machine --------------------------------------------------------------------------------------
 
 
 async def check_instance(context: Context) -> Finding:
     """Ask /ready of the claw on this machine's port, if there is one."""
     http = context.settings.http
-    host = LOOPBACK.get(http.host, http.host)
-    url = f"http://[{host}]:{http.port}/ready" if ":" in host else f"http://{host}:{http.port}/ready"
     try:
-        # Not by the other client: no proxy stands between us and ourselves.
-        async with (
-            asyncio.timeout(LOCAL_TIMEOUT_S),
-            aiohttp.ClientSession() as session,
-            session.get(url, allow_redirects=False) as response,
-        ):
-            # Bounded, and read as JSON whatever it says it is: another program may listen there.
-            report = json.loads(await response.content.read(64 * 1024))
+        report = await _ask_instance(context, "/ready")
         checks = dict(report["checks"])
         ready = report["status"] == "ready"
         stream = checks["stream"]
         context.stream_open = stream["ok"] is True
         failing = [f"{name} {check['state']}" for name, check in checks.items() if check["ok"] is not True]
-    except (TimeoutError, aiohttp.ClientError, OSError, ValueError, LookupError, TypeError, AttributeError):
+    except _UNUSABLE:
         return skip("instance.none", port=http.port)
     if ready:
         return good("instance.running", port=http.port, state=stream["state"])
     return warn("instance.unready", port=http.port, state=", ".join(failing) or report["status"])
+
+
+async def check_instance_model(context: Context) -> Finding:
+    """Ask /status of that claw how the model's server did with people's questions."""
+    http = context.settings.http
+    token = await asyncio.to_thread(http.read_admin_token)
+    if not token:
+        # Without one that claw has no /status.
+        return skip("serving.unknown", port=http.port)
+    try:
+        health = (await _ask_instance(context, "/status", token.reveal()))["model"]
+        error = health["last_error"]
+        if health["up"] is not True:
+            return warn("serving.failing", at=error["at"], cause=error["reason"], remedy=error["remedy"])
+        return good("serving.ok", at=health["last_success"]) if health["last_success"] else skip("serving.unasked")
+    except _UNUSABLE:
+        return skip("serving.unknown", port=http.port)
+
+
+_UNUSABLE: Final = (
+    TimeoutError, aiohttp.ClientError, OSError, ValueError, LookupError, TypeError, AttributeError
+)  # fmt: skip
+"""What asking a port may end with, and reading the answer: an older claw, or another program, may listen there."""
+
+
+async def _ask_instance(context: Context, path: str, token: str = "") -> dict[str, Any]:
+    """Return what the claw of this machine says at `path`. Raises any of _UNUSABLE."""
+    http = context.settings.http
+    host = reach(http.host)
+    # Not by the other client: no proxy stands between us and ourselves.
+    async with (
+        asyncio.timeout(LOCAL_TIMEOUT_S),
+        aiohttp.ClientSession() as session,
+        session.get(
+            f"http://[{host}]:{http.port}{path}" if ":" in host else f"http://{host}:{http.port}{path}",
+            allow_redirects=False,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+        ) as response,
+    ):
+        # Bounded, and read as JSON whatever it says it is.
+        return dict(json.loads(await read_at_most(response, ANSWER_MAX_BYTES) or b""))
 
 
 # --- quota -------------------------------------------------------------------------------------------------------

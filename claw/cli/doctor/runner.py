@@ -88,6 +88,8 @@ class Context:
     timeout: float = TIMEOUT_S
     offline: bool = False
     """Stay off the network, also where only the settings tell that a check would need it."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """What `settings` was read from, and the foreign variables that libraries read."""
     own_session: bool = False
     """Open a session even where a claw of this machine holds one: the credentials are new."""
 
