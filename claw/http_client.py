@@ -94,6 +94,13 @@ async def send(
                 raise
 
 
+def describe_failure(error: BaseException) -> str:
+    """Describe why a server was not reached, without an address: the kind of fault, or what the proxy said."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy refused the way with HTTP {error.status}; see HTTPS_PROXY and NO_PROXY"
+    return type(error).__name__
+
+
 async def read_at_most(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:
     """Read a body; None where it is longer than `max_bytes`, and then its connection is closed."""
     body = bytearray()
