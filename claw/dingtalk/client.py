@@ -27,7 +27,7 @@ from claw.clock import Clock
 from claw.dingtalk.codes import Json, classify, parse_number
 from claw.dingtalk.quota import SENDS, Api, CallCounter
 from claw.errors import DingTalkError, DingTalkReason
-from claw.http_client import describe_failure, read_at_most, send
+from claw.http_client import read_at_most, send
 from claw.observe import telemetry
 from claw.retry import parse_retry_after
 
@@ -128,13 +128,8 @@ class DingTalkClient:
         except aiohttp.InvalidURL:
             return DingTalkError(api, "the address cannot be used", reason=DingTalkReason.CONNECT)
         # Before TimeoutError, of which one of these is a kind: here, surely nothing was sent.
-        # So it is with a proxy that refuses the tunnel.
-        except (
-            aiohttp.ClientConnectorError,
-            aiohttp.ConnectionTimeoutError,
-            aiohttp.ClientHttpProxyError,
-        ) as fault:
-            detail = f"no connection ({describe_failure(fault)})"
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as fault:
+            detail = f"no connection ({type(fault).__name__})"
             return DingTalkError(api, detail, reason=DingTalkReason.CONNECT, retryable=True)
         except TimeoutError:
             reason, detail = DingTalkReason.TIMEOUT, f"no answer within {self._timeout_s:g} s"
