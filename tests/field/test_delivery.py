@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from claw.emulator import Emulator
+from tests.field.waiting import until_settled
 from tests.roundtrip.conftest import Claw
-from tests.service import ADMIN_TOKEN, Service, environment, running
+from tests.service import environment, running
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -22,17 +23,6 @@ RUN = (
     ),
 )
 """A claw that repeats what may have been delivered after a second, not after a minute; tests/inbox has the schedule."""
-
-
-async def nothing_left(service: Service) -> None:
-    """Wait until no message is left, and see that none was given up."""
-    async with asyncio.timeout(20):
-        while True:
-            status = (await service.get("/status", ADMIN_TOKEN))[1]
-            if status["inbox"]["pending"] == status["inbox"]["leased"] == 0:
-                break
-            await asyncio.sleep(0.05)
-    assert not status["inbox"]["dead"]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +44,7 @@ async def test_what_may_have_been_delivered(emulator: Emulator, tmp_path: Path, 
         async with asyncio.timeout(30):
             while not all(any(reply.confirmed for reply in emulator.replies.to(each.msg_id)) for each in said):
                 await asyncio.sleep(0.05)
-        await nothing_left(service)
+        assert not (await until_settled(service))["inbox"]["dead"]
     assert not emulator.faults.active()
     for each in said:
         *doubtful, last = emulator.replies.to(each.msg_id)
@@ -78,5 +68,5 @@ async def test_who_answers_in_the_place_of_dingtalk(emulator: Emulator, claw: Cl
         emulator.faults.reset()
         for question in said:
             await emulator.wait_reply_to(question, timeout=30)
-        await nothing_left(service)
+        assert not (await until_settled(service))["inbox"]["dead"]
     assert len(emulator.replies.log) == len(said)
