@@ -124,3 +124,10 @@ async def read_at_most(response: aiohttp.ClientResponse, max_bytes: int) -> byte
             response.close()
             return None
     return bytes(body)
+
+
+def describe_failure(error: BaseException) -> str:
+    """Describe why a server was not reached, without an address: the kind of fault, or what the proxy said."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy refused the way with HTTP {error.status}; see HTTPS_PROXY and NO_PROXY"
+    return type(error).__name__

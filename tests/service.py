@@ -132,6 +132,16 @@ class Service:
             assert time.monotonic() < deadline, body
             await asyncio.sleep(0.02)
 
+    async def wait_log(self, message: str, seconds: float = 10) -> dict[str, Any]:
+        """Wait for a line of the log, which its own thread writes a moment later, and return it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for entry in self.logs:
+                if message in str(entry["message"]):
+                    return entry
+            assert time.monotonic() < deadline, f"no log line {message!r} in:\n" + "\n".join(self.lines)
+            await asyncio.sleep(0.02)
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

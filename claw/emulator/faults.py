@@ -17,7 +17,7 @@ from typing import Any, Final
 
 Value = bool | int | float | str | dict[str, int] | None
 
-STATUSES: Final = (0, 400, 401, 403, 404, 408, 409, 413, 429, 500, 502, 503, 504)
+STATUSES: Final = (0, 302, 400, 401, 403, 404, 407, 408, 409, 413, 422, 429, 500, 502, 503, 504)
 """HTTP statuses that a switch takes; 0 is off."""
 CHOICES: Final = {"status": STATUSES, "error": STATUSES[1:]}
 """What a word stands for where a switch of `faults.toml` has one in place of its choices."""

@@ -89,12 +89,13 @@ class FakeModel:
         headers = {name.lower(): value for name, value in request.headers.items()}
         key = headers.pop("authorization", "")
         record = ModelRequest(body or {}, key.startswith("Bearer "), headers)
+        is_known = self._faults.model_key in {"", key.removeprefix("Bearer ")}
         self.count += 1
         self.requests.append(record)
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
         try:
-            answer = await self._complete(request, record)
+            answer = await self._complete(request, record) if is_known else _reply_error(401, "Incorrect API key")
             record.status = answer.status
             return answer
         finally:
@@ -134,7 +135,8 @@ class FakeModel:
             return reply_html()  # As a proxy before the model answers: no JSON, whatever the client expects.
         if status:
             headers = {"Retry-After": f"{retry_after:g}"} if retry_after else None
-            return _reply_error(status, f"the emulator was asked to answer {status}", headers)
+            message = f"the emulator was asked to answer {status}"
+            return _reply_error(status, message, headers, self._faults.model_error)
         if not record.messages:
             return _reply_error(400, "'messages' is a required property")
         if read_command(record.last_user_text) == "error":
@@ -213,8 +215,9 @@ def _count_usage(messages: list[dict[str, Any]], answer: str) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def _reply_error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    kind = ERROR_TYPES.get(status, "server_error")
-    code = {401: "invalid_api_key", 429: "rate_limit_exceeded"}.get(status)
+def _reply_error(status: int, message: str, headers: dict[str, str] | None = None, kind: str = "") -> web.Response:
+    # Servers that have one word for an error put it into both fields.
+    code = kind or {401: "invalid_api_key", 429: "rate_limit_exceeded"}.get(status)
+    kind = kind or ERROR_TYPES.get(status, "server_error")
     error = {"error": {"message": message, "type": kind, "param": None, "code": code}}
     return reply_json(error, status=status, headers=headers)

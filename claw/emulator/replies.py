@@ -38,6 +38,8 @@ class Reply:
     in_reply_to: str | None = None
     """msgId of the message whose session webhook was used; None for OpenAPI sends and cards."""
     finished: bool = True
+    confirmed: bool = True
+    """Its sender was told that it is delivered; without that, it has a reason to send it once more."""
     time: float = dataclasses.field(default_factory=time.monotonic)
     """Monotonic seconds of its arrival; of a card: of its end."""
 

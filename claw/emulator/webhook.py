@@ -16,8 +16,8 @@ from aiohttp import web
 from claw.emulator.bounds import RateWindow, trim
 from claw.emulator.chats import Chats
 from claw.emulator.faults import Faults
-from claw.emulator.replies import Replies
-from claw.emulator.responses import Hangs, as_text, reply_html, reply_json
+from claw.emulator.replies import Replies, Reply
+from claw.emulator.responses import Hangs, as_text, reply_html, reply_json, reset_transport
 
 BODY_MAX_BYTES: Final = 20_000
 """docs/protocol.md section 6.1, errcode 460101."""
@@ -69,7 +69,7 @@ class FakeWebhook:
         self, *, chats: Chats, replies: Replies, faults: Faults, hangs: Hangs, rate_limits: bool, keep: int
     ) -> None:
         self.calls: collections.Counter[str] = collections.Counter()
-        """By outcome: `ok`, an errcode, or `http <status>`."""
+        """By outcome: `ok`, an errcode, `http <status>`, `html`, or `cut` before the delivery."""
         self.month = 0
         """Messages that were delivered since the start (docs/protocol.md section 6.6)."""
         self._chats = chats
@@ -87,26 +87,46 @@ class FakeWebhook:
         take = self._faults.take
         raw = await request.read()
         await self._hangs.sleep(take("webhook_delay"))
-        status = take("webhook_status")
-        if status:
-            self.calls[f"http {status}"] += 1
-            return reply_json({"errcode": -1, "errmsg": ERRORS[-1]}, status=status)
-        if take("webhook_html"):
-            self.calls["html"] += 1
-            return reply_html()
-        # A refusal by switch delivers nothing; for a delivery whose answer is lost there is the switch below.
-        code = take("webhook_errcode") or self._deliver(request, raw)
-        self.calls["ok" if code == 0 else str(code)] += 1
-        if code == 0:
-            self.month += 1
-            # After the delivery on purpose: the caller cannot know whether the message is out, and must not repeat it
-            # as if it were not.
-            if take("webhook_timeout_after_delivery"):
-                return await self._hangs.hang(request)
-        return reply_errcode(code)
+        # Read, not taken: its budget is used up by the cut that it asks for.
+        cut = self._faults.webhook_cut
+        if cut == "before":
+            take("webhook_cut")
+            self.calls["cut"] += 1
+            return self._cut(request)
+        status, is_html = take("webhook_status"), take("webhook_html")
+        if status or is_html:
+            self.calls[f"http {status}" if status else "html"] += 1
+            # A gateway before DingTalk has pages of its own, and no errcode.
+            return (
+                reply_html(status or 502)
+                if is_html
+                else reply_json({"errcode": -1, "errmsg": ERRORS[-1]}, status=status)
+            )
+        # A refusal by switch delivers nothing; for a delivery whose answer is lost there are the switches below.
+        outcome = take("webhook_errcode") or self._deliver(request, raw)
+        if isinstance(outcome, int):
+            self.calls[str(outcome)] += 1
+            return reply_errcode(outcome)
+        self.calls["ok"] += 1
+        self.month += 1
+        # After the delivery on purpose: the caller cannot know whether the message is out, and must not repeat it as
+        # if it were not.
+        if cut == "after":
+            take("webhook_cut")
+            outcome.confirmed = False
+            return self._cut(request)
+        if take("webhook_timeout_after_delivery"):
+            outcome.confirmed = False
+            return await self._hangs.hang(request)
+        return reply_errcode(0)
 
-    def _deliver(self, request: web.Request, raw: bytes) -> int:
-        """Post the message into its chat; return the errcode with which it is refused, or 0."""
+    @staticmethod
+    def _cut(request: web.Request) -> web.Response:
+        reset_transport(request.transport)
+        return web.Response(status=500)
+
+    def _deliver(self, request: web.Request, raw: bytes) -> Reply | int:
+        """Post the message into its chat; return the reply, or the errcode with which it is refused."""
         body = _parse_body(request.content_type, raw)
         if isinstance(body, int):
             return body
@@ -124,7 +144,7 @@ class FakeWebhook:
         if self._rate_limits and not self._admit(session_hex):
             return 130101
         text = part.get("content") or part.get("text") or part.get("picURL") or json.dumps(part, ensure_ascii=False)
-        self._replies.post(
+        return self._replies.post(
             session.chat,
             "webhook",
             msgtype,
@@ -134,7 +154,6 @@ class FakeWebhook:
             at=_list_mentions(body),
             in_reply_to=session.msg_id,
         )
-        return 0
 
     def _admit(self, session_hex: str) -> bool:
         now = time.monotonic()

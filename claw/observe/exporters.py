@@ -66,7 +66,10 @@ class _CauseHandler(logging.Handler):
         self._outage = outage
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._outage.cause = record.getMessage()[:300]
+        text = record.getMessage()
+        # The last of several tries says only that it was the last; the cause stands in the line of the one before.
+        if "max retries or shutdown" not in text or not self._outage.cause:
+            self._outage.cause = text[:300]
 
 
 outage: Final = Outage()

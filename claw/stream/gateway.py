@@ -27,6 +27,7 @@ from claw import __version__
 from claw.clock import Clock
 from claw.config.settings import Credentials
 from claw.errors import GatewayError, GatewayReason
+from claw.http_client import describe_failure
 from claw.observe import telemetry
 from claw.observe.redact import register
 from claw.proxy import proxy_of
@@ -140,7 +141,7 @@ class Gateway:
             raise GatewayError(GatewayReason.TIMEOUT, "the gateway did not answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # ValueError: an address that cannot even be tried, for instance by its host's encoding.
-            detail = f"the gateway cannot be reached ({type(error).__name__})"
+            detail = f"the gateway cannot be reached ({describe_failure(error)})"
             raise GatewayError(GatewayReason.UNREACHABLE, detail) from None
         date, now = headers.get("Date"), self._clock.wall()
         measure = partial(self._skew.measure, date, received_at=now, took_s=self._clock.monotonic() - began)

@@ -27,6 +27,7 @@ from yarl import URL
 
 from claw.clock import Clock
 from claw.errors import FrameError, HandshakeError
+from claw.http_client import describe_failure
 from claw.messages import CardCallback, Delivery
 from claw.proxy import proxy_of
 from claw.stream import frames
@@ -144,7 +145,7 @@ async def open_session(
             f"the endpoint refused the upgrade with HTTP {error.status}", status=error.status
         ) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise HandshakeError(f"the endpoint cannot be reached ({type(error).__name__})") from None
+        raise HandshakeError(f"the endpoint cannot be reached ({describe_failure(error)})") from None
     return Session(socket, registration, config, counters or SessionCounters())
 
 

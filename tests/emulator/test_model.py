@@ -64,6 +64,24 @@ async def test_whole_answer(emu: Emulator, http: aiohttp.ClientSession) -> None:
     assert "authorization" not in record.headers
 
 
+async def test_the_word_of_an_error(emu: Emulator, http: aiohttp.ClientSession) -> None:
+    """An error can be called what a certain server calls it, such as a gateway that drains."""
+    emu.faults.update({"model_status": 503, "model_error": "gateway_unavailable"})
+    async with http.post(f"{emu.url}/v1/chat/completions", json=ask("hello")) as answer:
+        error = (await answer.json())["error"]
+    assert (answer.status, error["type"], error["code"]) == (503, "gateway_unavailable", "gateway_unavailable")
+
+
+async def test_only_one_key(emu: Emulator, http: aiohttp.ClientSession) -> None:
+    """With a key set every other one is refused, whatever else is switched on."""
+    emu.faults.update({"model_key": "new-key", "model_fixed_reply": "fine"})
+    for key, status in (("old-key", 401), ("new-key", 200)):
+        headers = {"Authorization": f"Bearer {key}"}
+        async with http.post(f"{emu.url}/v1/chat/completions", json=ask("hello"), headers=headers) as answer:
+            assert answer.status == status
+    assert [record.status for record in emu.model.requests] == [401, 200]
+
+
 async def test_long_answer(emu: Emulator, http: aiohttp.ClientSession) -> None:
     """`long` gives many paragraphs and a code fence, in either language."""
     emu.faults.model_chunk_delay = 0

@@ -132,6 +132,30 @@ async def test_timeout_after_delivery(emu: Emulator, robot: FakeRobot, http: aio
     assert len(emu.replies.to(said.msg_id)) == 1
 
 
+@pytest.mark.parametrize(("when", "delivered"), [("before", 0), ("after", 1)])
+async def test_cut(emu: Emulator, robot: FakeRobot, http: aiohttp.ClientSession, when: str, delivered: int) -> None:
+    """The connection ends without an answer; whether the message is out the emulator knows, and the caller does not."""
+    said = await emu.say("hello")
+    message = await robot.message()
+    emu.faults.update({"webhook_cut": when, "fault_budget": {"webhook_cut": 1}})
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await http.post(message["sessionWebhook"], json=MARKDOWN)
+    assert [reply.confirmed for reply in emu.replies.to(said.msg_id)] == [False] * delivered
+    assert (await robot.reply(message, "again"))["errcode"] == 0
+    assert emu.replies.to(said.msg_id)[-1].confirmed
+
+
+@pytest.mark.parametrize("status", [0, 302, 407, 504])
+async def test_page_of_a_gateway(emu: Emulator, robot: FakeRobot, http: aiohttp.ClientSession, status: int) -> None:
+    """A gateway before DingTalk answers with its own page, which has no errcode, and nothing is delivered."""
+    await emu.say("hello")
+    message = await robot.message()
+    emu.faults.update({"webhook_status": status, "webhook_html": True})
+    async with http.post(message["sessionWebhook"], json=MARKDOWN, allow_redirects=False) as answer:
+        assert (answer.status, answer.content_type) == (status or 502, "text/html")
+    assert not len(emu.replies)
+
+
 async def test_over_the_monthly_quota_messages_are_empty(emu: Emulator, robot: FakeRobot) -> None:
     """Over the Stream quota a robot message comes with errCode 20001 and without text."""
     emu.faults.stream_month_limit = 1

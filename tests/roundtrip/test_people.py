@@ -35,7 +35,7 @@ async def test_one_owner_out_of_fifty(emulator: Emulator, claw: Claw) -> None:
         assert all("你好" in reply.text for reply in replies)
         access = (await service.get("/status", ADMIN_TOKEN))[1]["access"]
         assert len(access["owner"]) == 1
-        assert any("no owner yet" in entry["message"] for entry in service.logs)
+        assert await service.wait_log("no owner yet")
 
 
 async def test_restart_keeps_what_was_settled(emulator: Emulator, claw: Claw) -> None:

@@ -62,7 +62,7 @@ async def test_a_missing_right_is_told_at_the_start(server: RedisServer, missing
     store = open_store(server, "claw:pass@")
     with pytest.raises(StoreRefusedError) as caught:
         await store.open()
-    assert f"ACL SETUSER claw ~{PREFIX}*" in str(caught.value)
+    assert f"ACL SETUSER claw resetkeys ~{PREFIX}*" in str(caught.value)
     assert "pass" not in str(caught.value).replace("claw needs", "")
 
 

@@ -57,7 +57,9 @@ HINT_PING_S: Final = 15.0
 """Seconds of silence after which the connection of the hints is tried, so that a dead one does not stay."""
 HINT_BACKOFF_S: Final = (0.1, 5.0)
 """Base and ceiling of the waits before that connection is opened anew."""
-ACL_RULES: Final = "~{prefix}* &{prefix}:hints +@read +@write +@connection +@pubsub +@scripting +time +info"
+ACL_RULES: Final = (
+    "resetkeys ~{prefix}* resetchannels &{prefix}:hints +@read +@write +@connection +@pubsub +@scripting +time +info"
+)
 """What claw's user needs in Redis, as `ACL SETUSER` takes it."""
 OLDEST: Final = (6, 2)
 """The oldest Redis that is served; Valkey tells a `redis_version` above it."""
