@@ -89,7 +89,7 @@ async def test_the_route_names_the_conversation(store: SqliteStore) -> None:
     answer = await turn.handler.handle(inbound("hi"), Route("robot:elsewhere", "a queue of its own"), turn.draft)
     assert answer.exchange is not None
     assert answer.exchange.history_key == "robot:elsewhere"
-    assert turn.model.users == [hash_id("robot:elsewhere:0")]
+    assert turn.model.users == [hash_id(f"robot:elsewhere:{await store.epoch('robot:elsewhere')}")]
 
 
 async def test_cut_answer_is_told(store: SqliteStore) -> None:

@@ -94,6 +94,7 @@ class StreamParser:
         self._holder = ""
         self._word: dict[str, Any] | None = None
         self._stray = ""
+        self._is_line_seen = False
         self._json_tries = JSON_TRIES_MAX
 
     @property
@@ -132,8 +133,10 @@ class StreamParser:
         self._tail += part
         if self._form is _Form.UNKNOWN:
             self._form = self._detect_form()
-        if self._form is _Form.JSON and b"\n" in part and self._json_tries == JSON_TRIES_MAX:
-            # A line that is an object by itself: they stream one a line, without the events around them.
+        if self._form is _Form.JSON and b"\n" in part and not self._is_line_seen:
+            # A line that is an object by itself: they stream one a line, without the events around them. Only the first
+            # line tells, and is looked at once: a body may have as many as it has bytes.
+            self._is_line_seen = True
             first, _, _ = self._tail.lstrip(_BLANK).partition(b"\n")
             self._form = _Form.EVENTS if _decode(first) is not None else _Form.JSON
         # Only the new part is searched: searching the whole tail again for each part would make a long line quadratic.
