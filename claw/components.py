@@ -11,6 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
@@ -28,7 +29,7 @@ from claw.http.admin import routes as admin_routes
 from claw.http.health import Health
 from claw.http.health import routes as health_routes
 from claw.http.server import Server
-from claw.http.status import Status
+from claw.http.status import Source, Status
 from claw.http.status import routes as status_routes
 from claw.inbox.accept import Acceptance
 from claw.inbox.routing import Router
@@ -81,7 +82,9 @@ def build(
     async def read_figures() -> dict[str, object]:
         return await status.figures()
 
-    actions = AdminActions(stop_turn, lambda scope: restart(Scope(scope)), read_figures, settings.model.name)
+    actions = AdminActions(
+        stop_turn, lambda scope: restart(Scope(scope)), read_figures, settings.model.name, model.health.snapshot
+    )
     handler = MessageHandler(
         settings.conversation,
         model=model,
@@ -93,7 +96,8 @@ def build(
     )
     worker = _build_worker(settings, store, handler, Outbound(sender), clock)
     supervisor = _build_supervisor(settings, store, http, clock)
-    status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, access=access)
+    more = {"access": access.report, "model": model.health.snapshot}
+    status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, more=more)
     health = _build_health(store, supervisor, clock)
     server = _build_server(settings, health, status, restart)
     return Components(store, access, worker, supervisor, model, calls, health, server)
@@ -130,7 +134,7 @@ def _build_status(
     worker: Worker,
     supervisor: Supervisor,
     calls: CallCounter,
-    access: AccessControl,
+    more: Mapping[str, Source[Any]],
 ) -> Status:
     async def count_calls(month: str) -> Mapping[str, int]:
         # What is saved already, and what was counted since.
@@ -146,7 +150,7 @@ def _build_status(
         turns=lambda: worker.running,
         calls=count_calls,
         dead=store.dead,
-        more={"access": access.report},
+        more=more,
         clock=clock,
     )
 
