@@ -216,7 +216,7 @@ class Answer:
 
     `sent` counts the deliveries that are out, so that a restart goes on after them; without `content` nothing is
     sent. `exchange` is what the conversation's history gets when all is out. `error` is the cause of a failed turn,
-    for the dead letters.
+    for the dead letters, and `tries` how often the turn was tried.
     """
 
     content: tuple[Content, ...]
@@ -224,6 +224,11 @@ class Answer:
     sent: int = 0
     exchange: Exchange | None = None
     error: str = ""
+    tries: int = 0
+    made_at: float = 0.0
+    """Seconds since the epoch at which it was stored; 0: with its row."""
+    doubts: int = 0
+    """Failed calls that may have delivered its next part all the same."""
     unknown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Fields of another version's JSON."""
 
@@ -241,7 +246,7 @@ class Answer:
 
     def with_sent(self, deliveries: int) -> Answer:
         """Return it with so many deliveries counted as out."""
-        return replace(self, sent=deliveries)
+        return replace(self, sent=deliveries, doubts=0)
 
     def to_json(self) -> str:
         exchange = self.exchange
@@ -253,6 +258,9 @@ class Answer:
             if exchange is None
             else {"historyKey": exchange.history_key, "user": exchange.user, "assistant": exchange.assistant},
             "error": self.error,
+            "tries": self.tries,
+            "madeAt": self.made_at,
+            "doubts": self.doubts,
         }
         return _to_json(fields, self.unknown)
 
@@ -272,6 +280,9 @@ class Answer:
             fields.pop("sent"),
             Exchange(exchange["historyKey"], exchange["user"], exchange["assistant"]) if exchange else None,
             fields.pop("error"),
+            fields.pop("tries", 0),
+            fields.pop("madeAt", 0.0),
+            fields.pop("doubts", 0),
             _unknown(fields),
         )
 

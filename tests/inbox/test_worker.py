@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from claw.config.settings import InboxSettings
 from claw.inbox.leases import LEASE_TTL_S
 from claw.inbox.turns import CancelReason
 from claw.messages import Answer, Inbound
@@ -57,7 +56,7 @@ async def test_conversations_do_not_wait_for_each_other(harness: WorkerHarness) 
 
 async def test_concurrency_is_bounded(tmp_path: Path) -> None:
     """Never more turns at once than CLAW_MAX_CONCURRENCY, except for /stop, which is let through."""
-    harness = WorkerHarness(tmp_path / "claw.db", InboxSettings(max_concurrency=3))
+    harness = WorkerHarness(tmp_path / "claw.db", slots=3)
     await harness.store.open()
     gate = asyncio.Event()
 
