@@ -1,4 +1,7 @@
-"""The house keeps its limits: names, sizes, comments and citations, as `python -m bench.measure` prints them."""
+"""The house keeps its limits: names, sizes, comments and citations, as `python -m bench.measure` prints them.
+
+The number of lines is printed there and not held here: it grows with what claw can do.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ LIMITED: Final = (
     "functions above",
     "lines of the largest module",
     "lines that are a comment",
-    "lines of claw/",
     "citations",
 )
 

@@ -251,7 +251,10 @@ class StreamSettings:
         default_text="3600",
     )
     connections: int = variable(
-        "CLAW_STREAM_CONNECTIONS", Integer(1, 10), "Connections held at the same time", default=1
+        "CLAW_STREAM_CONNECTIONS",
+        Integer(1, 10),
+        "Connections held at the same time, so that the loss of one leaves no gap",
+        default=2,
     )
 
 

@@ -1,4 +1,4 @@
-"""What every store does with a value before it keeps it, or after it has read it, whatever keeps it.
+"""What every store does with a value before it keeps it, and after it has read it, whatever keeps it.
 
 Texts from outside are kept as bytes: they may hold half of a surrogate pair, which neither SQLite's TEXT nor UTF-8 can.
 """
@@ -6,54 +6,169 @@ Texts from outside are kept as bytes: they may hold half of a surrogate pair, wh
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, NamedTuple, TypeVar
 
-from claw.messages import ChatKind, Inbound, Route
+from claw.messages import Answer, ChatKind, Inbound, Route
 from claw.secret import Secret
-from claw.store.ports import CALLS_KEPT_MONTHS, SPENT_KEPT_S
+from claw.store.ports import CALLS_RETENTION_MONTHS, QUOTA_RETENTION_S, Lease, Row, RowKind
+
+E = TypeVar("E", bound=Exception)
+
+DECODE_ERRORS: Final = (ValueError, LookupError, TypeError, AttributeError)
+"""What reading a stored value raises where it is damaged, or of a version that nobody here knows."""
+UNREADABLE: Final = "the stored message cannot be read"
+"""The cause with which such a message is buried."""
 
 
-def packed(text: str) -> bytes:
+def encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def unpacked(data: bytes) -> str:
+def decode(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def chat_title(inbound: Inbound) -> str:
-    """What a message calls its chat. A direct chat has no title of its own: it is called by the person."""
-    where = inbound.conversation
-    return inbound.sender.nick if where.kind is ChatKind.DIRECT else where.title
+# --- rows ---------------------------------------------------------------------------------------------------------
 
 
-def route_of(queue: str, *, urgent: bool, conversation_key: str | None, msg_id: str) -> Route:
-    """The route of a stored row. Until 0.1.0 it was the queue alone, which an urgent message had with its id."""
-    if conversation_key is None:
-        conversation_key = queue.removesuffix(f"!{msg_id}") if urgent else queue
-    return Route(conversation_key, queue, urgent)
+class StoredRow(NamedTuple):
+    """A row as it is kept. Until 0.1.0 there was no `conversation_key`, and every row was a message."""
+
+    queue: str
+    urgent: bool
+    inbound: bytes
+    trace: bytes
+    kind: str = RowKind.MESSAGE.value
+    conversation_key: bytes | None = None
+    answer: bytes | None = None
 
 
-def without_webhook(inbound: Inbound) -> bytes:
-    """What an operator may want to look at later, without the address by which anybody could answer."""
-    return packed(replace(inbound, webhook=Secret("")).to_json())
+def encode_row(row: Row) -> StoredRow:
+    return StoredRow(
+        row.route.queue,
+        row.route.urgent,
+        encode(row.inbound.to_json()),
+        json.dumps(dict(row.trace)).encode(),
+        row.kind.value,
+        encode(row.route.conversation_key),
+        None if row.answer is None else encode(row.answer.to_json()),
+    )
 
 
-def first_day(now: float) -> str:
-    """The first day of which what people spent is kept."""
-    return datetime.fromtimestamp(now - SPENT_KEPT_S, UTC).date().isoformat()
+def decode_row(stored: StoredRow) -> Row | None:
+    """Return the row; None where it cannot be read."""
+    try:
+        inbound = Inbound.from_json(decode(stored.inbound))
+        return Row(
+            inbound,
+            _decode_route(stored, inbound),
+            json.loads(stored.trace),
+            RowKind(stored.kind),
+            None if stored.answer is None else Answer.from_json(decode(stored.answer)),
+        )
+    except DECODE_ERRORS:
+        # Whoever claims it buries it: raised from here it would come back with every claim, and block its queue.
+        return None
 
 
-def first_month(now: float) -> str:
-    """The first month that the ledger keeps, the current one counted in."""
+def _decode_route(stored: StoredRow, inbound: Inbound) -> Route:
+    if stored.conversation_key is not None:
+        return Route(decode(stored.conversation_key), stored.queue, stored.urgent)
+    # Until 0.1.0 the queue was the conversation's key, to which an urgent message added its own id.
+    key = stored.queue.removesuffix(f"!{inbound.msg_id}") if stored.urgent else stored.queue
+    return Route(key, stored.queue, stored.urgent)
+
+
+def lease_of(
+    row: Row, *, seq: int, fence: int, owner: str, received_at: float, attempts: int, claims: int, stopped: bool = False
+) -> Lease:
+    """Return the lease of a row that was claimed."""
+    return Lease(
+        seq=seq,
+        fence=fence,
+        owner=owner,
+        kind=row.kind,
+        route=row.route,
+        inbound=row.inbound,
+        trace=row.trace,
+        received_at=received_at,
+        attempts=attempts,
+        claims=claims,
+        answer=row.answer,
+        stopped=stopped,
+    )
+
+
+def strip_webhook(inbound: Inbound) -> bytes:
+    """Return what an operator may want to look at later, without the address by which anybody could answer."""
+    return encode(replace(inbound, webhook=Secret("")).to_json())
+
+
+def strip_stored_webhook(inbound: bytes) -> bytes:
+    """Do the same to a stored message; one that cannot be read is returned as it is."""
+    try:
+        return strip_webhook(Inbound.from_json(decode(inbound)))
+    except DECODE_ERRORS:
+        return inbound
+
+
+class ChatRow(NamedTuple):
+    """A chat as a message tells of it."""
+
+    key: str
+    id: bytes
+    kind: str
+    title: bytes
+
+
+def chat_row(row: Row) -> ChatRow | None:
+    """Return what the row tells of its chat; None where nobody wrote there."""
+    if row.kind is not RowKind.MESSAGE:
+        return None
+    inbound = row.inbound
+    chat = inbound.conversation
+    # A direct chat has no title of its own: it is called by the person.
+    title = inbound.sender.nick if chat.kind is ChatKind.DIRECT else chat.title
+    # Not by the conversation's id alone: two robots in one chat have a chat each.
+    return ChatRow(inbound.chat_key, encode(chat.id), chat.kind.value, encode(title))
+
+
+# --- what is kept for how long ------------------------------------------------------------------------------------
+
+
+def oldest_day(now: float) -> str:
+    """Return the first day of which quotas are kept."""
+    # In UTC, though days are counted in the settings' time zone: the retention has room for the difference.
+    return datetime.fromtimestamp(now - QUOTA_RETENTION_S, UTC).date().isoformat()
+
+
+def oldest_month(now: float) -> str:
+    """Return the first month of which calls are kept, the current one counted in."""
     today = datetime.fromtimestamp(now, UTC)
-    years, month = divmod(today.year * 12 + today.month - CALLS_KEPT_MONTHS, 12)
+    years, month = divmod(today.year * 12 + today.month - CALLS_RETENTION_MONTHS, 12)
     return f"{years:04d}-{month + 1:02d}"
 
 
-def retrieve(future: asyncio.Future[Any]) -> None:
-    """See the error of a call that nobody waits for to the end."""
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+def copy_error(error: E) -> E:
+    """Return the same error anew, its attributes included.
+
+    Each caller of a batch gets one of its own: an exception that several tasks raise mixes up their tracebacks.
+    """
+    kind = type(error)
+    # Not by calling the class: its arguments need not be those that `args` holds.
+    fresh = kind.__new__(kind, *error.args)
+    fresh.__dict__.update(error.__dict__)
+    fresh.__cause__ = error.__cause__
+    return fresh
+
+
+def consume_exception(future: asyncio.Future[Any]) -> None:
+    """Take note of the error of a call that nobody waits for, or asyncio would complain about it."""
     if not future.cancelled():
         future.exception()

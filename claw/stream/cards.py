@@ -44,11 +44,12 @@ def to_card_callback(frame: Frame, respond: Callable[[Mapping[str, Any]], Awaita
 
 
 def _pressed(data: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Action ids and parameters: JSON text in `content`, in `value` at times, and objects in their place."""
+    """Read action ids and parameters: JSON text in `content`, in `value` at times, and objects in their place."""
     for name in ("content", "value"):
         content = maybe_json(data.get(name))
         private = maybe_json(content.get("cardPrivateData")) if isinstance(content, dict) else None
         if isinstance(private, dict):
+            # What cannot be read is left out: the button was pressed, and its card may still know what to do.
             actions = [text_of(each) for each in as_list(maybe_json(private.get("actionIds")))[:ACTIONS_MAX]]
             return tuple(filter(None, actions)), _params(maybe_json(private.get("params")))
     return (), {}
@@ -58,7 +59,7 @@ def _params(params: Any) -> dict[str, str]:
     """Texts by name; what a card form sends as an object or a switch comes as its JSON text."""
     if not isinstance(params, dict):
         return {}
-    values = list(params.items())[:PARAMS_MAX]
+    values = list(params.items())[:PARAMS_MAX]  # the first ones, as a form sends its fields in their order
     return {
         text_of(name): text_of(compact(value)) if isinstance(value, dict | list | bool) else text_of(value)
         for name, value in values
@@ -66,7 +67,7 @@ def _params(params: Any) -> dict[str, str]:
 
 
 def _conversation_id(space_id: str) -> str:
-    """The chat's id, which comes bare or as `dtv1.card//IM_GROUP.<id>`, the way it was named at the delivery."""
+    """Return the chat's id, which comes bare or as `dtv1.card//IM_GROUP.<id>`, the way it was named at the delivery."""
     return space_id.partition(".card//")[2].partition(".")[2] or space_id if ".card//" in space_id else space_id
 
 
@@ -84,6 +85,7 @@ class UnknownCards:
         if self._logged_at is not None and now - self._logged_at < UNKNOWN_LOGGED_EVERY_S:
             self._unlogged += 1
             return
+        # No name of a person, and no parameter, which may be what somebody typed.
         fields = {"card": callback.card_id[:64], "actions": len(callback.action_ids), "unlogged": self._unlogged}
         log.info("callback of an unknown card", extra=fields)
         self._logged_at, self._unlogged = now, 0

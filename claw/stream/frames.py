@@ -66,13 +66,16 @@ def parse(text: str) -> Frame:
     raw = loads(text, size)
     if not isinstance(raw, dict):
         raise FrameError("a frame is not a JSON object", size=size)
+    # Unknown fields are let be: DingTalk adds some without notice.
     # One official sample spells `header` (docs/protocol.md section 2.1).
     given = next((raw[name] for name in ("headers", "header") if isinstance(raw.get(name), dict)), None)
     if given is None:
         raise FrameError("a frame has no headers", size=size)
     headers = _headers(given, size)
+    # Read before the data: even a frame whose data is no use gets its answer, or DingTalk would repeat it.
     message_id: str = headers.message_id
     data = raw.get("data")
+    # Not looked at yet: most of a frame's bytes are here, and pings and acks need none of it.
     if isinstance(data, dict | list):
         data = compact(data)
     elif data is None:
@@ -83,7 +86,7 @@ def parse(text: str) -> Frame:
 
 
 def _headers(given: Mapping[str, Any], size: int) -> Headers:
-    """The SDK's headers, of those fields that we use: it stumbles over a time that is no number."""
+    """Return the SDK's headers, of those fields that we use: it stumbles over a time that is no number."""
     try:
         return Headers.from_dict({name: text_of(given.get(name)) for name in ("messageId", "topic")})
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -105,7 +108,7 @@ def _kind(frame_type: str, topic: str) -> FrameKind:
 
 
 def ack(message_id: str, code: int, data: str, message: str = "OK") -> str:
-    """The answer to the frame `message_id`; `data` is JSON text (docs/protocol.md section 3.1)."""
+    """Return the answer to the frame `message_id`; `data` is JSON text (docs/protocol.md section 3.1)."""
     answer = AckMessage()
     answer.code = code
     answer.message = message
@@ -123,6 +126,7 @@ def card_response(response: Mapping[str, Any]) -> str:
 
 def disconnect_reason(frame: Frame) -> str:
     """Why the server asks us to leave, in its own words, for the log; empty where it says nothing usable."""
+    # For the log only: what it says changes nothing about leaving.
     try:
         data = loads(frame.data, frame.size)
     except FrameError:

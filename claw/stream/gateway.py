@@ -70,7 +70,7 @@ class RateLimiter:
         self._clock = clock
         self._window = window
         self._slots: asyncio.Queue[float] = asyncio.Queue()
-        """For each place the time from which on it may be used."""
+        """For each call that may be under way, the time from which on the next one may begin."""
         for _ in range(calls):
             self._slots.put_nowait(clock.monotonic())
 
@@ -80,6 +80,7 @@ class RateLimiter:
         free_at = await self._slots.get()
         try:
             await self._clock.sleep(free_at - self._clock.monotonic())
+            # From here on only its end counts; a call that hangs keeps its place, and the other slots their half.
             free_at = math.inf
             yield
         finally:
@@ -88,7 +89,7 @@ class RateLimiter:
 
 
 class Gateway:
-    """DingTalk's gateway as seen by one robot; all lanes share it, since they share its rate."""
+    """DingTalk's gateway as seen by one robot; all slots share it, since they share its rate."""
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class Gateway:
         credentials = credentials or self.credentials()
         register(credentials.client_secret)  # It may be another one than at the start: files change.
         async with self._rate_limiter.call():
-            outcome = "cancelled"
+            outcome = "cancelled"  # Unless told otherwise below: a cancellation passes no `except`.
             try:
                 registration = await self._request(credentials)
                 outcome = "ok"
@@ -156,6 +157,7 @@ class Gateway:
         async with self._http.post(
             url, json=body, headers=headers, allow_redirects=False, proxy=proxy_of(url)
         ) as response:
+            # By hand, since read() takes whatever comes: the peer may be anybody's proxy, and endless.
             answer = bytearray()
             async for chunk in response.content.iter_any():
                 answer += chunk
@@ -172,6 +174,7 @@ def parse_registration(
     `now`: seconds since the epoch, for a Retry-After that names a date.
     """
     fields = _fields(body)
+    # Only what looks like a word of DingTalk's may reach a log: a proxy may answer with our own request in it.
     code = fields.get("code")
     code = code if isinstance(code, str) and _CODE.fullmatch(code) else ""
     if credentials.client_secret.reveal() and credentials.client_secret.reveal() in code:
@@ -248,6 +251,7 @@ def _fields(body: bytes) -> dict[str, Any]:
 
 
 def _is_html(headers: Mapping[str, str], body: bytes) -> bool:
+    # Proxies say text/plain or nothing at all of their pages, so that the body is asked, too.
     start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:15].lower()
     return headers.get("Content-Type", "").lower().startswith("text/html") or start.startswith((b"<html", b"<!doctype"))
 
@@ -286,7 +290,7 @@ def rejection_text(error: GatewayError) -> str:
 
 
 def local_ip() -> str:
-    """The address that this machine would go out from, for DingTalk's diagnostics; nothing is sent to find it."""
+    """Return the address that this machine goes out from, for DingTalk's diagnostics; nothing is sent to find it."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): only asks the routing table

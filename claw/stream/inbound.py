@@ -28,13 +28,14 @@ _EDGES: Final = re.compile(f"^[{_BLANK}]+|[{_BLANK}]+$")
 
 
 def to_inbound(frame: Frame, client_id: str) -> Inbound:
-    """The message in a robot frame (docs/protocol.md section 5). Raises FrameError where nobody could be answered.
+    """Read the message in a robot frame (docs/protocol.md section 5). Raises FrameError where nobody could be answered.
 
     A message needs to say where it was said or who said it; anything else may be missing or odd.
     """
     data = loads(frame.data, frame.size, frame.message_id)
     if not isinstance(data, dict):
         raise FrameError("a robot message is not a JSON object", size=frame.size, message_id=frame.message_id)
+    # Every field is read leniently; what is caught here is what nobody thought of, and it may cost one message only.
     try:
         return _build(data, frame, client_id)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
@@ -65,6 +66,7 @@ def _build(data: dict[str, Any], frame: Frame, client_id: str) -> Inbound:
         raise FrameError(
             "a robot message names neither conversation nor sender", size=frame.size, message_id=frame.message_id
         )
+    # Quoted messages spell it msgType, and some new kinds do so at the top as well.
     msgtype = text_of(data.get("msgtype")) or text_of(data.get("msgType"))
     content = ContentReader(robot_id=message.chatbot_user_id)
     content.read(msgtype, data)
@@ -98,6 +100,7 @@ def _chat_kind(data: Mapping[str, Any]) -> ChatKind:
     kind = text_of(data.get("conversationType"))
     if kind in {"1", "2"}:
         return ChatKind.GROUP if kind == "2" else ChatKind.DIRECT
+    # A kind that is missing or new: only groups have a title, and a robot is @-ed in groups only.
     return ChatKind.GROUP if data.get("isInAtList") or data.get("conversationTitle") else ChatKind.DIRECT
 
 
@@ -139,6 +142,7 @@ class ContentReader:
     def _read_file(self, kind: MediaKind, content: Any) -> None:
         code = first_text(content, "downloadCode", "pictureDownloadCode")
         if isinstance(content, dict):
+            # DingTalk's own speech recognition: the words count, the sound comes along.
             self._add(text_of(content.get("recognition")))
             if code:
                 self.media.append(Media(kind, Secret(code), text_of(content.get("fileName"))))
@@ -180,11 +184,13 @@ def _quote(data: Mapping[str, Any]) -> tuple[str, list[Media]]:
 
     Pictures come along because "what is this?" is asked by quoting one.
     """
+    # The quote stands where the reply's own words stand, which differs by the reply's type.
     places = (maybe_json(data.get("text")), maybe_json(data.get("content")), data)
     for place in places:
         replied = maybe_json(place.get("repliedMsg")) if isinstance(place, dict) else None
         if not isinstance(replied, dict):
             continue
+        # One level only: a quote may hold a quote, for ever.
         msgtype = text_of(replied.get("msgType")) or text_of(replied.get("msgtype"))
         content = maybe_json(replied.get("content"))
         if not content:
@@ -199,7 +205,7 @@ def _quote(data: Mapping[str, Any]) -> tuple[str, list[Media]]:
 
 
 def _forwarded_chat(content: Any) -> str:
-    """A forwarded chat: its title and lines, or the summary where the lines do not come with it."""
+    """Return a forwarded chat: its title and lines, or the summary where the lines do not come with it."""
     if not isinstance(content, dict):
         return text_of(content)
     lines: list[str] = []
@@ -216,10 +222,11 @@ def _forwarded_chat(content: Any) -> str:
 
 
 def _card_text(content: Any) -> str:
-    """The words on a shared card, in reading order; else its title; else where it leads to."""
+    """Return the words on a shared card, in reading order; else its title; else where it leads to."""
     if not isinstance(content, dict):
         return text_of(content)
     words: list[str] = []
+    # A stack and not recursion: how deep the tree is, its sender decides.
     left = [maybe_json(content.get("cardContent"))]
     for _ in range(NODES_MAX):
         if not left:
@@ -236,7 +243,7 @@ def _card_text(content: Any) -> str:
 
 
 def _webhook(url: str) -> str:
-    """The session webhook, if it is an address that can be posted to at all."""
+    """Return the session webhook, if it is an address that can be posted to at all."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0

@@ -20,6 +20,7 @@ YEAR_9999_S: Final = 253_402_300_799.0
 
 def loads(text: str, size: int, message_id: str = "") -> Any:
     """JSON as standardised: no NaN, no number of 4 301 digits, no nesting beyond the interpreter's stack."""
+    # NaN would pass here and fail later, in a store or at the model, where nobody knows any more who sent it.
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -36,7 +37,7 @@ def compact(value: Any) -> str:
 
 
 def maybe_json(value: Any) -> Any:
-    """An object or list that may have come as JSON text; a text that is none stays a text."""
+    """Return an object or list that may have come as JSON text; a text that is none stays a text."""
     if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
         try:
             opened = json.loads(value, parse_constant=_refuse_constant)
@@ -47,29 +48,32 @@ def maybe_json(value: Any) -> Any:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list, bounded; empty where it is none."""
+    """Return a list, bounded; empty where it is none."""
     return value[:NODES_MAX] if isinstance(value, list) else []
 
 
 def first_text(value: Any, *names: str) -> str:
-    """The first of the named fields that holds text; a plain text stands for itself."""
+    """Return the first of the named fields that holds text; a plain text stands for itself."""
     if isinstance(value, dict):
         return next(filter(None, (text_of(value.get(name)) for name in names)), "")
     return text_of(value)
 
 
 def text_of(value: Any) -> str:
-    """A text that every store and socket can carry: bounded, and without lone surrogates."""
+    """Return a text that every store and socket can carry: bounded, and without lone surrogates."""
+    # Before numbers: to Python a bool is one, and "True" is no id.
     if isinstance(value, bool) or value is None:
         return ""
     if isinstance(value, int | float):
         return str(value)
     if not isinstance(value, str):
         return ""
+    # Cut first, so that what follows costs no more for a text of 8 MiB.
     text: str = value[:TEXT_MAX_CHARS]
     try:
         text.encode()
     except UnicodeEncodeError:
+        # SQLite, sockets and JSON encoders refuse half a pair; UTF-16 mends pairs that came as two escapes.
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
 
@@ -82,4 +86,5 @@ def seconds_of(milliseconds: Any) -> float:
         seconds = float(milliseconds) / 1000
     except (ValueError, OverflowError):
         return 0.0
+    # Beyond the year 9999 no date can be made of it, and a log line would fail.
     return seconds if math.isfinite(seconds) and 0 < seconds <= YEAR_9999_S else 0.0

@@ -112,7 +112,7 @@ class SessionConfig:
 
 
 def next_turn(now: float, period: float, phase: float, at_least: float = 0.0) -> float:
-    """The next moment on the grid of `period` and `phase` that is `at_least` so many seconds after `now`."""
+    """Return the next moment on the grid of `period` and `phase` that is `at_least` so many seconds after `now`."""
     return (math.ceil((now + at_least) / period - phase) + phase) * period
 
 
@@ -229,6 +229,7 @@ class Session:
 
     async def drain(self) -> None:
         """Close as soon as the acks of all messages read so far are written, or after 2 s."""
+        # New frames may still come in meanwhile. They are acked if there is time; if not, DingTalk repeats them.
         if self._deliveries:
             await asyncio.wait(self._deliveries, timeout=self._config.close_timeout)
         await self.close()
@@ -239,7 +240,7 @@ class Session:
         if self._transport is not None:
             self._transport.abort()
         # Gives the connection's place in the pool back, which the WebSocket alone does not do in each of its ends.
-        self._socket._response.close()
+        self._socket._response.close()  # noqa: SLF001 - see _transport_of
         self._transition(SessionState.CLOSED)
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -311,6 +312,7 @@ class Session:
 
     async def _start(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """Do something for a frame beside reading on, which rests while too much is under way."""
+        # Before the next frame is read, so that a flood fills TCP's window and not our memory.
         await self._capacity.acquire()
         # Tasks start in the order of their creation, so messages reach the store in the order of their arrival.
         task = asyncio.create_task(work(), name=f"claw.stream.session.{name}")
@@ -327,6 +329,7 @@ class Session:
             log.warning("message could not be accepted", extra={"cause": type(error).__name__}, exc_info=True)
 
     async def _hand_on_card(self, frame: Frame) -> None:
+        # Bound to this socket by `_reply`: the answer to a callback counts nowhere else.
         push = frame.message_id
         is_answered = False
 
@@ -423,6 +426,6 @@ class Session:
 
 
 def _transport_of(socket: aiohttp.ClientWebSocketResponse) -> asyncio.Transport | None:
-    """The transport below. aiohttp has no public way to abort a WebSocket, and its close waits for a dead peer."""
-    connection = socket._response.connection
+    """Find the transport below. aiohttp has no public way to abort a WebSocket, and its close waits for a dead peer."""
+    connection = socket._response.connection  # noqa: SLF001 - see above
     return None if connection is None else connection.transport

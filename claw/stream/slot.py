@@ -249,6 +249,7 @@ class Slot:
             Reason.DISCONNECT: running.session.disconnect_requested.wait(),
             Reason.RESTART: self._replace_requested.wait(),
         }
+        # First what leaves us without messages, should several come in the same turn of the loop.
         if self._rotate:
             waits[Reason.ROTATION] = self._clock.sleep(self._rotation_delay())
         reason = await wait_first(waits, running.task)
@@ -295,6 +296,7 @@ class Slot:
         task = asyncio.create_task(session.run(), name=f"claw.stream.slot{self.number}.session")
         running, old = RunningSession(session, task), self._current
         self._current = running
+        # The old one is let go only now: from here on DingTalk pushes to the new one, and no message falls in between.
         if old is not None:
             retire = asyncio.create_task(self._retire(old), name=f"claw.stream.slot{self.number}.retire")
             self._retiring[old] = retire
@@ -316,6 +318,7 @@ class Slot:
         """
         await wait_first({"time": self._clock.sleep(RETIRE_S)}, old.task)
         if not old.task.done():
+            # With a close frame: DingTalk goes on pushing to a socket that merely vanished.
             await old.session.close()
         await asyncio.wait({old.task})
         self._log_end(old.task.result())
@@ -351,6 +354,7 @@ class Slot:
         )
         async for attempt in retrying:
             with attempt:
+                # Read for each attempt: the secret's file may have been changed, and a refused one is looked at again.
                 self._credentials_used = self._credentials()
                 registration = await self._register(self._credentials_used)
                 session = await self._connect(registration, self.counters)
@@ -362,6 +366,7 @@ class Slot:
         error = _error_of(state)
         if verdict(error) is Verdict.REJECTED:
             return self._rng.uniform(*REJECTED_WAIT_S)
+        # Full jitter: whatever broke for us broke for others too, and they must not come back in step.
         delay = full_jitter(state.attempt_number, base=BACKOFF_BASE_S, ceiling=BACKOFF_CEILING_S, rng=self._rng)
         asked = error.retry_after if isinstance(error, ClawError) else None
         return max(delay, asked + self._rng.uniform(0, BACKOFF_BASE_S)) if asked else delay
@@ -369,6 +374,7 @@ class Slot:
     def _on_failure(self, state: RetryCallState) -> None:
         error = _error_of(state)
         self._note_failure(error, state.attempt_number, state.upcoming_sleep)
+        # While the old session reads there is no outage to tell; should it die, the state follows from this error.
         if self._current is None:
             rejected = verdict(error) is Verdict.REJECTED
             self.transition(self._state_without_open_session(), Reason.REJECTED if rejected else Reason.FAILED)
@@ -402,6 +408,7 @@ class Slot:
         if self.last_error is not None and verdict(self.last_error) is Verdict.REJECTED:
             waits["credentials"] = self._wait_for_other_credentials()
         await wait_first(waits)
+        # Used up, or the same wish would cut short every wait from now on.
         self._replace_requested.clear()
 
     async def _wait_for_other_credentials(self) -> None:

@@ -1,7 +1,8 @@
 """All slots, and what they are together: `CLAW_STREAM_CONNECTIONS` of them, each of which keeps one session serving.
 
 DingTalk pushes each message to one of the open connections, so with two of them a `disconnect`, a rotation or a reset
-of one leaves no gap. Slots rotate and ping at different times.
+of one leaves no gap. Slots rotate and ping at different times. Where DingTalk turns out to keep one connection only,
+all slots but one are closed until the next rotation.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from claw.errors import GatewayError
 from claw.messages import CardCallback, Delivery
 from claw.observe import telemetry
 from claw.stream.gateway import Gateway, Registration, rejection_text
+from claw.stream.limit import ConnectionLimit
 from claw.stream.reason import Reason
 from claw.stream.session import HANDSHAKE_TIMEOUT_S, SessionConfig, SessionCounters, open_session
 from claw.stream.slot import Connect, SessionLike, Slot, SlotState
@@ -34,6 +36,10 @@ GRACE_S: Final = 5.0
 """Seconds without a session that readiness does not speak of."""
 DELIVERIES_TIMEOUT_S: Final = 2.0
 """Seconds that deliveries under way get when we stop."""
+ONE_CONNECTION: Final = (
+    "钉钉只允许本应用保持一个连接：另有新连接时旧连接即被关闭，暂以一个连接运行。 / "
+    "DingTalk lets this app hold one connection only: each new one closed the other; claw goes on with one."
+)
 
 
 class Supervisor:
@@ -61,6 +67,7 @@ class Supervisor:
 
             return connect
 
+        # By a share of their period each, so that no two slots rotate or ping at the same moment.
         phases = [number / settings.connections for number in range(settings.connections)]
         self.slots: Final = tuple(
             Slot(
@@ -80,6 +87,10 @@ class Supervisor:
         self._since = self._clock.wall()
         self._was_connected = False
         self._lost_at: float | None = None
+        self._limit = ConnectionLimit(self._clock)
+        self._limited_since = 0.0
+        """Seconds since the epoch; 0: all slots are in use."""
+        self._group: asyncio.TaskGroup | None = None
         self._finished: asyncio.Event | None = None
 
     @property
@@ -96,18 +107,26 @@ class Supervisor:
         """Serve until `drain` is called. Cancelling cuts all connections; nothing is left in either case."""
         self._finished = asyncio.Event()
         try:
-            async with asyncio.TaskGroup() as group:
+            # One slot's fault is everybody's: half of the connections would look like a whole, and nobody would know.
+            async with asyncio.TaskGroup() as self._group:
                 for slot in self.slots:
-                    group.create_task(slot.run(), name=f"claw.stream.slot{slot.number}")
+                    self._start(slot)
         finally:
+            self._group = None
             # What was read may still become durable; then DingTalk's repeat is known as one.
             if self._deliveries:
                 await asyncio.wait(self._deliveries, timeout=DELIVERIES_TIMEOUT_S)
             await stop_tasks(*self._deliveries)
             self._finished.set()
 
+    def _start(self, slot: Slot) -> None:
+        if self._group is not None:
+            self._group.create_task(slot.run(), name=f"claw.stream.slot{slot.number}")
+
     async def drain(self) -> None:
         """Have the sessions stop reading after their pending acks and close (1000); returns when `run` has ended."""
+        # Before the slots are told. Closed slots stay so: a rotation that ends just now would start them again.
+        self._group = None
         for slot in self.slots:
             slot.drain()
         if self._finished is not None:
@@ -117,13 +136,42 @@ class Supervisor:
         """Replace all sessions without a gap, or try again now where there is none; False: already under way."""
         if any(slot.state is SlotState.REPLACING for slot in self.slots):
             return False
-        begun = [slot.replace() for slot in self.slots]
+        begun = [slot.replace() for slot in self.slots]  # a list: `any` alone would stop at the first
         return any(begun)
 
     # --- changes of slots --------------------------------------------------------------------------------------------
 
-    def _on_transition(self, _: Slot, __: Reason) -> None:
+    def _on_transition(self, slot: Slot, reason: Reason) -> None:
         self._update()
+        if slot.state is SlotState.OPEN:
+            others = [each for each in self.slots if each is not slot]
+            self._limit.note_open(slot.number, others_open=any(each.is_open for each in others))
+            # A slot that still writes its last acks cannot be started; then the next rotation will do.
+            can_lift = self._limited_since and all(each.state is SlotState.CLOSED for each in others)
+            if can_lift and reason in {Reason.ROTATION, Reason.RESTART}:
+                self._lift_limit()
+        elif reason in {Reason.LOST, Reason.PEER_CLOSED} and self._limit.note_close(slot.number):
+            self._go_down_to_one()
+
+    def _go_down_to_one(self) -> None:
+        """Keep the slot that serves, and close the others: they would only go on closing each other's sessions."""
+        kept = next((slot for slot in self.slots if slot.is_open), None)
+        if kept is None:
+            return  # It has just ended as well: then that row proves nothing, and whoever opens next is looked at anew.
+        log.warning("one connection only", extra={"reason": ONE_CONNECTION, "slot": kept.number})
+        self._limited_since = self._clock.wall()
+        for slot in self.slots:
+            if slot is not kept:
+                slot.drain()
+
+    def _lift_limit(self) -> None:
+        """Try all slots again: the limit may have been a passing state of DingTalk's."""
+        log.info("all connections are tried again")
+        self._limited_since = 0.0
+        self._limit.reset()
+        for slot in self.slots:
+            if slot.state is SlotState.CLOSED:
+                self._start(slot)
 
     def _update(self) -> None:
         """See what the slots are together, and whether an outage begins or ends."""
@@ -131,6 +179,7 @@ class Supervisor:
         state = min((slot.state for slot in self.slots), key=order.index)
         if state is not self._state:
             self._state, self._since = state, self._clock.wall()
+        # From the sessions and not from the states: a slot that is REPLACING may have nobody who takes messages.
         connected = self.connected > 0
         if connected and not self._was_connected and self._lost_at is not None:
             telemetry.stream_outage_duration.record(self._clock.monotonic() - self._lost_at)
@@ -158,6 +207,7 @@ class Supervisor:
             "state": self._state.value,
             "since": format_rfc3339(self._since),
             "connected": self.connected,
+            "one_connection_since": format_rfc3339(self._limited_since),
             "slots": [
                 {
                     "state": slot.state.value,
@@ -180,4 +230,6 @@ class Supervisor:
         for error in errors:
             if isinstance(error, GatewayError) and error.reason.is_rejection:
                 return rejection_text(error)
+        if self._limited_since:
+            return ONE_CONNECTION
         return str(errors[0]) if errors else ""

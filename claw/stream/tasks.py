@@ -23,6 +23,7 @@ async def wait_first(waits: Mapping[Name, Coroutine[Any, Any, object]], *others:
         first.result()
         return tasks[first]
     finally:
+        # Also where we are cancelled ourselves: a wait left behind would hold its event, or a timer, for ever.
         await stop_tasks(*tasks)
 
 
@@ -30,4 +31,5 @@ async def stop_tasks(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks and wait for their end."""
     for task in tasks:
         task.cancel()
+    # Awaited, since a cancelled task still runs its `finally`, and what it closes must be closed when we go on.
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -89,7 +89,10 @@ class MessageHandler:
             return Answer.of(texts.PAIRED[self._language], Outcome.COMMAND)
         else:
             answer = await self._ask(inbound, route.conversation_key, language, draft)
-        return replace(answer, content=(Markdown(texts.PAIRED[language]), *answer.content)) if paired else answer
+        if not paired:
+            return answer
+        # In one text: a message of its own would be one more billed call.
+        return replace(answer, content=(Markdown(f"{texts.PAIRED[language]}\n\n{answer.text}".strip()),))
 
     def failure_reply(self, inbound: Inbound, error: Exception) -> Answer:
         """Tell the person that a turn was given up: what happened, what helps, and the trace's id."""

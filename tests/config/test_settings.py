@@ -46,7 +46,7 @@ def test_the_least_environment() -> None:
     assert settings.model.base_url == "https://api.openai.com/v1"
     assert settings.model.turn_timeout == 300
     assert settings.conversation.history_turns == 20
-    assert (settings.stream.heartbeat, settings.stream.rotate, settings.stream.connections) == (5, 3600, 1)
+    assert (settings.stream.heartbeat, settings.stream.rotate, settings.stream.connections) == (5, 3600, 2)
     assert (settings.inbox.max_concurrency, settings.inbox.max_attempts, settings.inbox.drain_timeout) == (32, 3, 8)
     assert settings.store.path == Path("data/claw.db")
     assert (settings.http.host, settings.http.port, bool(settings.http.admin_token)) == ("0.0.0.0", 8080, False)

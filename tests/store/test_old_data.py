@@ -17,8 +17,10 @@ The files are frozen: a new release adds a new pair, made in the same way by tha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +71,16 @@ async def claim(store: Store, *, urgent: bool = False) -> Lease:
     lease = await store.claim("today", TTL, urgent=urgent)
     assert lease is not None
     return lease
+
+
+async def test_the_old_version_is_refused_from_now_on(store: Store, server: RedisServer, tmp_path: Path) -> None:
+    """Its rows are read here, but it cannot read ours: after a step back it must not bury what it finds."""
+    if isinstance(store, RedisStore):
+        (key,) = (key for key in server.held() if key.endswith(":schema"))
+        assert int(server.command("GET", key)) > 1
+    else:
+        with contextlib.closing(sqlite3.connect(tmp_path / "claw.db")) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() > (2,)
 
 
 async def test_settings_of_the_chat_are_found(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Lanes, pure: a machine that plays them against the plainest model, and what the model does not see."""
+"""Queues, pure: a machine that plays them against the plainest model, and what the model does not see."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from claw.errors import LeaseLostError
-from claw.store.sqlite.queue import Entry, Hold, Lanes
+from claw.store.sqlite.queue import ActiveLease, MessageQueues, QueuedMessage
 
 TTL = 10.0
 
@@ -30,14 +30,14 @@ class Message:
     attempts: int = 0
 
 
-class LanesMachine(RuleBasedStateMachine):
-    """Whatever is done in whatever order, the lanes say what the model says."""
+class QueuesMachine(RuleBasedStateMachine):
+    """Whatever is done in whatever order, the queues say what the model says."""
 
     leases = Bundle("leases")
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes = Lanes()
+        self.queues = MessageQueues()
         self.model: list[Message] = []
         self.now = 100.0
         self.count = 0
@@ -52,41 +52,41 @@ class LanesMachine(RuleBasedStateMachine):
     def owned(self, lease: tuple[int, int]) -> Message | None:
         return next((m for m in self.model if (m.seq, m.fence) == lease), None)
 
-    def hold(self, lease: tuple[int, int]) -> Hold | None:
+    def hold(self, lease: tuple[int, int]) -> ActiveLease | None:
         """The hold, where the model agrees that there is one."""
         if self.owned(lease) is None:
             with pytest.raises(LeaseLostError):
-                self.lanes.holding(*lease, self.now)
+                self.queues.find(*lease, self.now)
             return None
-        return self.lanes.holding(*lease, self.now)
+        return self.queues.find(*lease, self.now)
 
     @rule(queue=st.sampled_from("abc"), urgent=st.booleans(), rest=st.sampled_from([0.0, 0.0, 5.0]))
     def add(self, queue: str, urgent: bool, rest: float) -> None:
         self.count += 1
         until = self.now + rest if rest else 0.0
-        self.lanes.add(Entry(self.count, queue, urgent, self.now, rest_until=until))
+        self.queues.add(QueuedMessage(self.count, queue, urgent, self.now, delayed_until=until))
         self.model.append(Message(self.count, queue, urgent, until))
 
     @rule(target=leases, urgent=st.booleans())
     def claim(self, urgent: bool) -> tuple[int, int]:
         free = [m for m in self.heads() if self.free(m) and (m.urgent or not urgent)]
-        hold = self.lanes.claim(self.now, TTL, urgent=urgent)
+        hold = self.queues.claim(self.now, TTL, urgent=urgent)
         if not free:
             assert hold is None
             return (0, 0)
         assert hold is not None
         message = min(free, key=lambda m: m.seq)
-        assert hold.entry.seq == message.seq
+        assert hold.message.seq == message.seq
         message.claims += 1
-        message.fence = hold.entry.fence
+        message.fence = hold.message.fence
         message.held_until = self.now + TTL
-        assert (hold.entry.claims, hold.entry.attempts) == (message.claims, message.attempts)
+        assert (hold.message.claims, hold.message.attempts) == (message.claims, message.attempts)
         return (message.seq, message.fence)
 
     @rule(lease=leases, ttl=st.sampled_from([1.0, TTL, 30.0]))
     def renew(self, lease: tuple[int, int], ttl: float) -> None:
         if hold := self.hold(lease):
-            self.lanes.renew(hold, self.now + ttl)
+            self.queues.renew(hold, self.now + ttl)
             owned = self.owned(lease)
             assert owned is not None
             owned.held_until = self.now + ttl
@@ -95,11 +95,11 @@ class LanesMachine(RuleBasedStateMachine):
     def write(self, lease: tuple[int, int], passes: float) -> None:
         """While a write is under way nobody else gets the message, however long it takes."""
         if hold := self.hold(lease):
-            self.lanes.begin(hold)
+            self.queues.begin_write(hold)
             self.now += passes
-            self.lanes.settle(self.now)
-            assert self.lanes.holding(*lease, self.now) is hold
-            self.lanes.settled(hold, self.now)
+            self.queues.advance(self.now)
+            assert self.queues.find(*lease, self.now) is hold
+            self.queues.end_write(hold, self.now)
 
     @rule(lease=consumes(leases), rest=st.sampled_from([0.0, 3.0]), failed=st.booleans())
     def release(self, lease: tuple[int, int], rest: float, failed: bool) -> None:
@@ -110,80 +110,80 @@ class LanesMachine(RuleBasedStateMachine):
             owned.held_until = None
             owned.fence, owned.claims = -1, 0
             owned.attempts += failed
-            self.lanes.begin(hold, ending=True)
+            self.queues.begin_write(hold, ending=True)
             with pytest.raises(LeaseLostError):
-                self.lanes.begin(hold)
-            self.lanes.release(hold, owned.rests_until, failed=failed)
+                self.queues.begin_write(hold)
+            self.queues.release(hold, owned.rests_until, failed=failed)
 
     @rule(lease=consumes(leases))
     def ack(self, lease: tuple[int, int]) -> None:
         if hold := self.hold(lease):
-            self.lanes.begin(hold, ending=True)
-            self.lanes.remove(hold)
+            self.queues.begin_write(hold, ending=True)
+            self.queues.remove(hold)
             self.model = [m for m in self.model if m.seq != lease[0]]
 
     @rule(seconds=st.sampled_from([0.5, 3.0, TTL, 60.0]))
     def time_goes_on(self, seconds: float) -> None:
-        news = self.lanes.news()
+        version = self.queues.version()
         before = {m.seq for m in self.heads() if self.free(m)}
-        due = self.lanes.due
+        due = self.queues.due
         self.now += seconds
         came_up = {m.seq for m in self.heads() if self.free(m)} - before
-        self.lanes.settle(self.now)
+        self.queues.advance(self.now)
         if came_up:
             assert due is not None
             assert due <= self.now
-            assert self.lanes.news() > news
+            assert self.queues.version() > version
 
     @invariant()
     def counts_agree(self) -> None:
-        self.lanes.settle(self.now)
-        assert len(self.lanes) == len(self.model)
-        assert self.lanes.held == sum(m.held_until is not None and m.held_until > self.now for m in self.model)
-        oldest = self.lanes.oldest
+        self.queues.advance(self.now)
+        assert len(self.queues) == len(self.model)
+        assert self.queues.leased == sum(m.held_until is not None and m.held_until > self.now for m in self.model)
+        oldest = self.queues.oldest
         assert (oldest and oldest.seq) == min((m.seq for m in self.model), default=None)
 
 
-LanesMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestLanes = LanesMachine.TestCase
+QueuesMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestQueues = QueuesMachine.TestCase
 
 
 def test_a_failed_end_leaves_the_lease() -> None:
     """An ack that was not written leaves its holder free to try again, or to lose the lease in time."""
-    lanes = Lanes()
-    lanes.add(Entry(1, "a", urgent=False, received_at=0))
-    hold = lanes.claim(0, TTL)
+    queues = MessageQueues()
+    queues.add(QueuedMessage(1, "a", urgent=False, received_at=0))
+    hold = queues.claim(0, TTL)
     assert hold is not None
-    lanes.begin(hold)
-    lanes.begin(hold, ending=True)
-    lanes.settled(hold, 1)
+    queues.begin_write(hold)
+    queues.begin_write(hold, ending=True)
+    queues.end_write(hold, 1)
     with pytest.raises(LeaseLostError):
-        lanes.begin(hold)
-    lanes.settled(hold, 2)
-    lanes.begin(hold)
-    lanes.settled(hold, TTL + 1)
-    assert lanes.held == 0
-    assert lanes.claim(TTL + 1, TTL) is not None
+        queues.begin_write(hold)
+    queues.end_write(hold, 2)
+    queues.begin_write(hold)
+    queues.end_write(hold, TTL + 1)
+    assert queues.leased == 0
+    assert queues.claim(TTL + 1, TTL) is not None
 
 
 def test_a_backlog_costs_no_walk() -> None:
-    """Claims and acks stay as fast behind 100 000 messages, in one lane, in many, or resting, as behind a few."""
+    """Claims and acks stay as fast behind 100 000 messages, in one queue, in many, or resting, as behind a few."""
 
     def cost(count: int) -> float:
-        lanes = Lanes()
+        queues = MessageQueues()
         for seq in range(count):
             kind = seq % 3
             queue = ("one", f"lane{seq}", f"rest{seq}")[kind]
-            lanes.add(Entry(seq, queue, urgent=False, received_at=0, rest_until=1e9 if kind == 2 else 0.0))
+            queues.add(QueuedMessage(seq, queue, urgent=False, received_at=0, delayed_until=1e9 if kind == 2 else 0.0))
         best = float("inf")
         for _ in range(5):
             began = time.process_time()
             for now in range(200):
-                hold = lanes.claim(now, TTL)
+                hold = queues.claim(now, TTL)
                 assert hold is not None
-                lanes.renew(hold, now + TTL)
-                lanes.begin(hold, ending=True)
-                lanes.remove(hold)
+                queues.renew(hold, now + TTL)
+                queues.begin_write(hold, ending=True)
+                queues.remove(hold)
             best = min(best, time.process_time() - began)
         return best
 
@@ -193,14 +193,14 @@ def test_a_backlog_costs_no_walk() -> None:
 
 def test_renewing_for_ever_does_not_grow() -> None:
     """A lease that is renewed without end, and leases that end in time, leave no trail."""
-    lanes = Lanes()
+    queues = MessageQueues()
     for seq in range(2_000):
-        lanes.add(Entry(seq, "a", urgent=False, received_at=0))
-        hold = lanes.claim(seq, 1e9)
+        queues.add(QueuedMessage(seq, "a", urgent=False, received_at=0))
+        hold = queues.claim(seq, 1e9)
         assert hold is not None
-        lanes.renew(hold, seq + 1e9)
-        lanes.begin(hold, ending=True)
-        lanes.remove(hold)
-    assert len(lanes._expiries) < 100
-    assert not lanes._ready
-    assert not lanes._lanes
+        queues.renew(hold, seq + 1e9)
+        queues.begin_write(hold, ending=True)
+        queues.remove(hold)
+    assert len(queues._expiries) < 100
+    assert not queues._ready
+    assert not queues._queues

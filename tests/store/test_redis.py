@@ -23,9 +23,8 @@ from claw.inbox.turns import TurnHooks
 from claw.inbox.worker import Worker
 from claw.messages import Answer, Exchange, Inbound
 from claw.secret import Secret
-from claw.store.ports import REST_KEPT_MAX_S, SEEN_KEPT_S, Risk
-from claw.store.redis import client as redis_link
-from claw.store.redis import scripts as redis_scripts
+from claw.store.ports import DELAY_MAX_S, SEEN_RETENTION_S, Risk
+from claw.store.redis import client, scripts
 from claw.store.redis.store import RedisStore, prefix_of
 from tests.certificates import certificate
 from tests.clock import FakeClock
@@ -57,7 +56,7 @@ class RedisWorld(World):
 
     @property
     def prefix(self) -> str:
-        return self.store._link._prefix
+        return self.store._client.prefix
 
     async def die(self) -> None:
         """To Redis, a store that is closed without a release is a process that died."""
@@ -115,9 +114,9 @@ def own(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time limits that a test can wait for."""
-    monkeypatch.setattr(redis_link, "CALL_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(redis_link, "HELLO_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(redis_link, "CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(client, "CALL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(client, "HELLO_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(client, "CLOSE_TIMEOUT_S", 0.1)
 
 
 # --- several processes ----------------------------------------------------------------------------------------------
@@ -139,8 +138,8 @@ async def test_a_repeat_is_known_everywhere(world: RedisWorld, other: RedisStore
     assert sorted(await asyncio.gather(*(put(each, 2) for each in (world.store, other) * 10))) == [False] * 19 + [True]
 
 
-async def test_a_lane_is_one_queue_for_all(world: RedisWorld, other: RedisStore) -> None:
-    """Two processes never hold messages of one lane at the same time, whoever took them off the socket."""
+async def test_a_queue_is_one_for_all(world: RedisWorld, other: RedisStore) -> None:
+    """Two processes never hold messages of one queue at the same time, whoever took them off the socket."""
     await put(world.store, 1)
     await put(other, 2)
     lease = await claim(other)
@@ -165,7 +164,7 @@ async def test_the_messages_of_a_dead_process_go_to_another(world: RedisWorld, o
 
 
 async def test_entries_of_one_are_seen_by_all(world: RedisWorld, other: RedisStore) -> None:
-    """The next look of any process sees what another one entered or struck."""
+    """The next look of any process sees what another one entered or deleted."""
     assert await other.items() == {}
     await world.store.set("policy", "open")
     assert await other.items() == {"policy": "open"}
@@ -190,7 +189,7 @@ async def test_entries_travel_only_when_they_changed(world: RedisWorld) -> None:
 async def test_who_waits_hears_of_another_ones_message(world: RedisWorld, other: RedisStore, hints: bool) -> None:
     """By a hint, and without any by looking."""
     if not hints:
-        world.store._link._on_hint = lambda word: None
+        world.store._client._on_hint = lambda word: None
     waiting = asyncio.create_task(StoreContract.drained_wait(world.store))
     await asyncio.sleep(0.05)
     await put(other)
@@ -200,7 +199,7 @@ async def test_who_waits_hears_of_another_ones_message(world: RedisWorld, other:
 async def test_hints_come_back(world: RedisWorld, other: RedisStore) -> None:
     """Where the connection of the hints breaks, it is opened again."""
     heard: list[bytes] = []
-    world.store._link._on_hint = heard.append
+    world.store._client._on_hint = heard.append
     world.server.command("CLIENT", "KILL", "TYPE", "pubsub")
 
     async def hears() -> bool:
@@ -254,7 +253,7 @@ async def test_a_stop_reaches_the_process_that_thinks(world: RedisWorld, other: 
 
 async def test_a_stop_whose_hint_was_missed_is_told_by_the_next_renewal(world: RedisWorld, other: RedisStore) -> None:
     """Hints may get lost; a lease is renewed for as long as its turn runs."""
-    world.store._link._on_hint = lambda word: None
+    world.store._client._on_hint = lambda word: None
     heard: list[tuple[int, int]] = []
     world.store.on_interrupt(lambda seq, fence: heard.append((seq, fence)))
     await put(world.store)
@@ -348,16 +347,16 @@ async def test_calls_that_gathered_while_redis_froze_are_not_all_tried(
     own: RedisServer, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has waited for as long as a call may take fails with the batch that it waited for."""
-    monkeypatch.setattr(redis_link, "BATCH_MAX", 1)
+    monkeypatch.setattr(client, "BATCH_MAX", 1)
     async with opened(own.url()) as store:
         asked: list[int] = []
-        replies = store._link._replies
+        replies = store._client._replies
 
-        async def counted(batch: list[redis_link.Call]) -> list[Any]:
+        async def counted(batch: list[client.Call]) -> list[Any]:
             asked.append(len(batch))
             return await replies(batch)
 
-        monkeypatch.setattr(store._link, "_replies", counted)
+        monkeypatch.setattr(store._client, "_replies", counted)
         own.freeze()
         failed = await asyncio.gather(*(put(store, number) for number in range(20)), return_exceptions=True)
         own.thaw()
@@ -411,7 +410,7 @@ async def test_a_wrong_password_is_refused_at_the_start(tmp_path: Path) -> None:
                 await store.open()
             with pytest.raises(StoreRefusedError, match="password") as caught:
                 await store.open()
-            assert "wrong-password" not in f"{caught.value!r}{caught.value.__cause__!r}{store!r}{vars(store._link)}"
+            assert "wrong-password" not in f"{caught.value!r}{caught.value.__cause__!r}{store!r}{vars(store._client)}"
             await store.close()
         async with opened(f"redis://:right-p%40ss%2Fword@127.0.0.1:{server.port}/0") as store:
             assert await put(store)
@@ -442,7 +441,7 @@ async def test_a_user_with_too_few_rights_is_told(own: RedisServer) -> None:
     async with opened(own.url().replace("//", "//rich:rich@")) as store:
         assert await put(store)
         assert await claim(store)
-        assert store.facts == {}, "who may not ask for INFO is served all the same"
+        assert store.server_info == {}, "who may not ask for INFO is served all the same"
 
 
 async def test_a_flushed_redis_is_gone_on_with(own: RedisServer) -> None:
@@ -512,7 +511,7 @@ async def test_an_evicted_message_hides_no_news(world: RedisWorld, other: RedisS
     await asyncio.wait_for(other.wait(), 20)
     await world.clock.advance(TTL + 1)
     world.server.command("DEL", f"{world.prefix}:msg:1")
-    await world.store._link.submit(redis_scripts.CLAIM, 30_000, 0)
+    await world.store._client.submit(scripts.CLAIM, 30_000, 0)
     await asyncio.wait_for(other.wait(), 5)
 
 
@@ -563,8 +562,8 @@ async def test_a_worker_renews_before_it_claims_after_an_outage(
     try:
         await eventually(thinks)
         with monkeypatch.context() as outage:
-            outage.setattr(world.store._link, "submit", away)
-            world.store._ring()
+            outage.setattr(world.store._client, "submit", away)
+            world.store._wake()
             await world.clock.advance(45)
         for _ in range(20):
             await world.clock.advance(0.2)
@@ -577,7 +576,7 @@ async def test_a_worker_renews_before_it_claims_after_an_outage(
 
 
 async def test_an_evicted_message_is_passed_over(world: RedisWorld) -> None:
-    """A message that Redis threw away is told in the log, and keeps no other lane waiting."""
+    """A message that Redis threw away is told in the log, and keeps no other queue waiting."""
     await put(world.store, 1, "a")
     await put(world.store, 2, "b")
     world.server.command("DEL", f"{prefix_of(ROBOT)}:msg:1")
@@ -586,8 +585,8 @@ async def test_an_evicted_message_is_passed_over(world: RedisWorld) -> None:
 
 
 @pytest.mark.parametrize("lost", [[1], [1, 2]])
-async def test_an_evicted_message_does_not_block_its_lane(world: RedisWorld, lost: list[int]) -> None:
-    """The next message of its conversation gets the lane going again; what is left is answered in order."""
+async def test_an_evicted_message_does_not_block_its_queue(world: RedisWorld, lost: list[int]) -> None:
+    """The next message of its conversation gets the queue going again; what is left is answered in order."""
     for number in (1, 2, 3):
         await put(world.store, number)
     lease = await claim(world.store)
@@ -604,7 +603,7 @@ async def test_an_evicted_message_does_not_block_its_lane(world: RedisWorld, los
 
 
 async def test_a_message_that_cannot_be_read_is_buried(world: RedisWorld) -> None:
-    """It becomes a dead letter, and its lane goes on."""
+    """It becomes a dead letter, and its queue goes on."""
     await put(world.store, 1)
     await put(world.store, 2)
     world.server.command("HSET", f"{prefix_of(ROBOT)}:msg:1", "inbound", "{")
@@ -638,14 +637,14 @@ async def test_a_claim_whose_reply_meets_the_cancellation_is_given_back(
 ) -> None:
     """The reply has come, and its worker is cancelled before it has run again."""
     await put(world.store)
-    settle = world.store._link._settle
+    resolve = world.store._client._resolve
 
-    def settle_and_cancel(*batch: Any) -> None:
-        settle(*batch)
+    def resolve_and_cancel(*batch: Any) -> None:
+        resolve(*batch)
         task.cancel()
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.store._link, "_settle", settle_and_cancel)
+        patch.setattr(world.store._client, "_resolve", resolve_and_cancel)
         task = asyncio.create_task(world.store.claim("worker", TTL))
         await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
@@ -728,18 +727,18 @@ async def relay(server: RedisServer) -> AsyncIterator[tuple[Relay, RedisStore]]:
 @pytest.mark.parametrize(
     ("script", "call", "told"),
     [
-        (redis_scripts.PUT, lambda store: put(store, 9), True),
-        (redis_scripts.CLAIM, claimed_ids, ["msg1"]),
-        (redis_scripts.FORGET, lambda store: store.forget("m"), 1),
-        (redis_scripts.FIRST_IN, lambda store: store.once_per("notice", 60), True),
-        (redis_scripts.SPEND, lambda store: store.consume_quota("ann", "2026-11-21", "k", 1), True),
-        (redis_scripts.ENTER_FIRST, lambda store: store.set_if_absent("owner", "ann"), "ann"),
+        (scripts.PUT, lambda store: put(store, 9), True),
+        (scripts.CLAIM, claimed_ids, ["msg1"]),
+        (scripts.FORGET, lambda store: store.forget("m"), 1),
+        (scripts.ONCE_PER, lambda store: store.once_per("notice", 60), True),
+        (scripts.CONSUME_QUOTA, lambda store: store.consume_quota("ann", "2026-11-21", "k", 1), True),
+        (scripts.SET_ITEM_IF_ABSENT, lambda store: store.set_if_absent("owner", "ann"), "ann"),
     ],
     ids=["put", "claim", "forget", "first_in", "spend", "enter_first"],
 )
 async def test_a_call_whose_reply_is_lost_is_not_done_twice(
     relay: tuple[Relay, RedisStore],
-    script: redis_scripts.Script,
+    script: scripts.Script,
     call: Callable[[RedisStore], Awaitable[object]],
     told: object,
 ) -> None:
@@ -759,7 +758,7 @@ async def test_a_write_whose_reply_is_lost_is_not_done_twice(relay: tuple[Relay,
     between, store = relay
     await put(store, 1)
     lease = await claim(store)
-    script = {"calls": redis_scripts.ADD_CALLS}.get(how) or getattr(redis_scripts, how.upper())
+    script = {"calls": scripts.ADD_CALLS}.get(how) or getattr(scripts, how.upper())
     between.cut = script.sha
     match how:
         case "ack":
@@ -877,7 +876,7 @@ async def test_the_password_is_never_told(own: RedisServer, caplog: pytest.LogCa
         own.kill()
         with pytest.raises(StoreError) as caught:
             await put(store)
-        told = [repr(caught.value), repr(store), repr(store._link)]
+        told = [repr(caught.value), repr(store), repr(store._client)]
         told += [str(record.__dict__) for record in caplog.records]
     assert caplog.records
     assert "s3cret" not in "".join(told)
@@ -929,7 +928,7 @@ async def test_time_is_redis_own(own: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("how", ["lease", "rest"])
-async def test_a_clock_that_was_set_back_blocks_no_lane_for_long(
+async def test_a_clock_that_was_set_back_blocks_no_queue_for_long(
     world: RedisWorld, other: RedisStore, how: str
 ) -> None:
     """A server that had run a day ahead is set right: what was promised before ends within its bound."""
@@ -939,15 +938,15 @@ async def test_a_clock_that_was_set_back_blocks_no_lane_for_long(
         await world.store.release(lease, 60)
     world.clock.jump(-86_400)
     assert await claimed_ids(other) == []
-    await world.clock.advance(redis_scripts.LEASE_MAX_S if how == "lease" else REST_KEPT_MAX_S)
+    await world.clock.advance(scripts.LEASE_MAX_S if how == "lease" else DELAY_MAX_S)
     assert await claimed_ids(other) == ["msg1"]
 
 
 async def test_seen_keys_expire_by_themselves(world: RedisWorld) -> None:
-    """Nobody needs to clean them: Redis does, after SEEN_KEPT_S."""
+    """Nobody needs to clean them: Redis does, after SEEN_RETENTION_S."""
     await put(world.store)
     left = world.server.command("PTTL", f"{prefix_of(ROBOT)}:seen:robot:msg1")
-    assert (SEEN_KEPT_S - 60) * 1000 < left <= SEEN_KEPT_S * 1000
+    assert (SEEN_RETENTION_S - 60) * 1000 < left <= SEEN_RETENTION_S * 1000
 
 
 # --- nothing grows for ever ------------------------------------------------------------------------------------------
@@ -989,9 +988,9 @@ async def test_what_is_over_leaves_nothing(world: RedisWorld) -> None:
 
 async def test_cleaning_goes_in_steps(world: RedisWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backlog of old things is dropped whole, a chunk at a time."""
-    monkeypatch.setattr(redis_scripts, "CHUNK", 3)
-    small = redis_scripts.Script(redis_scripts.CLEAN.text.replace(b"500", b"3"))
-    monkeypatch.setattr(redis_scripts, "CLEAN", small)
+    monkeypatch.setattr(scripts, "CHUNK_MAX", 3)
+    small = scripts.load("clean", CHUNK_MAX=3)
+    monkeypatch.setattr(scripts, "CLEAN", small)
     world.server.command("SCRIPT", "LOAD", small.text)
     await live(world, 20)
     await world.later(500 * 86400)
@@ -1001,9 +1000,9 @@ async def test_cleaning_goes_in_steps(world: RedisWorld, monkeypatch: pytest.Mon
 
 
 async def test_dead_letters_are_bounded(world: RedisWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond DEAD_KEPT_MAX the oldest go, with what was kept of them."""
-    small = redis_scripts.Script(redis_scripts.BURY.text.replace(b"10000", b"3"))
-    monkeypatch.setattr(redis_scripts, "BURY", small)
+    """Beyond DEAD_LETTERS_MAX the oldest go, with what was kept of them."""
+    small = scripts.load("bury", DEAD_MAX=3)
+    monkeypatch.setattr(scripts, "BURY", small)
     world.server.command("SCRIPT", "LOAD", small.text)
     for number in range(6):
         await put(world.store, number)

@@ -21,13 +21,13 @@ import pytest_asyncio
 
 from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 from claw.messages import Exchange, Inbound
-from claw.store.codec import first_month
-from claw.store.ports import CHATS_KEPT_S, DEAD_KEPT_MAX, NOTICES_KEPT_S, REST_KEPT_MAX_S, Store
-from claw.store.sqlite import queries as tables
+from claw.store.codec import oldest_month
+from claw.store.ports import CHATS_RETENTION_S, DEAD_LETTERS_MAX, DELAY_MAX_S, NOTICES_RETENTION_S, Store
+from claw.store.sqlite import queries
 from claw.store.sqlite import store as sqlite
-from claw.store.sqlite.schema import MIGRATIONS, Database, migrate
-from claw.store.sqlite.store import BODIES_KEPT, SqliteStore
-from claw.store.sqlite.writer import Kind
+from claw.store.sqlite.schema import MIGRATIONS, Database
+from claw.store.sqlite.store import CACHED_ROWS_MAX, SqliteStore
+from claw.store.sqlite.writer import JobKind
 from tests.clock import FakeClock
 from tests.store.contract import (
     ALONE,
@@ -114,16 +114,6 @@ async def test_a_file_that_others_can_read_is_narrowed(tmp_path: Path) -> None:
     await store.open()
     await store.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-async def test_the_durable_settings_are_in_force(world: SqliteWorld) -> None:
-    """WAL, an fsync at each commit, and pages that can be given back."""
-
-    def pragmas(connection: sqlite3.Connection) -> list[Any]:
-        names = ("journal_mode", "synchronous", "auto_vacuum", "foreign_keys", "user_version")
-        return [connection.execute(f"PRAGMA {each}").fetchone()[0] for each in names]
-
-    assert await world.store._writer.submit(pragmas, kind=Kind.READ) == ["wal", 2, 2, 1, len(MIGRATIONS)]
 
 
 async def test_the_second_process_is_refused(world: SqliteWorld) -> None:
@@ -250,20 +240,6 @@ async def test_a_newer_file_is_refused_and_left_alone(world: SqliteWorld) -> Non
         await SqliteStore(world.path).open()
 
 
-def test_each_migration_is_one_transaction() -> None:
-    """A migration that fails leaves the file at the version before, whole; the next start tries again."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    steps = [["CREATE TABLE a (x)"], ["CREATE TABLE b (x)", "ALTER TABLE a ADD COLUMN y"]]
-    with pytest.raises(sqlite3.Error):
-        migrate(connection, [steps[0], [steps[1][0], "nonsense"]])
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("a",)]
-    migrate(connection, steps)
-    migrate(connection, steps)
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
-    connection.close()
-
-
 # --- after a crash --------------------------------------------------------------------------------------------------
 
 
@@ -282,7 +258,7 @@ async def test_a_wall_clock_that_was_set_back_parks_no_message(world: SqliteWorl
     await world.store.release(await claim(world.store), 60)
     world.clock.jump(-10 * 365 * 86400)
     await world.die()
-    await world.later(REST_KEPT_MAX_S + 1)
+    await world.later(DELAY_MAX_S + 1)
     assert await claim(world.store)
 
 
@@ -462,7 +438,9 @@ async def test_a_store_that_became_read_only_fails_its_check(
         return connection
 
     monkeypatch.setattr(Database, "connect", read_only)
-    await world.store._writer.submit(lambda connection: connection.execute("PRAGMA query_only = ON"), kind=Kind.APART)
+    await world.store._writer.submit(
+        lambda connection: connection.execute("PRAGMA query_only = ON"), kind=JobKind.NO_TRANSACTION
+    )
     for _ in range(3):
         with pytest.raises(StoreError, match=r"readonly database \(SQLITE_READONLY\)"):
             await put(world.store, 2)
@@ -546,7 +524,7 @@ async def test_an_entry_whose_commit_failed_and_took_place_is_seen(
 async def test_a_body_that_cannot_be_read_does_not_stop_the_others(
     world: SqliteWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A damaged message is buried, one that vanished is dropped, and the lane goes on."""
+    """A damaged message is buried, one that vanished is dropped, and the queue goes on."""
     for number in range(1, 5):
         await put(world.store, number)
     await world.store.close()
@@ -580,51 +558,8 @@ async def test_many_writes_share_a_commit(world: SqliteWorld) -> None:
     assert await claimed_ids(world.store) == [f"msg{number}" for number in range(200)]
 
 
-async def test_a_work_that_raises_spoils_none_but_itself(world: SqliteWorld) -> None:
-    """In one batch the good are kept and the bad raises its own error, undone as a whole."""
-
-    def bad(connection: sqlite3.Connection) -> None:
-        tables.add_calls(connection, "2026-11", [("bad", 1)])
-        raise ValueError("bad")
-
-    go = threading.Event()
-    busy = world.store._writer.submit(lambda _: go.wait(30))
-    first = asyncio.create_task(put(world.store, 1, "a"))
-    await asyncio.sleep(0)
-    spoilt = world.store._writer.submit(bad)
-    last = asyncio.create_task(put(world.store, 2, "b"))
-    await asyncio.sleep(0)
-    go.set()
-    assert await first
-    assert await last
-    with pytest.raises(StoreError, match="ValueError: bad"):
-        await spoilt
-    await busy
-    assert await world.store.calls("2026-11") == {}
-    await world.die()
-    assert await claimed_ids(world.store) == ["msg1", "msg2"]
-
-
-async def test_a_cancelled_writer_is_forgotten_without_noise(world: SqliteWorld) -> None:
-    """A write whose caller was cancelled is done all the same, and its failure disturbs nobody."""
-    complaints: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    go = threading.Event()
-    busy = world.store._writer.submit(lambda _: go.wait(30))
-    task = asyncio.create_task(put(world.store))
-    await asyncio.sleep(0)
-    failing = world.store._writer.submit(lambda connection: connection.execute("SELECT nonsense()"), kind=Kind.APART)
-    task.cancel()
-    failing.cancel()
-    go.set()
-    await busy
-    assert not await put(world.store)
-    assert (await claim(world.store)).inbound == inbound()
-    assert not complaints
-
-
-async def test_the_next_of_a_lane_waits_for_the_commit_of_the_ack(world: SqliteWorld) -> None:
-    """While an ack is on its way, its lane gives nothing, and its lease neither runs out nor takes more writes."""
+async def test_the_next_of_a_queue_waits_for_the_commit_of_the_ack(world: SqliteWorld) -> None:
+    """While an ack is on its way, its queue gives nothing, and its lease neither runs out nor takes more writes."""
     await put(world.store, 1)
     await put(world.store, 2)
     lease = await claim(world.store)
@@ -642,7 +577,7 @@ async def test_the_next_of_a_lane_waits_for_the_commit_of_the_ack(world: SqliteW
     assert (await claim(world.store)).inbound.msg_id == "msg2"
 
 
-async def test_a_cancelled_ack_still_frees_the_lane(world: SqliteWorld) -> None:
+async def test_a_cancelled_ack_still_frees_the_queue(world: SqliteWorld) -> None:
     """The consequences of a write follow from its commit, not from its caller."""
     await put(world.store, 1)
     await put(world.store, 2)
@@ -733,17 +668,17 @@ async def test_a_wall_clock_that_was_set_back_silences_no_notice(world: SqliteWo
 
 
 async def test_a_backlog_is_not_kept_in_memory(world: SqliteWorld) -> None:
-    """Beyond BODIES_KEPT bodies stay in the file, and are claimed from there, in order, before and after a restart."""
-    count = BODIES_KEPT + 300
+    """Beyond CACHED_ROWS_MAX rows stay in the file and are claimed from there, in order, before and after a restart."""
+    count = CACHED_ROWS_MAX + 300
     await asyncio.gather(*(put(world.store, number, f"lane{number}") for number in range(count)))
-    assert len(world.store._bodies) == BODIES_KEPT
+    assert len(world.store._rows) == CACHED_ROWS_MAX
     before = [await claim(world.store) for _ in range(count // 2)]
     await asyncio.gather(*(world.store.ack(lease) for lease in before))
     await world.die()
-    assert not world.store._bodies
+    assert not world.store._rows
     after = await acked_ids(world.store)
     assert [lease.inbound.msg_id for lease in before] + after == [f"msg{number}" for number in range(count)]
-    assert not world.store._bodies
+    assert not world.store._rows
     assert (await world.store.depth()).pending == 0
 
 
@@ -757,15 +692,15 @@ async def acked_ids(store: Store) -> list[str]:
 
 
 async def test_a_load_that_fails_gives_the_claim_back(world: SqliteWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the body cannot be fetched, the claim raises, counts for nothing, and its lane rests for a moment."""
+    """Where the body cannot be fetched, the claim raises, counts for nothing, and its queue rests for a moment."""
     await put(world.store)
     await world.die()
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "bodies", lambda connection, *_: connection.execute("SELECT nonsense()"))
+        patch.setattr(queries, "rows", lambda connection, *_: connection.execute("SELECT nonsense()"))
         with pytest.raises(StoreError, match="nonsense"):
             await world.store.claim("worker", TTL)
     assert await world.store.claim("worker", TTL) is None
-    await world.later(sqlite.REST_AFTER_FAULT_S + 0.1)
+    await world.later(sqlite.FAULT_DELAY_S + 0.1)
     assert (await claim(world.store)).claims == 1
 
 
@@ -796,14 +731,14 @@ async def test_cleaning_gives_the_room_back(world: SqliteWorld) -> None:
     puts = (world.store.put(row(inbound(number, "x" * 4000), f"lane{number}")) for number in range(2500))
     assert all(await asyncio.gather(*puts))
     assert len(await acked_ids(world.store)) == 2500
-    await world.store._writer.submit(tables.checkpoint, kind=Kind.APART)
+    await world.store._writer.submit(queries.checkpoint, kind=JobKind.NO_TRANSACTION)
     before = size(world.path) or 0
-    await world.store._writer.submit(tables.shrink, kind=Kind.APART)
-    await world.store._writer.submit(tables.checkpoint, kind=Kind.APART)
-    assert before - (size(world.path) or 0) == tables.VACUUM_PAGES * 4096, "a step is many pages, not one"
+    await world.store._writer.submit(queries.shrink, kind=JobKind.NO_TRANSACTION)
+    await world.store._writer.submit(queries.checkpoint, kind=JobKind.NO_TRANSACTION)
+    assert before - (size(world.path) or 0) == queries.VACUUM_PAGES * 4096, "a step is many pages, not one"
     await world.later(2 * 86400)
     await world.store.clean()
-    assert (size(world.path) or 0) / 4096 == pytest.approx(tables.FREE_KEPT_PAGES, rel=0.1)
+    assert (size(world.path) or 0) / 4096 == pytest.approx(queries.FREE_KEPT_PAGES, rel=0.1)
     assert size(wal(world.path)) == 0
     await world.store.close()
     assert rows(world.path, "SELECT count(*) FROM seen") == [(0,)]
@@ -812,12 +747,12 @@ async def test_cleaning_gives_the_room_back(world: SqliteWorld) -> None:
 async def test_the_registry_is_cleaned_however_much_is_due(world: SqliteWorld) -> None:
     """Chats, what was spent and notices go when they are past their time, more than one chunk of each."""
     await world.store.close()
-    many = range(2 * tables.CHUNK + 1)
+    many = range(2 * queries.CHUNK_ROWS + 1)
     now = world.clock.wall()
     with contextlib.closing(sqlite3.connect(world.path)) as connection, connection:
-        for at, letter in ((now, "new"), (now - NOTICES_KEPT_S, "old")):
+        for at, letter in ((now, "new"), (now - NOTICES_RETENTION_S, "old")):
             connection.executemany("INSERT INTO notices VALUES (?, ?)", [(f"{letter}{n}", at) for n in many])
-        for at, letter in ((now, "new"), (now - CHATS_KEPT_S, "old")):
+        for at, letter in ((now, "new"), (now - CHATS_RETENTION_S, "old")):
             connection.executemany(
                 "INSERT INTO chats VALUES (?, x'', 'group', x'', 0, ?, 1)", [(f"{letter}{n}", at) for n in many]
             )
@@ -839,17 +774,17 @@ async def test_the_registry_is_cleaned_however_much_is_due(world: SqliteWorld) -
 
 
 async def test_dead_letters_are_bounded(world: SqliteWorld) -> None:
-    """No more than DEAD_KEPT_MAX dead letters are kept, the newest."""
+    """No more than DEAD_LETTERS_MAX dead letters are kept, the newest."""
     await world.store.close()
-    letters = [(number, "key", 0, 1.8e9, 1.8e9, b"", b"") for number in range(1, DEAD_KEPT_MAX + 1201)]
+    letters = [(number, "key", 0, 1.8e9, 1.8e9, b"", b"") for number in range(1, DEAD_LETTERS_MAX + 1201)]
     with contextlib.closing(sqlite3.connect(world.path)) as connection, connection:
         connection.executemany("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?)", letters)
     world.store = SqliteStore(world.path, clock=world.clock)
     await world.store.open()
     await world.store.clean()
-    assert (await world.store.depth()).dead == DEAD_KEPT_MAX
+    assert (await world.store.depth()).dead == DEAD_LETTERS_MAX
     await world.store.close()
-    assert rows(world.path, "SELECT count(*), min(id) FROM dead") == [(DEAD_KEPT_MAX, 1201)]
+    assert rows(world.path, "SELECT count(*), min(id) FROM dead") == [(DEAD_LETTERS_MAX, 1201)]
 
 
 @pytest.mark.parametrize(
@@ -857,7 +792,7 @@ async def test_dead_letters_are_bounded(world: SqliteWorld) -> None:
 )
 def test_the_ledger_keeps_thirteen_months(now: tuple[int, int, int], first: str) -> None:
     """The current month and the twelve before it stay."""
-    assert first_month(datetime(*now, tzinfo=UTC).timestamp()) == first
+    assert oldest_month(datetime(*now, tzinfo=UTC).timestamp()) == first
 
 
 async def test_old_months_are_cleaned(world: SqliteWorld) -> None:

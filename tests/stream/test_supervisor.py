@@ -373,3 +373,64 @@ async def test_card_callback_is_handed_on(make_harness: MakeHarness) -> None:
         await peer.push(vectors.frame(vectors.CARD_DATA, topic=vectors.CARD_TOPIC, message_id=f"press-{number}"))
         assert (await peer.ack())["headers"]["messageId"] == f"press-{number}"
     assert [card.card_id for card in each.cards] == ["trk-0001", "trk-0001"]
+
+
+async def test_one_connection_only(make_harness: MakeHarness, caplog: pytest.LogCaptureFixture) -> None:
+    """Where each new session closes the other one, claw goes down to one, says so, and stays ready."""
+    each = make_harness(connections=2)
+    each.dingtalk.single = True
+    await until(lambda: each.supervisor.status()["one_connection_since"])
+    await until(lambda: [slot["state"] for slot in each.supervisor.status()["slots"]].count("CLOSED") == 1)
+    check = each.supervisor.check()
+    assert (check.ok, check.state, each.supervisor.connected) == (True, "OPEN", 1)
+    assert "one connection only" in check.reason
+    assert "只允许本应用保持一个连接" in check.reason
+    assert "one connection only" in caplog.text
+    opened = len(each.dingtalk.peers)
+    await each.dingtalk.peers[-1].push(vectors.robot(1))
+    assert (await each.dingtalk.peers[-1].ack())["code"] == 200
+    await asyncio.sleep(0.7)  # the longest first wait: nobody tries a second connection now
+    assert len(each.dingtalk.peers) == opened
+
+
+@pytest.mark.parametrize("single", [True, False])
+async def test_two_are_tried_again(make_harness: MakeHarness, single: bool) -> None:
+    """With the next rotation or restart claw tries two connections again, and notices if nothing has changed."""
+    each = make_harness(connections=2)
+    each.dingtalk.single = True
+    await until(lambda: [slot["state"] for slot in each.supervisor.status()["slots"]].count("CLOSED") == 1)
+    each.dingtalk.single = single
+    opened = len(each.dingtalk.peers)
+    assert each.supervisor.replace()
+    await until(lambda: len(each.dingtalk.peers) >= opened + 2)
+    if single:
+        await until(lambda: each.supervisor.status()["one_connection_since"])
+        await until(lambda: each.supervisor.connected == 1)
+    else:
+        await until(lambda: each.supervisor.connected == 2)
+        assert each.supervisor.status()["one_connection_since"] is None
+        assert each.supervisor.check().reason == ""
+
+
+async def test_drain_of_what_is_left(make_harness: MakeHarness) -> None:
+    """A claw that is down to one connection drains as any other."""
+    each = make_harness(connections=2)
+    each.dingtalk.single = True
+    await until(lambda: [slot["state"] for slot in each.supervisor.status()["slots"]].count("CLOSED") == 1)
+    await each.supervisor.drain()
+    await each.running
+    assert each.supervisor.check().state == "CLOSED"
+
+
+async def test_gateway_in_trouble_is_no_limit(make_harness: MakeHarness) -> None:
+    """Sessions that all end right after their begin do not make claw believe in one connection."""
+    each = make_harness(connections=2)
+
+    async def greet(peer: Peer) -> None:
+        peer.reset()
+
+    each.dingtalk.greet = greet
+    await until(lambda: len(each.dingtalk.peers) >= 6)
+    assert each.supervisor.status()["one_connection_since"] is None
+    each.dingtalk.greet = None
+    await until(lambda: each.supervisor.connected == 2)

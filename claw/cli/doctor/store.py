@@ -19,7 +19,7 @@ async def check_store(context: Context) -> Finding:
     try:
         async with inspect(context.settings.store, context.settings.dingtalk.client_id, context.clock) as inspection:
             await inspection.check()
-            facts, risks = inspection.facts, inspection.risks
+            facts, risks = inspection.server_info, inspection.risks
     except StoreSchemaError as error:
         return fault("store.newer", path=where, cause=error)
     except StoreRefusedError as error:

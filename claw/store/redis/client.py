@@ -1,34 +1,31 @@
-"""The link to Redis: one connection for calls and one for hints. The only module that imports Redis' library.
+"""Calls of scripts and hints, over Redis' library: it knows URLs, TLS, AUTH, pipelines and pub/sub; the queue is ours.
 
-The order of events: `start` begins two tasks. A call is queued before its method first awaits, so the order of calls
-is the order in which Redis does them. The task `store-redis-calls` takes all that is queued as one batch, connects
-where it must (and says hello: version, schema, scripts), writes the batch in one go and reads the replies; meanwhile
-the next batch gathers. The task `store-redis-hints` listens to what other replicas publish, and comes back by itself:
-what it misses is made up for by those who ask. `stop` ends both tasks and closes both connections.
+Order of events: `start` begins two tasks. A call is queued before its method first awaits, so the order of calls is the
+order in which Redis does them. The task `claw.store.redis.calls` takes all that is queued as one batch, sends it as one
+pipeline and resolves each call; meanwhile the next batch gathers. Each new connection is greeted first (version,
+schema, scripts). The task `claw.store.redis.hints` listens to what other replicas publish. It reconnects by itself;
+missed hints are covered by polling. `stop` ends both tasks and closes both connections.
 
-A connection that breaks leaves open whether a call was done. Where it had served before, the batch is made once more
-on a new one, under the same tokens (redis_scripts.py), so that nothing is done twice; a failover is followed in the
+A connection that breaks leaves open whether a call was done. Where it had served before, the batch is sent once more
+on a new one, under the same tokens (scripts/prelude.lua), so that nothing is done twice; a failover is followed in the
 same way. Whatever else goes wrong fails the calls with StoreError, at the latest after CALL_TIMEOUT_S; a call that has
-waited for so long behind others fails without being made.
+waited for so long behind others fails without being sent.
 
-A caller that is cancelled stops waiting; its call is made all the same.
+Cancelling a caller does not cancel its call.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import math
 import re
 import secrets
-import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
-from urllib.parse import unquote, urlsplit
 
-from redis.asyncio.connection import Connection, SSLConnection
+from redis.asyncio import Redis
+from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, parse_url
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as LateError
@@ -37,104 +34,87 @@ from claw.clock import Clock
 from claw.errors import StoreError, StoreRefusedError, StoreSchemaError
 from claw.retry import full_jitter
 from claw.secret import Secret
+from claw.store.redis.errors import RECONNECT, cause_of, code_of, translate
 from claw.store.redis.scripts import ALL, HELLO, SCHEMA, Script
 
 log: Final = logging.getLogger(__name__)
 
-Word: TypeAlias = str | bytes | int
-"""An argument of a command."""
-Facts: TypeAlias = dict[str, str]
+Arg: TypeAlias = str | bytes | int
+"""An argument of a script."""
+ServerInfo: TypeAlias = dict[str, str]
 """What Redis tells of itself: the fields of its `INFO`."""
 
 CALL_TIMEOUT_S: Final = 5.0
 """Seconds for one batch, connecting included; then its calls fail. DingTalk waits for an ack for much longer, and a
 lease outlasts several such failures."""
 HELLO_TIMEOUT_S: Final = 3.0
-"""Seconds for connecting and saying hello."""
+"""Seconds for connecting and for the greeting, each."""
 CLOSE_TIMEOUT_S: Final = 1.0
-"""Seconds for what is still queued when the link is closed."""
+"""Seconds for what is still queued when the client is stopped."""
 BATCH_MAX: Final = 128
-"""Calls made in one go: one script takes Redis some 50 microseconds, so nobody else waits for long."""
+"""Calls sent at once: one script takes Redis some 50 microseconds, so no other client waits for long."""
 HINT_PING_S: Final = 15.0
 """Seconds of silence after which the connection of the hints is tried, so that a dead one does not stay."""
 HINT_BACKOFF_S: Final = (0.1, 5.0)
 """Base and ceiling of the waits before that connection is opened anew."""
 OLDEST: Final = (6, 2)
 """The oldest Redis that is served; Valkey tells a `redis_version` above it."""
-CAUSE_MAX: Final = 160
-"""Characters of an error that is not in `_WORDS`."""
-
-_WORDS: Final = {
-    "WRONGPASS": "Redis refuses the user or the password",
-    "NOAUTH": "Redis asks for a password",
-    "NOPERM": "the user may not do this in Redis; claw needs its keys, its channel and scripts",
-    "READONLY": "this Redis is a read-only replica",
-    "MASTERDOWN": "this Redis is a replica that has lost its master",
-    "OOM": "Redis has no memory left (maxmemory)",
-    "MISCONF": "Redis takes no writes, for it cannot save to its disk",
-    "LOADING": "Redis is still loading its data",
-    "BUSY": "Redis is busy with somebody's script",
-    "NOREPLICAS": "Redis takes no writes, for it has too few replicas",
-    "CLUSTERDOWN": "the Redis cluster is down",
-    "MOVED": "this node of a Redis cluster does not hold claw's keys; name the node that does",
-    "ASK": "the Redis cluster is moving claw's keys",
-}
-"""The codes of Redis' errors; in 6.2 they stand within what a script's error says."""
-_LIBRARY: Final = {
-    "AuthenticationError": "WRONGPASS",
-    "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
-    "NoPermissionError": "NOPERM",
-    "ReadOnlyError": "READONLY",
-    "OutOfMemoryError": "OOM",
-    "BusyLoadingError": "LOADING",
-    "MasterDownError": "MASTERDOWN",
-    "ClusterDownError": "CLUSTERDOWN",
-    "MovedError": "MOVED",
-    "AskError": "ASK",
-}
-"""The library takes the code out of those errors that it has a class for."""
-_CODE: Final = re.compile(rf"(?<![A-Z])({'|'.join(_WORDS)})(?![A-Z])")
-_ELSEWHERE: Final = frozenset({"READONLY", "MASTERDOWN", "MOVED", "LOADING"})
-"""After these another server may stand behind the same name: the next call looks it up anew."""
-_HOPELESS: Final = frozenset({"WRONGPASS", "NOAUTH", "NOPERM", "MOVED"})
-"""Only a person can cure these."""
 
 
 class Call:
-    """A script with its arguments, and who waits for its reply.
+    """A script with its arguments, and the future that its caller waits for.
 
-    `orphaned` is called with the reply where the caller was cancelled meanwhile.
+    `on_abandoned` gets the reply where the caller was cancelled meanwhile.
     """
 
-    __slots__ = ("future", "orphaned", "script", "since", "words")
+    __slots__ = ("args", "future", "on_abandoned", "script", "since")
 
     def __init__(
         self,
         script: Script,
-        words: Sequence[Word],
+        args: Sequence[Arg],
         future: asyncio.Future[Any],
-        orphaned: Callable[[Any], None] | None,
+        on_abandoned: Callable[[Any], None] | None,
     ) -> None:
         self.script = script
-        self.words = words
+        self.args = args
         self.future = future
-        self.orphaned = orphaned
+        self.on_abandoned = on_abandoned
         self.since = future.get_loop().time()
 
-    def settle(self, reply: Any) -> None:
-        if self.future.done():
-            if self.orphaned is not None and not isinstance(reply, Exception):
-                self.orphaned(reply)
+    def resolve(self, reply: Any) -> None:
+        if self.future.done():  # Cancelled: the call was made all the same.
+            if self.on_abandoned is not None and not isinstance(reply, Exception):
+                self.on_abandoned(reply)
         elif isinstance(reply, Exception):
             self.future.set_exception(reply)
         else:
             self.future.set_result(reply)
 
 
-class Link:
-    """Calls scripts at the server of `url`, with `prefix` as their key. `on_hint` gets each word that is published.
+class _Abrupt(Connection):
+    """A connection that closes without waiting for the other side, which may be the one that hangs.
 
-    `time`, in milliseconds, takes the place of the server's in tests.
+    The library waits for it, and under TLS for the other side's word; the transport would stay open for as long.
+    """
+
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        writer = self._writer
+        await super().disconnect(*args, **options | {"nowait": True})
+        if writer is not None:
+            writer.transport.abort()
+            await asyncio.sleep(0)  # The loop closes the socket in its next turn.
+
+
+class _AbruptTls(_Abrupt, SSLConnection):
+    pass
+
+
+class RedisClient:
+    """Calls scripts at the server of `url`, with `prefix` as their key. `on_hint` gets each hint that is published.
+
+    With `read_only` the greeting leaves an empty Redis empty. `time`, in milliseconds, takes the place of the server's
+    in tests.
     """
 
     def __init__(
@@ -147,318 +127,270 @@ class Link:
         time: Callable[[], int] | None = None,
         read_only: bool = False,
     ) -> None:
-        self._url = url
-        self._prefix = prefix
+        self.prefix = prefix
         self._on_hint = on_hint
         self._clock = clock
         self._time = time
         self._read_only = read_only
-        self._name = secrets.token_hex(8)
+        self._token = secrets.token_hex(8)
+        """Sets the tokens of this client's calls apart from those of others."""
         self._calls = 0
         self._queue: deque[Call] = deque()
-        self._some = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._connection: Connection | None = None
+        self._is_queued = asyncio.Event()
         self._accepts = False
-        self.facts: Facts = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._redis = Redis(connection_pool=_pool(url, redis_connect_func=self._greet))
+        self._connected = False
+        """A connection was greeted, and has not broken since as far as we know."""
+        self._pubsub = Redis(connection_pool=_pool(url))
+        options = self._redis.connection_pool.connection_kwargs
+        self.where = f"{options['host']}:{options.get('port', 6379)}"
+        """The server as it may be shown."""
+        self.server_info: ServerInfo = {}
         """What the server told when we last connected."""
         self.proved_at: float | None = None
         """Monotonic seconds of the last batch that went well; None where none was yet, or where one failed since."""
         self._served = False
-
-    @property
-    def where(self) -> str:
-        """The server as it may be shown."""
-        parts = urlsplit(self._url.reveal())
-        return f"{parts.hostname}:{parts.port or 6379}"
 
     async def start(self) -> None:
         """Begin to serve. Raises StoreRefusedError or StoreSchemaError where only a person can help.
 
         A server that cannot be reached is no error: calls fail until it can.
         """
+        # The batches' own connection is opened now, so that what only a person can cure is told at the start.
+        pool = self._redis.connection_pool
         try:
-            async with asyncio.timeout(HELLO_TIMEOUT_S):
-                self._connection = await self._connected()
+            await pool.release(await pool.get_connection())  # type: ignore[no-untyped-call]
         except Exception as error:
-            told = self._told(error)
-            if not told.retryable:
-                raise told from error
-            log.error("store cannot be reached yet", extra={"cause": str(told)})
+            await self._drop()
+            translated = translate(error, self.where)
+            if not translated.retryable:
+                raise translated from error
+            log.error("store cannot be reached yet", extra={"cause": str(translated)})
         self._accepts = True
         self._tasks = [
-            asyncio.create_task(self._serve_for_ever(), name="store-redis-calls"),
-            asyncio.create_task(self._listen_for_ever(), name="store-redis-hints"),
+            asyncio.create_task(self._serve(), name="claw.store.redis.calls"),
+            asyncio.create_task(self._listen_for_ever(), name="claw.store.redis.hints"),
         ]
 
     async def stop(self) -> None:
-        """Make the calls that are queued, within CLOSE_TIMEOUT_S, then close. Call it as often as you like."""
+        """Make the calls that are queued, within CLOSE_TIMEOUT_S, then close. May be called again."""
         self._accepts = False
-        self._some.set()
+        self._is_queued.set()
         tasks, self._tasks = self._tasks, []
-        if not tasks:
-            return
         try:
-            await asyncio.wait(tasks[:1], timeout=CLOSE_TIMEOUT_S)
+            if tasks:
+                # The task of the calls ends by itself when its queue is empty; that of the hints only by `cancel`.
+                await asyncio.wait(tasks[:1], timeout=CLOSE_TIMEOUT_S)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             for call in self._queue:
-                call.settle(StoreError("the store is closed"))
+                call.resolve(StoreError("the store is closed"))
             self._queue.clear()
+            await self._drop()
+            await self._pubsub.connection_pool.disconnect()
 
     def submit(
-        self, script: Script, *words: Word, orphaned: Callable[[Any], None] | None = None
+        self, script: Script, *args: Arg, on_abandoned: Callable[[Any], None] | None = None
     ) -> asyncio.Future[Any]:
-        """Queue a call. Its future raises StoreError where it fails. Raises StoreError where the link is stopped."""
+        """Queue a call. Its future raises StoreError where it fails. Raises StoreError where the client is stopped."""
         if not self._accepts:
             raise StoreError("the store is closed")
         self._calls += 1
         now = -1 if self._time is None else self._time()
-        call = Call(
-            script, (f"{self._name}.{self._calls}", now, *words), asyncio.get_running_loop().create_future(), orphaned
-        )
+        future = asyncio.get_running_loop().create_future()
+        call = Call(script, (f"{self._token}.{self._calls}", now, *args), future, on_abandoned)
+        # Not a coroutine: the call is queued before the caller first awaits, so calls keep their order.
         self._queue.append(call)
-        self._some.set()
+        self._is_queued.set()
         return call.future
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
-    async def _serve_for_ever(self) -> None:
+    async def _serve(self) -> None:
+        """Send batch after batch, until stopped and nothing is queued."""
         batch: list[Call] = []
         try:
-            while True:
+            while self._queue or self._accepts:
+                self._is_queued.clear()
                 if not self._queue:
-                    if not self._accepts:
-                        return
-                    self._some.clear()
-                    await self._some.wait()
-                    continue
-                self._fail_late_ones()
+                    await self._is_queued.wait()
+                self._fail_late_calls()
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MAX))]
                 if batch:
-                    self._settle(batch, await self._replies(batch))
+                    self._resolve(batch, await self._replies(batch))
                 batch = []
         finally:
             for call in batch:
-                call.settle(StoreError("the store was closed while it was asked"))
-            await self._drop()
+                call.resolve(StoreError("the store was closed while it was asked"))
 
-    def _fail_late_ones(self) -> None:
-        """While a server hangs more calls may come than are tried: they would wait for longer and longer."""
+    def _fail_late_calls(self) -> None:
+        # While a server hangs more calls may come than are sent: they would wait for longer and longer.
         late = asyncio.get_running_loop().time() - CALL_TIMEOUT_S
         while self._queue and self._queue[0].since < late:
-            self._queue.popleft().settle(StoreError("the store does not answer"))
+            self._queue.popleft().resolve(StoreError("the store does not answer"))
 
-    def _settle(self, batch: list[Call], replies: list[Any]) -> None:
+    def _resolve(self, batch: list[Call], replies: list[Any]) -> None:
         failures = [reply for reply in replies if isinstance(reply, Exception)]
         if not failures:
             if self._served and self.proved_at is None:
                 log.info("store answers again")
             self._served, self.proved_at = True, self._clock.monotonic()
         else:
-            if self.proved_at is not None or not self._served:
-                log.error("store failed", extra={"cause": str(self._told(failures[0])), "calls": len(failures)})
+            if self.proved_at is not None or not self._served:  # Once for an outage, not once for each batch of it.
+                cause = str(translate(failures[0], self.where))
+                log.error("store failed", extra={"cause": cause, "calls": len(failures)})
             self._served, self.proved_at = True, None
         for call, reply in zip(batch, replies, strict=True):
-            # One error for one caller: an exception that several tasks raise mixes up their tracebacks.
-            call.settle(self._told(reply) if isinstance(reply, Exception) else reply)
+            call.resolve(translate(reply, self.where) if isinstance(reply, Exception) else reply)
 
     async def _replies(self, batch: list[Call]) -> list[Any]:
-        """A reply or an error for each call, in their order."""
-        replies: list[Any] = [StoreError("not asked")] * len(batch)
-        left = list(range(len(batch)))
+        """Return a reply or an error for each call, in their order."""
+        replies: dict[Call, Any] = {}
+        left = batch
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                for last in (False, True):
-                    proven = self._connection is not None
-                    try:
-                        if self._connection is None:
-                            self._connection = await self._connected()
-                        found = await _exchange(self._connection, [self._command(batch[index]) for index in left])
-                    except (LostError, LateError, OSError) as error:
-                        await self._drop()
-                        found = [error] * len(left)
-                    for index, reply in zip(left, found, strict=True):
-                        replies[index] = reply
-                    left = [index for index in left if proven and await self._may_repeat(replies[index])]
-                    if last or not left:
+                for is_last in (False, True):
+                    # Only a connection that has served before may have been cut while it was idle, or have a new
+                    # server behind it by now. Where a fresh one fails the next one would, too.
+                    proven = self._connected
+                    replies.update(zip(left, await self._try(left), strict=True))
+                    left = [call for call in left if proven and _may_repeat(replies[call])]
+                    if is_last or not left:
                         break
+                    await self._drop()
         except Exception as error:  # noqa: BLE001 - whatever it was, each caller is told, and the next batch is tried
             await self._drop()
-            for index in left:
-                replies[index] = error
-        return replies
+            replies.update(dict.fromkeys(left, error))
+        return [replies[call] for call in batch]
 
-    def _command(self, call: Call) -> tuple[Word, ...]:
-        return ("EVALSHA", call.script.sha, 1, self._prefix, *call.words)
-
-    async def _may_repeat(self, reply: Any) -> bool:
-        """Whether another try may end better: on a new connection, or with the scripts loaded anew."""
-        if isinstance(reply, NoScriptError):  # Somebody emptied the scripts' cache; a new connection loads them.
+    async def _try(self, calls: Sequence[Call]) -> list[Any]:
+        try:
+            return await self._send(calls)
+        except (LostError, LateError, OSError) as error:
+            # What was read so far is lost, too: no call of this batch is known to be done.
             await self._drop()
-            return True
-        if isinstance(reply, ResponseError):
-            elsewhere = _code(reply) in _ELSEWHERE
-            if elsewhere:
-                await self._drop()
-            return elsewhere
-        return isinstance(reply, LostError | LateError | OSError)
+            return [error] * len(calls)
 
-    # --- connections ------------------------------------------------------------------------------------------------
+    async def _send(self, calls: Sequence[Call]) -> list[Any]:
+        """Send all calls in one go. Raises what the library does where the connection breaks."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for call in calls:
+            # By the hash: `register_script` would ask Redis before each pipeline which scripts it knows.
+            pipeline.pipeline_execute_command("EVALSHA", call.script.sha, 1, self.prefix, *call.args)  # type: ignore[no-untyped-call]
+        return await pipeline.execute(raise_on_error=False)
 
-    def _new_connection(self) -> Connection:
-        parts = urlsplit(self._url.reveal())
-        kind = SSLConnection if parts.scheme == "rediss" else Connection
-        return kind(
-            host=unquote(parts.hostname or ""),
-            port=parts.port or 6379,
-            db=int(parts.path.strip("/") or 0),
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
-            # Our own time limits hold for a batch as a whole; the library's would hold for each of its reads.
-            socket_timeout=None,
-            socket_connect_timeout=HELLO_TIMEOUT_S,
-            protocol=2,
-            driver_info=None,
-        )
+    async def _drop(self) -> None:
+        self._connected = False
+        await self._redis.connection_pool.disconnect()
 
-    async def _connected(self) -> Connection:
-        """A connection to a server that was greeted. Raises StoreRefusedError, StoreSchemaError, the library's."""
-        connection = self._new_connection()
+    async def _greet(self, connection: Connection) -> None:
+        """Log in, and look at the server; the library calls this for each new connection.
+
+        Raises StoreRefusedError or StoreSchemaError where the server, or what it holds, is not for us.
+        """
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                await _open(connection)
-                hello = ("EVAL", HELLO.text, 1, self._prefix, "hello", -1, int(self._read_only))
+                await connection.on_connect()
+                hello = ("EVAL", HELLO.text, 1, self.prefix, "hello", -1, int(self._read_only))
                 loads = [("SCRIPT", "LOAD", script.text) for script in ALL]
-                self._greeted(*await _exchange(connection, [("INFO",), hello, *loads]))
+                self._judge(*await _exchange(connection, [("INFO",), hello, *loads]))
         except BaseException:
-            await _close(connection)
+            # The library closes it after its own errors only, and would hand it out ungreeted the next time.
+            await connection.disconnect()
             raise
-        return connection
+        self._connected = True
 
-    def _greeted(self, info: Any, schema: Any, *loaded: Any) -> None:
-        """Look at what the server said. Raises where it, or what it holds, is not for us."""
+    def _judge(self, info: Any, schema: Any, *loaded: Any) -> None:
         for reply in (schema, *loaded):
             if isinstance(reply, Exception):
                 raise reply
-        # A user that may not ask for it is no hindrance.
-        self.facts = {} if isinstance(info, Exception) else _facts(info)
-        if self.facts and _version(self.facts) < OLDEST:
-            found = self.facts.get("redis_version", "")
+        # A user that may not ask for INFO is no hindrance.
+        self.server_info = {} if isinstance(info, Exception) else _server_info(info)
+        if self.server_info and _version(self.server_info) < OLDEST:
+            found = self.server_info.get("redis_version", "")
             raise StoreRefusedError(f"Redis {found} is too old, 6.2 or later is needed ({self.where})")
         if schema > SCHEMA:
             raise StoreSchemaError(f"the store has schema {schema}, this claw knows {SCHEMA} at most")
-
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await _close(connection)
-
-    def _told(self, error: Exception) -> StoreError:
-        """The error in our words, a new one each time."""
-        if isinstance(error, StoreError):
-            return type(error)(*error.args)
-        code = _code(error)
-        cause = _WORDS.get(code) or _cause(error)
-        told = StoreRefusedError if code in _HOPELESS else StoreError
-        fresh = told(f"{cause} ({self.where})")
-        fresh.__cause__ = error
-        return fresh
 
     # --- hints -------------------------------------------------------------------------------------------------------
 
     async def _listen_for_ever(self) -> None:
         tries = 0
         while True:
-            connection = self._new_connection()
             try:
-                async with asyncio.timeout(HELLO_TIMEOUT_S):
-                    await _open(connection)
-                    await connection.send_command("SUBSCRIBE", f"{self._prefix}:hints")
-                    await connection.read_response()
-                tries = 0
-                await self._listen(connection)
+                async with self._pubsub.pubsub() as pubsub:
+                    async with asyncio.timeout(HELLO_TIMEOUT_S):
+                        await pubsub.subscribe(f"{self.prefix}:hints")
+                        await pubsub.get_message(timeout=None)
+                    tries = 0  # Subscribed: the server is well, whatever ends this connection.
+                    await self._listen(pubsub)
             except (RedisError, OSError, TimeoutError) as error:
-                log.debug("no hints from the store", extra={"cause": _cause(error)})
-            finally:
-                await _close(connection)
+                log.debug("no hints from the store", extra={"cause": cause_of(error)})
             tries += 1
             await asyncio.sleep(full_jitter(tries, base=HINT_BACKOFF_S[0], ceiling=HINT_BACKOFF_S[1]))
 
-    async def _listen(self, connection: Connection) -> None:
-        """Until the connection breaks. Once it is open somebody may have been missed, hence a first hint of our own."""
+    async def _listen(self, pubsub: Any) -> None:
+        """Hand on hints until the connection breaks."""
+        # Before the subscription was open hints may have been missed, hence a first one of our own.
         self._on_hint(b"news")
-        tried = False
+        pinged = False
         while True:
-            said = await connection.read_response(timeout=HINT_PING_S)
-            if said is None:
-                if tried:
+            # The library connects anew when the connection breaks, and waits for the server's answer without a limit.
+            async with asyncio.timeout(HINT_PING_S + HELLO_TIMEOUT_S):
+                message = await pubsub.get_message(timeout=HINT_PING_S)
+            if message is None:
+                if pinged:
                     raise LostError("no answer to a ping")
-                await connection.send_command("PING")
-            elif said[0] == b"message":
-                self._on_hint(said[2])
-            tried = said is None
+                await pubsub.ping()
+            elif message["type"] == "message":
+                self._on_hint(message["data"])
+            pinged = message is None
 
 
-async def _open(connection: Connection) -> None:
-    await connection.connect()  # type: ignore[no-untyped-call] # The library's is not annotated.
+def _pool(url: Secret, **options: Any) -> ConnectionPool:
+    given: dict[str, Any] = {**parse_url(url.reveal())}
+    # The library names a class for TLS only.
+    kind = _AbruptTls if given.pop("connection_class", None) is not None else _Abrupt
+    return ConnectionPool(
+        kind,
+        # Ours hold for a batch as a whole. The library's is kept by `asyncio.wait_for`, which costs a task for each
+        # write and, in Python 3.11, loses a cancellation that meets the end of the write: `stop` would wait for ever.
+        socket_timeout=None,
+        socket_connect_timeout=HELLO_TIMEOUT_S,
+        protocol=2,
+        driver_info=None,
+        **given,
+        **options,
+    )
 
 
-async def _exchange(connection: Connection, commands: Sequence[Sequence[Word]]) -> list[Any]:
+def _may_repeat(reply: Any) -> bool:
+    """Return whether another try may end better: on a new connection, which loads the scripts anew, too."""
+    if isinstance(reply, ResponseError):
+        # No script: somebody emptied the cache.
+        return isinstance(reply, NoScriptError) or code_of(reply) in RECONNECT
+    return isinstance(reply, LostError | LateError | OSError)
+
+
+async def _exchange(connection: Connection, commands: Sequence[Sequence[Arg]]) -> list[Any]:
     """Write all commands, then read a reply or an error for each. Raises the library's errors of a lost connection."""
     await connection.send_packed_command(connection.pack_commands(commands))
     replies: list[Any] = []
     for _ in commands:
         try:
-            replies.append(await connection.read_response(timeout=math.inf))
+            replies.append(await connection.read_response())
         except ResponseError as error:
             replies.append(error)
     return replies
 
 
-async def _close(connection: Connection) -> None:
-    """Close without waiting for the other side, which may be the one that hangs."""
-    writer = connection._writer  # The library has no way to abort.
-    with contextlib.suppress(RedisError, OSError):
-        await connection.disconnect(nowait=True)
-    if writer is not None:
-        writer.transport.abort()
-        await asyncio.sleep(0)  # The loop closes the socket in its next turn.
-
-
-def _facts(info: bytes) -> Facts:
+def _server_info(info: bytes) -> ServerInfo:
     pairs = (line.partition(":") for line in info.decode(errors="replace").splitlines())
     return {name: value for name, colon, value in pairs if colon}
 
 
-def _version(facts: Facts) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", facts.get("redis_version", "0"))[:2])
-
-
-def _code(error: Exception) -> str:
-    """The code of a server's error; empty where it has none that we know."""
-    if not isinstance(error, RedisError):
-        return ""
-    known = _LIBRARY.get(type(error).__name__)
-    match = _CODE.search(str(error)) if isinstance(error, ResponseError | LostError) else None
-    return known or (match[1] if match else "")
-
-
-def _cause(error: BaseException) -> str:
-    """An error as a short clause; only of a server's own answer its text is taken."""
-    if isinstance(error, ResponseError):
-        # A server that does not know AUTH repeats what it was given, the password.
-        said = " ".join(str(error).split()).partition(", with args")[0]
-        return f"Redis refuses: {said[:CAUSE_MAX]}"
-    if isinstance(error, TimeoutError | LateError):
-        return "Redis does not answer"
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, ssl.SSLError):
-            return f"TLS with Redis fails: {getattr(chain, 'verify_message', '') or chain.reason or 'no TLS there'}"
-        if isinstance(chain, OSError) and chain.strerror:
-            return f"Redis cannot be reached: {chain.strerror}"
-        chain = chain.__cause__ or chain.__context__
-    return "the connection to Redis broke"
+def _version(info: ServerInfo) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", info.get("redis_version", "0"))[:2])

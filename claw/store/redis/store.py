@@ -1,12 +1,12 @@
 """The store in Redis, for any number of processes: what was put is in Redis before `put` returns.
 
-The order of events: `open` (connect, version, schema) -> each call is one script (redis_scripts.py), made by the link
-(redis_link.py), with Redis' clock -> `close`. A lease is Redis' alone: when a process dies, any other one claims its
-messages as soon as their leases have run out. A lease that has run out counts until somebody else claims, as in SQLite.
+Order of events: `open` connects and looks at version and schema. Each call is one script (scripts/), made by the client
+(client.py), with Redis' clock. A lease is Redis' alone: when a process dies, any other one claims its messages as soon
+as their leases have run out. A lease that has run out counts until somebody else claims, as in SQLite.
 
-`wait` asks Redis whether something may be claimed, and asks again when it is told of news, when a lease or a rest ends,
-and after POLL_S in any case: what is published is a hint. The registry's entries are kept here and asked for by the
-token of their last change, so that what one process enters the others see with their next look.
+`wait` asks Redis whether something may be claimed. It polls again on a hint, when a lease or a delay ends, and after
+POLL_S in any case. Items are kept here and asked for by the token of their last change, so that what one process sets
+the others see with their next look.
 
 One robot has one prefix, made from its client id: robots that share a Redis share nothing else. How durable it all is
 is Redis' setting: `appendonly yes` and `maxmemory-policy noeviction` are what claw counts on.
@@ -25,34 +25,46 @@ from typing import Any, Final
 
 from claw.clock import Clock
 from claw.errors import LeaseLostError, StoreError
-from claw.messages import Answer, ChatKind, Exchange, Inbound
+from claw.messages import Answer, ChatKind, Exchange
 from claw.secret import Secret, hash_id
-from claw.store.codec import chat_title, first_day, first_month, packed, retrieve, route_of, unpacked, without_webhook
-from claw.store.ports import CHECK_TIMEOUT_S, Chat, DeadLetter, Depth, Lease, Risk, Row, RowKind, State
+from claw.store.codec import (
+    UNREADABLE,
+    StoredRow,
+    chat_row,
+    consume_exception,
+    decode,
+    decode_row,
+    encode,
+    encode_row,
+    lease_of,
+    oldest_day,
+    oldest_month,
+    strip_webhook,
+)
+from claw.store.lifecycle import Lifecycle, State
+from claw.store.ports import CHECK_FRESH_S, CHECK_TIMEOUT_S, Chat, DeadLetter, Depth, Lease, Risk, Row, RowKind
 from claw.store.redis import scripts
-from claw.store.redis.client import Facts, Link, Word
+from claw.store.redis.client import Arg, RedisClient, ServerInfo
 
 log: Final = logging.getLogger(__name__)
 
 POLL_S: Final = 1.0
-"""Seconds after which who waits looks again, hint or no hint."""
-CHECK_FRESH_S: Final = 5.0
-"""Seconds for which a batch that went well is taken as proof that the store works."""
+"""Seconds after which a waiter looks again, hint or no hint."""
 _STOP: Final = re.compile(rb"stop ([0-9]{1,19}) ([0-9]{1,19})")
 
 
-def risks_of(facts: Facts) -> tuple[Risk, ...]:
-    """What Redis tells of itself that an operator should change, the graver first."""
+def risks_of(info: ServerInfo) -> tuple[Risk, ...]:
+    """Return what an operator should change, by what Redis tells of itself; the graver first."""
     found = []
-    if facts.get("maxmemory", "0") != "0" and facts.get("maxmemory_policy", "noeviction") != "noeviction":
+    if info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy", "noeviction") != "noeviction":
         found.append(Risk.EVICTS)
-    if facts.get("aof_enabled") == "0":
+    if info.get("aof_enabled") == "0":
         found.append(Risk.FORGETS)
     return tuple(found)
 
 
 def prefix_of(robot: str) -> str:
-    """What the keys of a robot begin with, by its client id; the braces keep them on one node of a cluster."""
+    """Return what the keys of a robot begin with, by its client id; the braces keep them on one node of a cluster."""
     return f"{{claw:{hash_id(robot)[:16]}}}"
 
 
@@ -76,288 +88,272 @@ class RedisStore:
         self._now = now
         self._read_only = read_only
         injected = None if now is None else lambda: round(now() * 1000)
-        self._link = Link(url, prefix_of(robot), self._hear, clock=self._clock, time=injected, read_only=read_only)
-        self._state = State.NEW
-        self._bells: set[asyncio.Event] = set()
+        self._client = RedisClient(
+            url, prefix_of(robot), self._on_hint, clock=self._clock, time=injected, read_only=read_only
+        )
+        self._life = Lifecycle()
+        self._waiters: set[asyncio.Event] = set()
         """One for each `wait` in progress."""
-        self._told = {False: b"", True: b""}
-        """Redis' word for its news, of all and of the urgent, when `wait` last returned."""
-        self._more = {False: False, True: False}
+        self._seen_version = {False: b"", True: b""}
+        """Redis' version of what is ready, of all and of the urgent, when `wait` last returned."""
+        self._left_more = {False: False, True: False}
         """A claim of ours left something to claim, which `wait` has not told yet."""
-        self._entries: dict[str, str] = {}
-        self._version: bytes = b""
-        self._on_interrupt: Callable[[int, int], object] | None = None
+        self._items: dict[str, str] = {}
+        self._items_version: bytes = b""
+        self._interrupt: Callable[[int, int], object] | None = None
 
     # --- life ----------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """As the port says; after an error it may be called again.
-
-        A Redis that cannot be reached is no error here: what needs it fails until it can.
-        """
-        if self._state is not State.NEW:
-            raise StoreError("the store was opened before")
-        self._state = State.OPENING
+        """As the port says. A Redis that cannot be reached is no error here: what needs it fails until it can."""
+        self._life.transition(State.OPENING)
         try:
-            await self._link.start()
+            await self._client.start()
+            self._life.transition(State.OPEN)
         except BaseException:
-            await self._link.stop()
-            if self._state is State.OPENING:
-                self._state = State.NEW
+            await self._client.stop()
+            if self._life.state is State.OPENING:
+                self._life.transition(State.NEW)
             raise
-        if self._state is not State.OPENING:
-            await self._link.stop()
-            raise StoreError("the store was closed while it opened")
-        self._state = State.OPEN
         for risk in () if self._read_only else self.risks:
             log.warning("store may lose messages", extra={"remedy": risk.value})
 
     async def close(self) -> None:
-        self._state = State.CLOSED
-        self._ring()
-        await self._link.stop()
+        self._life.transition(State.CLOSED)
+        self._wake()
+        await self._client.stop()
 
     async def check(self) -> None:
-        self._need_open()
-        last = self._link.proved_at
+        self._life.require_open()
+        last = self._client.proved_at
         if last is not None and self._clock.monotonic() - last < CHECK_FRESH_S:
             return
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                await self._link.submit(scripts.PROBE)
+                await self._client.submit(scripts.PROBE)
         except TimeoutError:
             raise StoreError("the store does not answer") from None
 
     @property
-    def facts(self) -> Facts:
+    def server_info(self) -> ServerInfo:
         """What Redis tells of itself (`INFO`); empty where it was not reached, or does not tell."""
-        return self._link.facts
+        return self._client.server_info
 
     @property
     def risks(self) -> tuple[Risk, ...]:
-        return risks_of(self.facts)
+        return risks_of(self.server_info)
 
     async def clean(self) -> None:
         now = time.time() if self._now is None else self._now()
-        while await self._call(scripts.CLEAN, first_day(now), first_month(now)) == scripts.CHUNK:
+        while await self._call(scripts.CLEAN, oldest_day(now), oldest_month(now)) == scripts.CHUNK_MAX:
             pass
 
     # --- inbox ---------------------------------------------------------------------------------------------------
 
     async def put(self, row: Row) -> bool:
-        inbound, route = row.inbound, row.route
-        where = inbound.conversation
-        chat: tuple[Word, ...] = ()
-        if row.kind is RowKind.MESSAGE:
-            chat = (packed(inbound.chat_key), packed(where.id), where.kind.value, packed(chat_title(inbound)))
-        new, news = await self._call(
+        stored, chat = encode_row(row), chat_row(row)
+        # Without a chat nobody wrote: the script leaves the list of chats alone then.
+        about_chat = () if chat is None else (encode(chat.key), *chat[1:])
+        new, ready = await self._call(
             scripts.PUT,
-            packed(inbound.key),
-            packed(route.queue),
-            int(route.urgent),
-            json.dumps(dict(row.trace)),
-            packed(inbound.to_json()),
-            row.kind.value,
-            packed(route.conversation_key),
-            b"" if row.answer is None else packed(row.answer.to_json()),
-            *chat,
+            encode(row.inbound.key),
+            encode(stored.queue),
+            int(stored.urgent),
+            stored.trace,
+            stored.inbound,
+            stored.kind,
+            stored.conversation_key or b"",
+            stored.answer or b"",
+            *about_chat,
         )
-        self._hear_own(news)
+        self._wake_if(ready)
         return bool(new)
 
     async def claim(self, owner: str, ttl: float, *, urgent: bool = False) -> Lease | None:
         while True:
-            reply = await self._call(scripts.CLAIM, _ms(ttl), int(urgent), orphaned=self._let_go)
+            reply = await self._call(scripts.CLAIM, _ms(ttl), int(urgent), on_abandoned=self._release_abandoned)
             if reply is None:
-                return None
+                return None  # Nothing is ready.
             seq, *rest = reply
             if not rest:
                 log.error("stored message is gone", extra={"seq": int(seq)})
                 continue
             fields, more, more_urgent = rest
-            self._more = {False: more > 0, True: more_urgent > 0}
-            lease = _lease(int(seq), owner, fields)
+            # A worker that takes one at a time comes again by `wait`, which must not sleep while there is more.
+            self._left_more = {False: more > 0, True: more_urgent > 0}
+            lease = _decode_lease(int(seq), owner, fields)
             if lease is not None:
                 return lease
-            await self._give_up(int(seq), int(fields[0]), "the stored message cannot be read")
+            log.error("message given up", extra={"seq": int(seq), "cause": UNREADABLE})
+            await self._call(scripts.BURY, seq, fields[0], encode(UNREADABLE))
 
     async def wait(self, *, urgent: bool = False) -> None:
-        """Return at once if such a claim has become possible since the last `wait` returned, or was made and left more.
-
-        So a worker that cannot take what there is does not turn in a circle.
-        """
-        self._need_open()
-        bell = asyncio.Event()
-        self._bells.add(bell)
+        self._life.require_open()
+        woken = asyncio.Event()
+        self._waiters.add(woken)
         try:
-            while True:
-                bell.clear()
-                if self._more[urgent]:
-                    self._more[urgent] = False
-                    return
-                any_news, urgent_news, due = await self._call(scripts.NEWS)
-                news = urgent_news if urgent else any_news
-                if self._told[urgent] != news:
-                    self._told[urgent] = news
-                    return
-                seconds = POLL_S if due < 0 else min(due / 1000, POLL_S)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await bell.wait()
-                self._need_open()
+            while not await self._has_news(woken, urgent=urgent):
+                self._life.require_open()
         finally:
-            self._bells.discard(bell)
+            self._waiters.discard(woken)
+
+    async def _has_news(self, woken: asyncio.Event, *, urgent: bool) -> bool:
+        """Look once; where there is nothing, sleep until it is time to look again, and return False."""
+        # Cleared before Redis is asked: a hint that comes while it answers is not slept through.
+        woken.clear()
+        if self._left_more[urgent]:
+            self._left_more[urgent] = False
+            return True
+        any_version, urgent_version, due = await self._call(scripts.VERSION)
+        version = urgent_version if urgent else any_version
+        if self._seen_version[urgent] != version:
+            self._seen_version[urgent] = version
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S if due < 0 else min(due / 1000, POLL_S)):
+                await woken.wait()
+        return False
 
     async def renew(self, lease: Lease, ttl: float) -> None:
-        """As the port says; a holder that was asked to stop, and did not hear of it, is told now."""
-        if await self._held(scripts.RENEW, lease, _ms(ttl)) and self._on_interrupt is not None:
-            self._on_interrupt(lease.seq, lease.fence)
+        """As the port says; a holder that was asked to stop, and missed the hint, is told now."""
+        if await self._call_with(lease, scripts.RENEW, _ms(ttl)) and self._interrupt is not None:
+            self._interrupt(lease.seq, lease.fence)
 
     async def save_answer(self, lease: Lease, answer: Answer) -> None:
-        await self._held(scripts.SAVE_ANSWER, lease, packed(answer.to_json()))
+        await self._call_with(lease, scripts.SAVE_ANSWER, encode(answer.to_json()))
 
-    async def ack(self, lease: Lease, turn: Exchange | None = None) -> None:
-        said = () if turn is None else (packed(turn.history_key), packed(json.dumps([turn.user, turn.assistant])))
-        self._hear_own((await self._held(scripts.ACK, lease, *said))[1])
+    async def ack(self, lease: Lease, exchange: Exchange | None = None) -> None:
+        said: tuple[Arg, ...] = ()
+        if exchange is not None:
+            said = (encode(exchange.history_key), json.dumps([exchange.user, exchange.assistant]))
+        self._wake_if((await self._call_with(lease, scripts.ACK, *said))[1])
 
     async def release(self, lease: Lease, delay: float = 0.0, *, failed: bool = False) -> None:
-        self._hear_own((await self._held(scripts.RELEASE, lease, _ms(delay), int(failed)))[1])
+        self._wake_if((await self._call_with(lease, scripts.RELEASE, _ms(delay), int(failed)))[1])
 
     async def bury(self, lease: Lease, error: str) -> None:
-        kept = without_webhook(lease.inbound)
-        self._hear_own((await self._held(scripts.BURY, lease, packed(error), kept))[1])
+        self._wake_if((await self._call_with(lease, scripts.BURY, encode(error), strip_webhook(lease.inbound)))[1])
 
     async def interrupt(self, queue: str) -> bool:
-        return bool(await self._call(scripts.INTERRUPT, packed(queue)))
+        return bool(await self._call(scripts.INTERRUPT, encode(queue)))
 
     def on_interrupt(self, act: Callable[[int, int], object]) -> None:
-        self._on_interrupt = act
+        self._interrupt = act
 
     async def depth(self) -> Depth:
         pending, leased, dead, age = await self._call(scripts.DEPTH)
         return Depth(pending=pending, leased=leased, dead=dead, oldest_age=max(0.0, age / 1000))
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
-        letters = await self._call(scripts.DEAD, max(limit, 0)) if limit > 0 else []
+        letters = await self._call(scripts.DEAD, limit) if limit > 0 else []
         return [
-            DeadLetter(unpacked(key), unpacked(error), int(attempts), int(at) / 1000, int(buried) / 1000)
+            DeadLetter(decode(key), decode(error), int(attempts), int(at) / 1000, int(buried) / 1000)
             for key, error, attempts, at, buried in letters
-            if key is not None
+            if key is not None  # Evicted.
         ]
 
-    # --- history -------------------------------------------------------------------------------------------------
+    # --- history, items, chats, quotas, usage --------------------------------------------------------------------
 
     async def exchanges(self, history_key: str, limit: int) -> list[Exchange]:
-        self._need_open()
+        self._life.require_open()
         if limit <= 0:
             return []
-        said = await self._call(scripts.TURNS, packed(history_key), limit)
+        said = await self._call(scripts.EXCHANGES, encode(history_key), limit)
+        # Each begins with its time, for the cleaning.
         pairs = (json.loads(each.partition(b" ")[2]) for each in said)
         return [Exchange(history_key, user, assistant) for user, assistant in pairs]
 
     async def epoch(self, history_key: str) -> int:
-        return int(await self._call(scripts.EPOCH, packed(history_key)))
+        return int(await self._call(scripts.EPOCH, encode(history_key)))
 
     async def forget(self, history_key: str) -> int:
-        return int(await self._call(scripts.FORGET, packed(history_key)))
-
-    # --- ledger --------------------------------------------------------------------------------------------------
-
-    async def add_calls(self, month: str, calls: Mapping[str, int]) -> None:
-        counts = [word for api, count in calls.items() for word in (packed(api), count)]
-        await self._call(scripts.ADD_CALLS, packed(month), *counts)
-
-    async def calls(self, month: str) -> dict[str, int]:
-        return {unpacked(api): int(count) for api, count in _pairs(await self._call(scripts.CALLS, packed(month)))}
-
-    # --- registry ------------------------------------------------------------------------------------------------
+        return int(await self._call(scripts.FORGET, encode(history_key)))
 
     async def items(self, prefix: str = "") -> dict[str, str]:
-        """As the port says: a short question to Redis, and the entries come only where they have changed."""
-        changed = await self._call(scripts.ENTRIES, self._version)
+        """As the port says: a short question to Redis, and the items come only where they have changed."""
+        changed = await self._call(scripts.ITEMS, self._items_version)
+        # Two calls at once may bring replies in turn; the last one is the newest, since the client keeps their order.
         if changed is not None:
-            version, flat = changed
-            self._version = version
-            self._entries = {unpacked(name): unpacked(value) for name, value in _pairs(flat)}
-        return {name: value for name, value in self._entries.items() if name.startswith(prefix)}
+            self._items_version, flat = changed
+            self._items = {decode(name): decode(value) for name, value in _pairs(flat)}
+        return {name: value for name, value in self._items.items() if name.startswith(prefix)}
 
     async def set(self, name: str, value: str) -> None:
-        await self._call(scripts.ENTER, packed(name), packed(value))
+        await self._call(scripts.SET_ITEM, encode(name), encode(value))
 
     async def set_if_absent(self, name: str, value: str) -> str:
-        return unpacked(await self._call(scripts.ENTER_FIRST, packed(name), packed(value)))
+        return decode(await self._call(scripts.SET_ITEM_IF_ABSENT, encode(name), encode(value)))
 
     async def delete(self, *names: str) -> None:
-        await self._call(scripts.STRIKE, *(packed(name) for name in names))
+        await self._call(scripts.DELETE_ITEMS, *(encode(name) for name in names))
 
     async def chats(self, limit: int = 50) -> list[Chat]:
         chats = await self._call(scripts.CHATS, limit) if limit > 0 else []
         return [
-            Chat(unpacked(where), ChatKind(kind.decode()), unpacked(title), int(first) / 1000, int(last) / 1000, int(n))
-            for where, kind, title, first, last, n in chats
-            if where is not None
+            Chat(decode(key), ChatKind(kind.decode()), decode(title), int(first) / 1000, int(last) / 1000, int(count))
+            for key, kind, title, first, last, count in chats
+            if key is not None  # Evicted.
         ]
 
     async def consume_quota(self, person: str, day: str, key: str, limit: int) -> bool:
-        return bool(await self._call(scripts.SPEND, packed(person), packed(day), packed(key), limit))
+        return bool(await self._call(scripts.CONSUME_QUOTA, encode(person), encode(day), encode(key), limit))
 
     async def once_per(self, name: str, seconds: float) -> bool:
-        return bool(await self._call(scripts.FIRST_IN, packed(name), _ms(seconds)))
+        return bool(await self._call(scripts.ONCE_PER, encode(name), _ms(seconds)))
+
+    async def add_calls(self, month: str, calls: Mapping[str, int]) -> None:
+        counts = [arg for api, count in calls.items() for arg in (encode(api), count)]
+        await self._call(scripts.ADD_CALLS, encode(month), *counts)
+
+    async def calls(self, month: str) -> dict[str, int]:
+        return {decode(api): int(count) for api, count in _pairs(await self._call(scripts.CALLS, encode(month)))}
 
     # --- calls -----------------------------------------------------------------------------------------------------
 
-    async def _call(self, script: scripts.Script, *words: Word, orphaned: Callable[[Any], None] | None = None) -> Any:
-        self._need_open()
-        future = self._link.submit(script, *words, orphaned=orphaned)
+    async def _call(self, script: scripts.Script, *args: Arg, on_abandoned: Callable[[Any], None] | None = None) -> Any:
+        self._life.require_open()
+        future = self._client.submit(script, *args, on_abandoned=on_abandoned)
         try:
             return await future
         except asyncio.CancelledError:
-            # The reply may have come in the very turn of the loop in which we were cancelled.
-            if orphaned is not None and not future.cancelled() and future.exception() is None:
-                orphaned(future.result())
+            # The reply may have come in the very turn of the loop in which we were cancelled: then the client takes
+            # it for delivered.
+            if on_abandoned is not None and not future.cancelled() and future.exception() is None:
+                on_abandoned(future.result())
             raise
 
-    async def _held(self, script: scripts.Script, lease: Lease, *words: Word) -> Any:
+    async def _call_with(self, lease: Lease, script: scripts.Script, *args: Arg) -> Any:
         """Call a script that needs the lease. Raises LeaseLostError where it was ended, or is another's."""
-        reply = await self._call(script, lease.seq, lease.fence, *words)
+        reply = await self._call(script, lease.seq, lease.fence, *args)
         if reply is None:
             raise LeaseLostError("the lease is no longer held")
         return reply
 
-    def _let_go(self, reply: Any) -> None:
-        """Give back a message that was claimed for somebody who no longer waits."""
+    def _release_abandoned(self, reply: Any) -> None:
+        """Give back a message that was claimed for a caller who no longer waits: it would be leased to nobody."""
         if reply is None or len(reply) < 2:
             return
         with contextlib.suppress(StoreError):
-            released = self._link.submit(scripts.RELEASE, reply[0], reply[1][0], 0, 0)
-            released.add_done_callback(retrieve)
-
-    async def _give_up(self, seq: int, fence: int, error: str) -> None:
-        """Bury a message that nobody can work on."""
-        log.error("message given up", extra={"seq": seq, "cause": error})
-        await self._call(scripts.BURY, seq, fence, packed(error))
-
-    def _need_open(self) -> None:
-        if self._state is not State.OPEN:
-            raise StoreError("the store is closed")
+            released = self._client.submit(scripts.RELEASE, reply[0], reply[1][0], 0, 0)
+            released.add_done_callback(consume_exception)
 
     # --- hints -----------------------------------------------------------------------------------------------------
 
-    def _hear(self, word: bytes) -> None:
-        """What a process has published: `news`, or `stop` with the number and the fence of a lease."""
-        if word == b"news":
-            self._ring()
-        elif (stop := _STOP.fullmatch(word)) and self._on_interrupt is not None:
-            self._on_interrupt(int(stop[1]), int(stop[2]))
+    def _on_hint(self, hint: bytes) -> None:
+        """Take what a process has published: `news`, or `stop` with number and fence of a lease."""
+        if hint == b"news":
+            self._wake()
+        elif (stop := _STOP.fullmatch(hint)) and self._interrupt is not None:
+            self._interrupt(int(stop[1]), int(stop[2]))
 
-    def _hear_own(self, news: int) -> None:
-        """Not to wait for our own hint to come back."""
-        if news:
-            self._ring()
+    def _wake_if(self, ready: int) -> None:
+        # Our own hint comes back by way of Redis, a turn later.
+        if ready:
+            self._wake()
 
-    def _ring(self) -> None:
-        for bell in self._bells:
-            bell.set()
+    def _wake(self) -> None:
+        for woken in self._waiters:
+            woken.set()
 
 
 def _pairs(flat: list[bytes]) -> zip[tuple[bytes, bytes]]:
@@ -368,28 +364,34 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _lease(seq: int, owner: str, fields: list[bytes | None]) -> Lease | None:
-    """The lease out of what CLAIM tells; None where the message cannot be read."""
-    fence, queue, inbound, trace, at, attempts, claims, answer, stop, urgent, kind, conversation_key = (
-        field or b"" for field in fields
-    )
+def _decode_lease(seq: int, owner: str, fields: list[bytes | None]) -> Lease | None:
+    """Return the lease out of what CLAIM tells; None where the row cannot be read."""
+    fence, at, attempts, claims, stop = (int(field or 0) for field in fields[:5])
+    queue, urgent, inbound, trace, kind, conversation_key, answer = fields[5:]
     try:
-        message = Inbound.from_json(unpacked(inbound))
-        # A replica of version 0.1.0 puts neither the kind nor the conversation's key.
-        key = unpacked(conversation_key) if conversation_key else None
-        return Lease(
-            seq=seq,
-            fence=int(fence),
-            owner=owner,
-            kind=RowKind(kind.decode() or RowKind.MESSAGE),
-            route=route_of(unpacked(queue), urgent=urgent == b"1", conversation_key=key, msg_id=message.msg_id),
-            inbound=message,
-            trace=json.loads(trace),
-            received_at=int(at) / 1000,
-            attempts=int(attempts),
-            claims=int(claims),
-            answer=Answer.from_json(unpacked(answer)) if answer else None,
-            stopped=bool(stop),
+        # A replica of 0.1.0 puts neither the kind nor the conversation's key.
+        row = decode_row(
+            StoredRow(
+                decode(queue or b""),
+                urgent == b"1",
+                inbound or b"",
+                trace or b"",
+                decode(kind) if kind else RowKind.MESSAGE.value,
+                conversation_key,
+                answer,
+            )
         )
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except UnicodeDecodeError:
+        row = None
+    if row is None:
         return None
+    return lease_of(
+        row,
+        seq=seq,
+        fence=fence,
+        owner=owner,
+        received_at=at / 1000,
+        attempts=attempts,
+        claims=claims,
+        stopped=bool(stop),
+    )

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from claw.errors import StoreError
 from claw.store.ports import Chat, DeadLetter, Depth, Risk
 from claw.store.sqlite import queries
-from claw.store.sqlite.schema import BUSY_TIMEOUT_S, Database, check_version, words
+from claw.store.sqlite.schema import BUSY_TIMEOUT_S, Database, check_version, describe
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 class SqliteInspection:
     """`Inspection` (ports.py) of the file `path`."""
 
-    facts: Final[Mapping[str, str]] = {}
+    server_info: Final[Mapping[str, str]] = {}
     risks: Final[tuple[Risk, ...]] = ()
 
     def __init__(self, path: Path) -> None:
@@ -32,20 +32,23 @@ class SqliteInspection:
 
     @classmethod
     async def open(cls, path: Path) -> SqliteInspection:
-        """Raises StoreError where there is no such file, StoreSchemaError where a newer claw wrote it."""
+        """Look at the schema.
+
+        Raises StoreError where there is no such file, StoreSchemaError where a newer claw wrote it.
+        """
         found = cls(path)
         await found._ask(check_version)
         return found
 
     async def items(self, prefix: str = "") -> dict[str, str]:
-        entries = await self._ask(queries.entries)
-        return {name: value for name, value in entries.items() if name.startswith(prefix)}
+        items = await self._ask(queries.items)
+        return {name: value for name, value in items.items() if name.startswith(prefix)}
 
     async def chats(self, limit: int = 50) -> list[Chat]:
         return await self._ask(lambda connection: queries.chats(connection, max(limit, 0)))
 
     async def calls(self, month: str) -> dict[str, int]:
-        return await self._ask(lambda connection: queries.calls(connection, queries.name(month)))
+        return await self._ask(lambda connection: queries.calls(connection, queries.to_sql_text(month)))
 
     async def depth(self) -> Depth:
         """As the port says; leases are in the memory of the process that holds the file, and are not seen here."""
@@ -59,10 +62,12 @@ class SqliteInspection:
 
     def _check(self) -> None:
         database = Database(self._path)
+        # Under the lock, so that no claw starts meanwhile and finds the file busy.
         database.lock()
         try:
             with closing(self._connect("rw")) as connection:
                 check_version(connection)
+                # As far as one can get without writing; a read-only file is found here.
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute("ROLLBACK")
         except sqlite3.Error as error:
@@ -74,6 +79,8 @@ class SqliteInspection:
         return await asyncio.to_thread(self._read, read)
 
     def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        # A connection for each question: a snapshot that stayed open would keep the claw that writes from emptying its
+        # WAL.
         try:
             with closing(self._connect("ro")) as connection:
                 return read(connection)
@@ -86,4 +93,4 @@ class SqliteInspection:
         return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
 
     def _error(self, error: sqlite3.Error) -> StoreError:
-        return StoreError(f"cannot read the store {self._path}: {words(error)}")
+        return StoreError(f"cannot read the store {self._path}: {describe(error)}")

@@ -1,11 +1,11 @@
-"""Lanes: which message may be worked on now, and who holds it. Pure: no clock, no file, no await.
+"""The queues in memory: which message may be worked on now, and who holds it. Pure: no clock, no file, no await.
 
-A lane is a queue with one lease at a time; its head is READY (it may be claimed), RESTING (it waits for a time) or HELD
-(it is leased), and the others are QUEUED behind it. The order of events: `add` -> `claim` -> `remove`, or `claim` ->
-`release` -> RESTING -> READY again. A lease that runs out makes its message READY; until somebody claims it, the old
-holder may still write, since nobody else has begun.
+A queue gives one lease at a time. Its head is READY (it may be claimed), DELAYED (it waits for a time) or LEASED, and
+the others are QUEUED behind it. Order of events: `add`, then `claim`, then `remove`; or `claim`, then `release`, after
+which it is DELAYED and then READY again. A lease that runs out makes its message READY; until somebody claims it, the
+old holder may still write, since nobody else has begun.
 
-Every step costs O(log n) of the lanes: nothing walks over the messages that wait. Times are monotonic seconds.
+Every step costs O(log n) of the queues: nothing walks over the messages that wait. Times are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from typing import Final
 
 from claw.errors import LeaseLostError
 
-_SLACK: Final = 64
+_STALE_MAX: Final = 64
 """Stale entries that the heap of expiries may hold beyond two for each lease, before it is built anew."""
 
 
-class Place(Enum):
-    """Where a message is on its way through its lane."""
+class MessageState(Enum):
+    """Where a message is on its way through its queue."""
 
     QUEUED = "queued"
     READY = "ready"
-    RESTING = "resting"
-    HELD = "held"
+    DELAYED = "delayed"
+    LEASED = "leased"
 
 
 @dataclass(slots=True)
-class Entry:
-    """What is kept in memory of a message that waits; its body stays in the file."""
+class QueuedMessage:
+    """What is kept in memory of every message that waits; the rest of its row stays in the file."""
 
     seq: int
     queue: str
@@ -42,159 +42,161 @@ class Entry:
     """Seconds since the epoch."""
     attempts: int = 0
     fence: int = 0
-    """Grows with each claim and each release: what it was before is lost."""
+    """Grows with each claim and each release: whoever has an older one has lost the message."""
     claims: int = 0
     """Claims since the last release."""
-    rest_until: float = 0.0
-    """0: may be claimed as soon as it is the head of its lane."""
-    place: Place = Place.QUEUED
+    delayed_until: float = 0.0
+    """0: may be claimed as soon as it is the head of its queue."""
+    state: MessageState = MessageState.QUEUED
 
 
 @dataclass(slots=True, eq=False)
-class Hold:
-    """A lease as the lanes see it. While `writes` are under way it does not run out: they were asked for in time."""
+class ActiveLease:
+    """A lease as the queues see it. While `writes` are under way it does not run out: they were asked for in time."""
 
-    entry: Entry
+    message: QueuedMessage
     expires: float
     writes: int = 0
     ending: bool = False
     """A write that ends the lease is under way: nothing may be written after it."""
 
 
-class Lanes:
-    """Every message that waits or is held, by lane, in order of `seq`."""
+class MessageQueues:
+    """Every message that waits or is leased, by queue, in order of `seq`."""
 
     def __init__(self) -> None:
-        self._pending: dict[int, Entry] = {}
-        self._lanes: dict[str, deque[Entry]] = {}
+        self._messages: dict[int, QueuedMessage] = {}
+        self._queues: dict[str, deque[QueuedMessage]] = {}
+        # Heaps of numbers. What has left its state stays in them and is passed over when it comes up: taking it out
+        # of the middle would cost a walk.
         self._ready: list[int] = []
         self._ready_urgent: list[int] = []
-        self._resting: list[tuple[float, int]] = []
-        self._holds: dict[int, Hold] = {}
+        self._delayed: list[tuple[float, int]] = []
         self._expiries: list[tuple[float, int]] = []
-        self._news = 0
-        self._urgent_news = 0
+        self._leases: dict[int, ActiveLease] = {}
+        self._version = 0
+        self._urgent_version = 0
 
     def __len__(self) -> int:
-        """Messages that wait or are held."""
-        return len(self._pending)
+        """Messages that wait or are leased."""
+        return len(self._messages)
 
     @property
-    def held(self) -> int:
-        return len(self._holds)
+    def leased(self) -> int:
+        return len(self._leases)
 
     @property
-    def oldest(self) -> Entry | None:
-        return next(iter(self._pending.values()), None)
+    def oldest(self) -> QueuedMessage | None:
+        return next(iter(self._messages.values()), None)
 
     @property
     def due(self) -> float | None:
-        """The time at which `settle` may have something to do next. It may come early, never late."""
-        times = [heap[0][0] for heap in (self._resting, self._expiries) if heap]
+        """The time at which `advance` may have something to do next. It may come early, never late."""
+        times = [heap[0][0] for heap in (self._delayed, self._expiries) if heap]
         return min(times, default=None)
 
-    def news(self, *, urgent: bool = False) -> int:
-        """A number that grows whenever such a claim may have become possible."""
-        return self._urgent_news if urgent else self._news
+    def version(self, *, urgent: bool = False) -> int:
+        """Return a number that grows whenever such a claim may have become possible."""
+        return self._urgent_version if urgent else self._version
 
-    def add(self, entry: Entry) -> None:
-        """Append a message to its lane. Messages come in order of `seq`."""
-        self._pending[entry.seq] = entry
-        queue = self._lanes.get(entry.queue)
+    def add(self, message: QueuedMessage) -> None:
+        """Append a message to its queue. Messages come in order of `seq`."""
+        self._messages[message.seq] = message
+        queue = self._queues.get(message.queue)
         if queue is None:
-            self._lanes[entry.queue] = deque((entry,))
-            self._come_up(entry)
+            self._queues[message.queue] = deque((message,))
+            self._make_ready(message)
         else:
-            entry.queue = queue[0].queue  # One string for the whole lane: a backlog read from a file repeats it.
-            queue.append(entry)
+            message.queue = queue[0].queue  # One string for the whole queue: a backlog read from a file repeats it.
+            queue.append(message)
 
-    def claim(self, now: float, ttl: float, *, urgent: bool = False) -> Hold | None:
-        """Hold the oldest message whose turn it is until `now + ttl`; `urgent`: only one that was put so."""
-        self.settle(now)
-        seq = self._next(urgent=urgent)
+    def claim(self, now: float, ttl: float, *, urgent: bool = False) -> ActiveLease | None:
+        """Lease the oldest message that is READY until `now + ttl`; `urgent`: only one that was put so."""
+        self.advance(now)
+        seq = self._oldest_ready(urgent=urgent)
         if seq is None:
             return None
-        entry = self._pending[seq]
-        entry.fence += 1
-        entry.claims += 1
-        hold = self._hold(entry, now + ttl)
-        self._expect(hold)
-        # Who claims one at a time is to come again as long as there is more.
-        self._news += self._next() is not None
-        self._urgent_news += self._next(urgent=True) is not None
-        return hold
+        message = self._messages[seq]
+        message.fence += 1
+        message.claims += 1
+        lease = self._lease(message, now + ttl)
+        self._schedule_expiry(lease)
+        # A worker claims one at a time, and waits in between: it is to come again as long as there is more.
+        self._version += self._oldest_ready() is not None
+        self._urgent_version += self._oldest_ready(urgent=True) is not None
+        return lease
 
-    def holding(self, seq: int, fence: int, now: float) -> Hold:
-        """The hold that a lease stands for. Raises LeaseLostError where it was ended, or is another's."""
-        entry = self._pending.get(seq)
-        if entry is None or entry.fence != fence:
+    def find(self, seq: int, fence: int, now: float) -> ActiveLease:
+        """Return the lease with that fence. Raises LeaseLostError where it was ended, or is another's."""
+        message = self._messages.get(seq)
+        if message is None or message.fence != fence:
             raise LeaseLostError("the lease is no longer held")
-        # None: it ran out and nobody came. It stays run out unless it is renewed now.
-        return self._holds.get(seq) or self._hold(entry, now)
+        # None: it ran out and nobody has claimed since, or the fence would have grown. Its holder may go on: that is
+        # better than doing the work twice. It counts as run out, though, unless it is renewed now.
+        return self._leases.get(seq) or self._lease(message, now)
 
-    def renew(self, hold: Hold, expires: float) -> None:
-        hold.expires = expires
-        self._expect(hold)
+    def renew(self, lease: ActiveLease, expires: float) -> None:
+        lease.expires = expires
+        self._schedule_expiry(lease)
 
-    def begin(self, hold: Hold, *, ending: bool = False) -> None:
-        """A write for this lease is under way; `settled`, `release` or `remove` tells how it went."""
-        if hold.ending:
+    def begin_write(self, lease: ActiveLease, *, ending: bool = False) -> None:
+        """Note that a write for this lease is under way; `end_write`, `release` or `remove` says how it went."""
+        if lease.ending:
             raise LeaseLostError("the lease is being given back")
-        hold.writes += 1
-        hold.ending = ending
+        lease.writes += 1
+        lease.ending = ending
 
-    def settled(self, hold: Hold, now: float) -> None:
-        """The write has ended and the lease goes on, unless its time has come meanwhile."""
-        hold.writes -= 1
-        if hold.writes:
+    def end_write(self, lease: ActiveLease, now: float) -> None:
+        """Note that a write has ended and the lease goes on, unless its time has come meanwhile."""
+        lease.writes -= 1
+        if lease.writes:
             return
-        hold.ending = False  # No write begins after one that ends the lease: that was it.
-        if hold.expires <= now:
-            self._give_back(hold)
+        lease.ending = False  # No write begins after one that ends the lease, so it was that one, and it failed.
+        if lease.expires <= now:
+            self._return(lease)
 
-    def release(self, hold: Hold, rest_until: float = 0.0, *, failed: bool = False) -> None:
-        """End the lease; its message stays the head of the lane and rests until a time."""
-        hold.entry.attempts += failed
-        hold.entry.fence += 1
-        hold.entry.claims = 0
-        self._give_back(hold, rest_until)
+    def release(self, lease: ActiveLease, delayed_until: float = 0.0, *, failed: bool = False) -> None:
+        """End the lease; its message stays the head of the queue and is delayed until a time."""
+        lease.message.attempts += failed
+        lease.message.fence += 1
+        lease.message.claims = 0
+        self._return(lease, delayed_until)
 
-    def undo(self, hold: Hold, rest_until: float = 0.0) -> None:
-        """Take back a claim that nobody was told of."""
-        hold.entry.claims -= 1
-        self._give_back(hold, rest_until)
+    def undo_claim(self, lease: ActiveLease, delayed_until: float = 0.0) -> None:
+        """Undo a claim that was never returned to a caller."""
+        lease.message.claims -= 1
+        self._return(lease, delayed_until)
 
-    def remove(self, hold: Hold) -> None:
-        """End the lease and the message; the next of its lane comes up."""
-        entry = hold.entry
-        del self._holds[entry.seq]
-        del self._pending[entry.seq]
-        queue = self._lanes[entry.queue]
+    def remove(self, lease: ActiveLease) -> None:
+        """End the lease and the message; the next of its queue becomes its head."""
+        message = lease.message
+        del self._leases[message.seq]
+        del self._messages[message.seq]
+        queue = self._queues[message.queue]
         queue.popleft()
         if queue:
-            self._come_up(queue[0])
+            self._make_ready(queue[0])
         else:
-            del self._lanes[entry.queue]
+            del self._queues[message.queue]
 
-    def settle(self, now: float) -> None:
-        """Bring up what has rested enough and take back the leases that have run out."""
-        while self._resting and self._resting[0][0] <= now:
-            _, seq = heapq.heappop(self._resting)
-            entry = self._pending[seq]
-            entry.rest_until = 0.0
-            self._come_up(entry)
+    def advance(self, now: float) -> None:
+        """End the delays and the leases whose time has come."""
+        while self._delayed and self._delayed[0][0] <= now:
+            _, seq = heapq.heappop(self._delayed)
+            message = self._messages[seq]
+            message.delayed_until = 0.0
+            self._make_ready(message)
         while self._expiries and self._expiries[0][0] <= now:
             _, seq = heapq.heappop(self._expiries)
-            hold = self._holds.get(seq)
-            if hold is None:
+            lease = self._leases.get(seq)
+            if lease is None:
                 continue  # Ended in time.
-            if hold.expires > now:
-                self._expect(hold)  # Renewed since.
-            elif not hold.writes:
-                self._give_back(hold)
+            if lease.expires > now:
+                self._schedule_expiry(lease)  # Renewed since.
+            elif not lease.writes:  # With a write under way, `end_write` comes back to it.
+                self._return(lease)
 
-    def _next(self, *, urgent: bool = False) -> int | None:
-        """The oldest message that is READY."""
+    def _oldest_ready(self, *, urgent: bool = False) -> int | None:
         heaps = (self._ready_urgent,) if urgent else (self._ready, self._ready_urgent)
         for heap in heaps:
             while heap and not self._is_ready(heap[0]):
@@ -202,32 +204,33 @@ class Lanes:
         return min((heap[0] for heap in heaps if heap), default=None)
 
     def _is_ready(self, seq: int) -> bool:
-        entry = self._pending.get(seq)
-        return entry is not None and entry.place is Place.READY
+        message = self._messages.get(seq)
+        return message is not None and message.state is MessageState.READY
 
-    def _come_up(self, head: Entry) -> None:
-        if head.rest_until:
-            head.place = Place.RESTING
-            heapq.heappush(self._resting, (head.rest_until, head.seq))
+    def _make_ready(self, head: QueuedMessage) -> None:
+        """Let the head of a queue be claimed, at once or when its delay ends."""
+        if head.delayed_until:
+            head.state = MessageState.DELAYED
+            heapq.heappush(self._delayed, (head.delayed_until, head.seq))
             return
-        head.place = Place.READY
+        head.state = MessageState.READY
         heapq.heappush(self._ready_urgent if head.urgent else self._ready, head.seq)
-        self._news += 1
-        self._urgent_news += head.urgent
+        self._version += 1
+        self._urgent_version += head.urgent
 
-    def _hold(self, entry: Entry, expires: float) -> Hold:
-        # Its number stays in the heap of the ready: it is passed over there as long as it is not READY.
-        entry.place = Place.HELD
-        hold = self._holds[entry.seq] = Hold(entry, expires)
-        return hold
+    def _lease(self, message: QueuedMessage, expires: float) -> ActiveLease:
+        message.state = MessageState.LEASED
+        lease = self._leases[message.seq] = ActiveLease(message, expires)
+        return lease
 
-    def _give_back(self, hold: Hold, rest_until: float = 0.0) -> None:
-        del self._holds[hold.entry.seq]
-        hold.entry.rest_until = rest_until
-        self._come_up(hold.entry)
+    def _return(self, lease: ActiveLease, delayed_until: float = 0.0) -> None:
+        del self._leases[lease.message.seq]
+        lease.message.delayed_until = delayed_until
+        self._make_ready(lease.message)
 
-    def _expect(self, hold: Hold) -> None:
-        heapq.heappush(self._expiries, (hold.expires, hold.entry.seq))
-        if len(self._expiries) > 2 * len(self._holds) + _SLACK:
-            self._expiries = [(held.expires, seq) for seq, held in self._holds.items()]
+    def _schedule_expiry(self, lease: ActiveLease) -> None:
+        heapq.heappush(self._expiries, (lease.expires, lease.message.seq))
+        # Each renewal leaves an entry behind: a turn of hours would grow the heap without end.
+        if len(self._expiries) > 2 * len(self._leases) + _STALE_MAX:
+            self._expiries = [(leased.expires, seq) for seq, leased in self._leases.items()]
             heapq.heapify(self._expiries)

@@ -1,7 +1,7 @@
 """The database file: its lock, its settings and its schema. Used by the writer's thread only.
 
-The order of events: `lock` (one process, or StoreBusyError) -> `connect` (create, set, migrate) -> work -> close of
-the connection -> `unlock`. `connect` may be called again after a failure, under the same lock.
+Order of events: `lock` takes the file for one process, or raises StoreBusyError. `connect` makes, sets up and migrates
+it; after a failure it may be called again, under the same lock. `unlock` comes after the connection was closed.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             PRIMARY KEY (month, api)
         ) WITHOUT ROWID""",
     ),
-    # 2: the registry.
+    # 2: what is settled at run time, the chats and the quotas.
     (
         "CREATE TABLE entries (name BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
         # No index on last_seen: each message would pay for it, and the chats are listed by an operator, seldom.
@@ -156,14 +156,14 @@ class Database:
             if connection is not None:
                 connection.close()
             if isinstance(error, OSError | sqlite3.Error):
-                cause = error.strerror if isinstance(error, OSError) else words(error)
+                cause = error.strerror if isinstance(error, OSError) else describe(error)
                 raise StoreError(f"cannot open the store {self.path}: {cause}") from error
             raise
         return connection
 
 
-def words(error: sqlite3.Error) -> str:
-    """What SQLite says, with the name of its code where it gives one."""
+def describe(error: sqlite3.Error) -> str:
+    """Return what SQLite says, with the name of its code where it gives one."""
     name = getattr(error, "sqlite_errorname", "")
     return f"{error} ({name})" if name else str(error)
 

@@ -1,16 +1,16 @@
 """The writer: one thread that owns the only connection and commits what has gathered in one transaction.
 
-The order of events for a piece of work: `submit` puts it on a queue (the loop's side, at once) -> the thread takes
-all that is queued -> BEGIN IMMEDIATE, each work, COMMIT -> one call back into the loop, which runs `kept` or `failed`
-of each work in order and then resolves its future. While one commit waits for the disk, the next batch gathers, and on
-a fast disk those that can wait do so for GATHER_S: so the cost of a commit is shared by as many as there are. The first
-work after a pause waits for nobody.
+Order of events for a job: `submit` puts it on a queue, at once, on the loop's side. The thread takes all that is
+queued as one batch and runs BEGIN IMMEDIATE, each job, COMMIT. One call back into the loop then runs `on_commit` or
+`on_error` of each job, in order, and resolves its future. While one commit waits for the disk, the next batch gathers;
+on a fast disk those jobs that can wait do so for BATCH_WINDOW_S. So the cost of a commit is shared by as many jobs as
+there are, and the first job after a pause waits for nobody.
 
-A work that raises spoils none but itself: the batch is rolled back and done again, each work within a savepoint. If
-the transaction fails (disk full, read-only, I/O error), each work of the batch fails with StoreError and the
-connection is opened anew for the next batch.
+A failing job does not fail its batch: the batch is rolled back and run again, each job within a savepoint. If the
+transaction fails (disk full, read-only, I/O error), every job of the batch fails with StoreError and the connection is
+opened anew for the next batch.
 
-A caller that is cancelled stops waiting; its work is done all the same, `kept` included.
+Cancelling a caller does not cancel its job: it is done all the same, `on_commit` included.
 """
 
 from __future__ import annotations
@@ -28,67 +28,71 @@ from typing import Any, Final, Generic, TypeVar
 
 from claw.clock import Clock
 from claw.errors import ClawError, StoreError
-from claw.store.sqlite.schema import Database, words
+from claw.store.codec import copy_error
+from claw.store.sqlite.schema import Database, describe
 
 log: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-GATHER_S: Final = 0.004
-"""Seconds from one commit to the next, as far as none of the works is in a hurry. Each commit costs two changes of
-thread, a wake-up of the loop and an fsync: at 500 messages a second this halves the CPU time. It
-must not slow down `put`, for which DingTalk waits, nor a read."""
+BATCH_WINDOW_S: Final = 0.004
+"""Seconds from one commit to the next, as far as no job is in a hurry. Each commit costs two changes of thread, a
+wake-up of the loop and an fsync: at 500 messages a second this halves the CPU time. It must not slow down `put`, for
+which DingTalk waits, nor a read."""
 
 
-class Kind(Enum):
-    """What a work needs of the connection."""
+class JobKind(Enum):
+    """What a job needs of the connection."""
 
     WRITE = "write"
-    """May wait for others to share its commit, for GATHER_S at most."""
-    PROMPT = "prompt"
-    """A write that does not wait for others, and takes those along that do."""
+    """May wait for others to share its commit, for BATCH_WINDOW_S at most."""
+    FLUSH = "flush"
+    """A write that is committed at once, with the writes that wait."""
     READ = "read"
     """A batch of these alone is not committed."""
-    APART = "apart"
+    NO_TRANSACTION = "no transaction"
     """Cannot be done within a transaction."""
 
 
-class Work(Generic[T]):
+class Job(Generic[T]):
     """A function of the connection, and what follows from it in the loop."""
 
-    __slots__ = ("args", "error", "failed", "function", "future", "kept", "kind", "result")
+    __slots__ = ("args", "error", "function", "future", "kind", "on_commit", "on_error", "result")
 
     def __init__(
         self,
         function: Callable[..., T],
         args: Sequence[Any] = (),
         *,
-        kind: Kind = Kind.WRITE,
-        kept: Callable[[T], None] | None = None,
-        failed: Callable[[], None] | None = None,
+        kind: JobKind = JobKind.WRITE,
+        on_commit: Callable[[T], None] | None = None,
+        on_error: Callable[[], None] | None = None,
         future: asyncio.Future[T] | None = None,
     ) -> None:
         self.function = function
         self.args = args
         self.kind = kind
-        self.kept = kept
-        self.failed = failed
+        self.on_commit = on_commit
+        self.on_error = on_error
         self.future = future
         self.result: T
         self.error: Exception | None = None
 
-    def do(self, connection: sqlite3.Connection) -> None:
+    def run(self, connection: sqlite3.Connection) -> None:
         self.result = self.function(connection, *self.args)
-        self.error = None
+        self.error = None  # It may have failed before, in a batch that was rolled back.
 
-    def settle(self) -> None:
-        """In the loop: the consequences, then the answer, unless nobody waits for it any more."""
+    def resolve(self) -> None:
+        """Do, in the loop, what follows; then answer the caller, unless it has stopped waiting.
+
+        The bookkeeping comes first: whoever is woken by the answer must find the memory as the disk is.
+        """
         try:
             if self.error is None:
-                if self.kept is not None:
-                    self.kept(self.result)
-            elif self.failed is not None:
-                self.failed()
+                if self.on_commit is not None:
+                    self.on_commit(self.result)
+            elif self.on_error is not None:
+                self.on_error()
         except Exception as error:
             log.exception("store bookkeeping failed")
             self.error = error
@@ -101,25 +105,32 @@ class Work(Generic[T]):
 
 
 class Writer:
-    """Works on `database`. `resume` is done first on each connection that replaces a failed one."""
+    """Writes to `database`.
+
+    `reload` is run first on each connection that replaces a failed one, and `reconcile` gets its result in the loop:
+    a commit that was reported as failed may have reached the disk.
+    """
 
     def __init__(
         self,
         database: Database,
         clock: Clock,
-        resume: tuple[Callable[[sqlite3.Connection], T], Callable[[T], None]],
+        reload: Callable[[sqlite3.Connection], T],
+        reconcile: Callable[[T], None],
     ) -> None:
         self._database = database
         self._clock = clock
-        self._resume = resume
-        self._queue: queue.SimpleQueue[Work[Any] | None] = queue.SimpleQueue()
+        self._reload = reload
+        self._reconcile = reconcile
+        self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
+        """None ends the thread."""
         self._connection: sqlite3.Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        # A daemon, so that a process that ends without `stop` does end. What was told as kept is on the disk.
+        # A daemon: a process that ends without `stop` must not hang. What was told as committed is on the disk.
         self._thread = threading.Thread(target=self._run, name="claw-store-writer", daemon=True)
         self._ended: asyncio.Future[None] | None = None
         self._accepts = False
-        self._gathered_at = -GATHER_S
+        self._batched_at = -BATCH_WINDOW_S
         """When the thread last took a batch, by its own clock: this is about the CPU, not about the time of day."""
         self.commits = 0
         """Transactions that are on the disk."""
@@ -131,7 +142,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         opened = self._loop.create_future()
-        self._queue.put(Work(lambda _: None, kind=Kind.APART, future=opened))
+        self._queue.put(Job(lambda _: None, kind=JobKind.NO_TRANSACTION, future=opened))
         self._accepts = True
         self._thread.start()
         try:
@@ -141,7 +152,7 @@ class Writer:
             raise
 
     async def stop(self) -> None:
-        """Do what is queued, close the file, unlock it and end the thread. Call it as often as you like."""
+        """Do what is queued, close the file, unlock it and end the thread. May be called again."""
         if self._ended is None:
             return
         if self._accepts:
@@ -155,30 +166,31 @@ class Writer:
         self,
         function: Callable[..., T],
         *args: Any,
-        kind: Kind = Kind.WRITE,
-        kept: Callable[[T], None] | None = None,
-        failed: Callable[[], None] | None = None,
+        kind: JobKind = JobKind.WRITE,
+        on_commit: Callable[[T], None] | None = None,
+        on_error: Callable[[], None] | None = None,
     ) -> asyncio.Future[T]:
         """Queue `function(connection, *args)`, which may be called twice, after a rollback.
 
         Raises StoreError where the writer was stopped.
         """
+        # Not a coroutine: the job is queued before the caller first awaits, so jobs keep the order of the calls.
         if not self._accepts or self._loop is None:
             raise StoreError("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(Work(function, args, kind=kind, kept=kept, failed=failed, future=future))
+        self._queue.put(Job(function, args, kind=kind, on_commit=on_commit, on_error=on_error, future=future))
         return future
 
     def post(
         self,
         function: Callable[..., T],
         *args: Any,
-        kept: Callable[[T], None] | None = None,
-        failed: Callable[[], None] | None = None,
+        on_commit: Callable[[T], None] | None = None,
+        on_error: Callable[[], None] | None = None,
     ) -> None:
-        """As `submit`, with nobody waiting for it."""
+        """Queue a write that nobody waits for; a stopped writer drops it."""
         if self._accepts:
-            self._queue.put(Work(function, args, kept=kept, failed=failed))
+            self._queue.put(Job(function, args, on_commit=on_commit, on_error=on_error))
 
     # --- in the thread -----------------------------------------------------------------------------------------
 
@@ -197,95 +209,115 @@ class Writer:
             self._database.unlock()
             self._call(self._end)
 
-    def _refuse_all(self, error: Exception) -> None:
-        """Nothing could be opened: `start` is told, and whoever came in behind it."""
-        while (work := self._queue.get()) is not None:
-            work.error = error
-            self._call(work.settle)
+    def _refuse_all(self, error: StoreError) -> None:
+        """Fail `start`, since nothing could be opened, and whatever came in behind it."""
+        while (job := self._queue.get()) is not None:
+            job.error = copy_error(error)
+            self._call(job.resolve)
 
     def _serve(self) -> bool:
-        """One batch; False when it was the last."""
-        batch: list[Work[Any]] = []
-        ripe = self._gathered_at + GATHER_S
-        work = self._queue.get()
-        with contextlib.suppress(queue.Empty):
-            while work is not None:
-                batch.append(work)
-                if work.kind is not Kind.WRITE:
-                    ripe = 0.0
-                early = ripe - time.monotonic()
-                work = self._queue.get(timeout=early) if early > 0 else self._queue.get_nowait()
+        """Run one batch; return False when it was the last."""
+        batch, is_last = self._gather()
         if batch:
-            done: list[Work[Any]] = []
-            together: list[Work[Any]] = []
-            for each in batch:
-                if each.kind is Kind.APART:
+            done: list[Job[Any]] = []
+            together: list[Job[Any]] = []
+            for job in batch:
+                if job.kind is JobKind.NO_TRANSACTION:
+                    # What stands before it is committed first, so that the order of the calls holds for it, too.
                     self._transact(together, done)
-                    self._apart(each, done)
+                    self._run_alone(job, done)
                     together = []
                 else:
-                    together.append(each)
-            self._gathered_at = time.monotonic()
+                    together.append(job)
+            # The window runs from here, not from the commit's end: a disk that takes longer than the window for a
+            # commit has let the next batch gather already, and that one waits no more.
+            self._batched_at = time.monotonic()
             self._transact(together, done)
-            self._call(self._settle, done)
-        return work is not None
+            # One call for all: waking the loop costs more than most of what is done there.
+            self._call(self._resolve, done)
+        return not is_last
 
-    def _transact(self, works: list[Work[Any]], done: list[Work[Any]]) -> None:
-        if not works:
+    def _gather(self) -> tuple[list[Job[Any]], bool]:
+        """Wait for a job, and take those along that are queued or come within the window; True: the end was asked for.
+
+        A job that cannot wait ends the window, not the taking: whatever is queued behind it is taken along for free.
+        """
+        batch: list[Job[Any]] = []
+        flush_at = self._batched_at + BATCH_WINDOW_S
+        job = self._queue.get()
+        with contextlib.suppress(queue.Empty):
+            while job is not None:
+                batch.append(job)
+                if job.kind is not JobKind.WRITE:
+                    flush_at = 0.0
+                left = flush_at - time.monotonic()
+                job = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
+        # On Empty `job` is still the last one that was taken; None came off the queue as the sign to end.
+        return batch, job is None
+
+    def _transact(self, jobs: list[Job[Any]], done: list[Job[Any]]) -> None:
+        if not jobs:
             return
-        writes = any(work.kind in (Kind.WRITE, Kind.PROMPT) for work in works)
+        writes = any(job.kind in (JobKind.WRITE, JobKind.FLUSH) for job in jobs)
         try:
             connection = self._connected(done)
             if writes:
+                # IMMEDIATE takes the write lock before anything is done: an operator's `sqlite3` that holds it is
+                # waited for here, and cannot fail a job in the middle.
                 connection.execute("BEGIN IMMEDIATE")
-            self._each(connection, works)
+            self._run_each(connection, jobs)
             if writes:
                 connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - the thread outlives every failure; each caller is told of it
-            self._fail(works, error)
+            self._fail(jobs, error)
         else:
             if writes:
                 self._succeed()
-        done.extend(works)
+        done.extend(jobs)
 
-    def _each(self, connection: sqlite3.Connection, works: list[Work[Any]]) -> None:
+    def _run_each(self, connection: sqlite3.Connection, jobs: list[Job[Any]]) -> None:
+        """Run the jobs; where one fails, run them all again, so that only that one is undone.
+
+        Savepoints are not free, so they are not set before something has failed.
+        """
         try:
-            for work in works:
-                work.do(connection)
+            for job in jobs:
+                job.run(connection)
         except Exception as error:
-            if _spoils_all(error):
+            if _is_transaction_lost(error):
                 raise
         else:
             return
-        writes = connection.in_transaction
-        if writes:
+        if connection.in_transaction:
             connection.execute("ROLLBACK")
             connection.execute("BEGIN IMMEDIATE")
-        for work in works:
-            connection.execute("SAVEPOINT work")
+        for job in jobs:
+            connection.execute("SAVEPOINT job")
             try:
-                work.do(connection)
+                job.run(connection)
             except Exception as error:
-                if _spoils_all(error):
+                if _is_transaction_lost(error):
                     raise
-                connection.execute("ROLLBACK TO work")
-                work.error = _as_store_error(error)
-            connection.execute("RELEASE work")
+                connection.execute("ROLLBACK TO job")
+                job.error = _to_store_error(error)
+            connection.execute("RELEASE job")
 
-    def _apart(self, work: Work[Any], done: list[Work[Any]]) -> None:
+    def _run_alone(self, job: Job[Any], done: list[Job[Any]]) -> None:
         try:
-            work.do(self._connected(done))
+            job.run(self._connected(done))
         except Exception as error:  # noqa: BLE001 - as in _transact
-            self._fail([work], error)
-        done.append(work)
+            self._fail([job], error)
+        done.append(job)
 
-    def _connected(self, done: list[Work[Any]]) -> sqlite3.Connection:
+    def _connected(self, done: list[Job[Any]]) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = self._database.connect()
-            read, kept = self._resume
-            resume: Work[Any] = Work(read, kind=Kind.READ, kept=kept)
-            resume.do(self._connection)
-            done.append(resume)
+            # A commit that failed may have reached the disk all the same. What it left is read before anything else
+            # is written, and is reconciled in the loop in this very place of the order: after the callbacks of the
+            # batch that failed, before those of the batch that comes next.
+            reload: Job[Any] = Job(self._reload, kind=JobKind.READ, on_commit=self._reconcile)
+            reload.run(self._connection)
+            done.append(reload)
         return self._connection
 
     def _succeed(self) -> None:
@@ -294,12 +326,13 @@ class Writer:
         self.commits += 1
         self.committed_at = self._clock.monotonic()
 
-    def _fail(self, works: list[Work[Any]], error: Exception) -> None:
-        for work in works:
-            work.error = _as_store_error(error)
-        if self.committed_at is not None or not self.commits:
-            log.error("store failed", extra={"cause": str(works[0].error), "works": len(works)})
+    def _fail(self, jobs: list[Job[Any]], error: Exception) -> None:
+        for job in jobs:
+            job.error = _to_store_error(error)
+        if self.committed_at is not None or not self.commits:  # Once for an outage, not once for each batch of it.
+            log.error("store failed", extra={"cause": str(jobs[0].error), "jobs": len(jobs)})
         self.committed_at = None
+        # After a failed COMMIT nobody knows what the connection's state is, so it is not used any more.
         self._disconnect()
 
     def _disconnect(self) -> None:
@@ -318,26 +351,26 @@ class Writer:
 
     # --- in the loop -------------------------------------------------------------------------------------------
 
-    def _settle(self, works: list[Work[Any]]) -> None:
-        for work in works:
-            work.settle()
+    def _resolve(self, jobs: list[Job[Any]]) -> None:
+        for job in jobs:
+            job.resolve()
 
     def _end(self) -> None:
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
 
 
-def _spoils_all(error: Exception) -> bool:
-    """Whether the transaction is lost, or only the one work that raised."""
-    own = sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.DataError
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, own)
+def _is_transaction_lost(error: Exception) -> bool:
+    """Return whether the whole transaction has failed, or only the job that raised."""
+    of_one_job = sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.DataError
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, of_one_job)
 
 
-def _as_store_error(error: Exception) -> Exception:
-    """One error for one caller: an exception that several tasks raise mixes up their tracebacks."""
+def _to_store_error(error: Exception) -> Exception:
+    """Return an error of our own tree, a new one for each caller."""
     if isinstance(error, ClawError):
-        return type(error)(*error.args)
-    cause = words(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
-    fresh = StoreError(f"the store did not write: {cause}")
+        return copy_error(error)
+    cause = describe(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
+    fresh = StoreError(f"the store failed: {cause}")
     fresh.__cause__ = error
     return fresh

@@ -1,0 +1,124 @@
+"""The Lua: one short script for each thing that the store does in Redis, run there as one step that nothing interrupts.
+
+Each is prelude.lua and a body, `<name>.lua`, with the numbers that they use in front. What a script does that must not
+be done twice is kept under the call's token for ONCE_S: a call whose reply got lost is made again, and gets the reply
+of the first time.
+
+The keys, after the prefix, by the names of the first schema where the code has moved on:
+
+    seq              the number of the newest message
+    msg:<seq>        a message: its queue (`lane`), body, trace, counts, fence, answer, kind and conversation key
+    lane:<queue>     the numbers of a queue's messages, in order; only its first may be worked on
+    pending          every number that is not acked
+    ready, urgent    heads of queues that may be claimed, and those among them that were put so
+    held, resting    heads that are leased or delayed, by the time at which that ends
+    seen:<key>       when a message's key was first seen; it expires by itself
+    dead, letter:<n> the dead letters, newest first
+    history:<key>, memories, epochs   exchanges, the histories by their oldest exchange, how often each was forgotten
+    calls:<month>, months             calls of DingTalk
+    entries, version                  the items, and the token of their last change
+    chats, chat:<key>                 the chats by last message
+    spent:<day>, spenders:<day>, days, notices
+    news, once:<token>, probe, schema
+
+Times are milliseconds since the epoch: Lua's numbers hold them whole, and so does their text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Final
+
+from claw.store.ports import (
+    CHATS_RETENTION_S,
+    DEAD_LETTERS_MAX,
+    DEAD_RETENTION_S,
+    DELAY_MAX_S,
+    HISTORY_EXCHANGES_MAX,
+    HISTORY_RETENTION_S,
+    NOTICES_RETENTION_S,
+    SEEN_RETENTION_S,
+)
+
+SCHEMA: Final = 2
+"""What `schema` must hold at most; raised when a later claw keeps things in another way. 1 was 0.1.0, which cannot read
+the messages of today: it would bury them."""
+ONCE_S: Final = 30.0
+"""Seconds for which a call's reply is kept for its repetition, which comes within CALL_TIMEOUT_S (client.py)."""
+CHUNK_MAX: Final = 500
+"""Things of one kind that one cleaning removes at most, so that no message waits for it for long."""
+LEASE_MAX_S: Final = 300.0
+"""Seconds for which a lease holds at most: one that ends later is from before the clock was set back."""
+ADVANCE_MAX: Final = 1_000
+"""Leases and delays that one script ends at most."""
+
+_NUMBERS: Final = {
+    "SCHEMA_MAX": SCHEMA,
+    "ONCE_MS": int(ONCE_S * 1000),
+    "CHUNK_MAX": CHUNK_MAX,
+    "LEASE_MS": int(LEASE_MAX_S * 1000),
+    "DELAY_MS": int(DELAY_MAX_S * 1000),
+    "ADVANCE_MAX": ADVANCE_MAX,
+    "SEEN_MS": int(SEEN_RETENTION_S * 1000),
+    "DEAD_MAX": DEAD_LETTERS_MAX,
+    "DEAD_MS": int(DEAD_RETENTION_S * 1000),
+    "HISTORY_MS": int(HISTORY_RETENTION_S * 1000),
+    "EXCHANGES_MAX": HISTORY_EXCHANGES_MAX,
+    "CHATS_MS": int(CHATS_RETENTION_S * 1000),
+    "NOTICES_MS": int(NOTICES_RETENTION_S * 1000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script and its hash, by which Redis knows it once it was loaded."""
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Redis counts it in the same way; to no other purpose than to name a script.
+        object.__setattr__(self, "sha", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+
+
+def load(name: str, **numbers: int) -> Script:
+    """Return the script of `<name>.lua`. `numbers` take the place of those that it uses, in tests."""
+    folder = files(__name__)
+    body = "\n".join(folder.joinpath(f"{each}.lua").read_text(encoding="utf-8") for each in ("prelude", name))
+    # Only those that are used: each local costs every call a little, and Lua allows 200 of them.
+    used = {each: value for each, value in (_NUMBERS | numbers).items() if re.search(rf"\b{each}\b", body)}
+    return Script("".join(f"local {each} = {value}\n" for each, value in used.items()) + body)
+
+
+PUT: Final = load("put")
+CLAIM: Final = load("claim")
+VERSION: Final = load("version")
+RENEW: Final = load("renew")
+SAVE_ANSWER: Final = load("save_answer")
+ACK: Final = load("ack")
+RELEASE: Final = load("release")
+BURY: Final = load("bury")
+INTERRUPT: Final = load("interrupt")
+DEPTH: Final = load("depth")
+DEAD: Final = load("dead")
+EXCHANGES: Final = load("exchanges")
+EPOCH: Final = load("epoch")
+FORGET: Final = load("forget")
+ADD_CALLS: Final = load("add_calls")
+CALLS: Final = load("calls")
+ITEMS: Final = load("items")
+SET_ITEM: Final = load("set_item")
+SET_ITEM_IF_ABSENT: Final = load("set_item_if_absent")
+DELETE_ITEMS: Final = load("delete_items")
+CHATS: Final = load("chats")
+CONSUME_QUOTA: Final = load("consume_quota")
+ONCE_PER: Final = load("once_per")
+HELLO: Final = load("hello")
+PROBE: Final = load("probe")
+CLEAN: Final = load("clean")
+
+# A greeting loads all of them, so that no call has to send its text.
+ALL: Final = tuple(each for each in globals().values() if isinstance(each, Script))

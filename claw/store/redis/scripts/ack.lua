@@ -1,0 +1,13 @@
+-- The token is asked first: the first try has removed the message, and would make the second one a lost lease.
+local reply = earlier_reply()
+if reply then return reply end
+local seq, fence, history_key, exchange = unpack(ARGV, 3)
+if not holds(seq, fence) then return false end
+finish(seq)
+call('DEL', msg(seq))
+if exchange then
+  local history = P .. 'history:' .. history_key
+  if call('RPUSH', history, text(now) .. ' ' .. exchange) == 1 then call('ZADD', P .. 'memories', now, history_key) end
+  call('LTRIM', history, -EXCHANGES_MAX, -1)
+end
+return remember({1, announce()})

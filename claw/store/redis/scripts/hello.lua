@@ -1,0 +1,8 @@
+-- The schema of what is here; a claw that only looks ('1') leaves it as it is, and an empty Redis empty.
+-- It is raised at once, not with the first row: an older claw must be refused before it meets rows that it cannot read.
+local schema = tonumber(call('GET', P .. 'schema') or 0)
+if schema < SCHEMA_MAX and ARGV[3] ~= '1' then
+  call('SET', P .. 'schema', SCHEMA_MAX)
+  schema = SCHEMA_MAX
+end
+return schema
