@@ -83,7 +83,17 @@ def _decode_route(stored: StoredRow, inbound: Inbound) -> Route:
 
 
 def lease_of(
-    row: Row, *, seq: int, fence: int, owner: str, received_at: float, attempts: int, claims: int, stopped: bool = False
+    row: Row,
+    *,
+    seq: int,
+    fence: int,
+    owner: str,
+    received_at: float,
+    attempts: int,
+    claims: int,
+    stopped: bool = False,
+    waiting_since: float = 0.0,
+    worked: float = 0.0,
 ) -> Lease:
     """Return the lease of a row that was claimed."""
     return Lease(
@@ -99,7 +109,25 @@ def lease_of(
         claims=claims,
         answer=row.answer,
         stopped=stopped,
+        waiting_since=waiting_since,
+        worked=worked,
     )
+
+
+def decode_inbound(stored: bytes | None) -> Inbound | None:
+    """Return the message; None where it cannot be read."""
+    try:
+        return Inbound.from_json(decode(stored or b""))
+    except DECODE_ERRORS:
+        return None
+
+
+def decode_answer(stored: bytes | None) -> Answer | None:
+    """Return the answer; None where there is none, or it cannot be read."""
+    try:
+        return Answer.from_json(decode(stored)) if stored else None
+    except DECODE_ERRORS:
+        return None
 
 
 def strip_webhook(inbound: Inbound) -> bytes:
@@ -134,6 +162,11 @@ def chat_row(row: Row) -> ChatRow | None:
     title = inbound.sender.nick if chat.kind is ChatKind.DIRECT else chat.title
     # Not by the conversation's id alone: two robots in one chat have a chat each.
     return ChatRow(inbound.chat_key, encode(chat.id), chat.kind.value, encode(title))
+
+
+def format_epoch(store_id: str, forgettings: int) -> str:
+    """Return the name of an epoch: the store's random part, where it has one, and how often was forgotten."""
+    return f"{store_id}.{forgettings}" if store_id else str(forgettings)
 
 
 # --- what is kept for how long ------------------------------------------------------------------------------------

@@ -36,8 +36,8 @@ DELAY_MAX_S: Final = 3600.0
 """Longest delay that is believed: a clock that was set back must not park a message for ever."""
 CHECK_TIMEOUT_S: Final = 2.0
 """Seconds that a probing write may take."""
-CHECK_FRESH_S: Final = 5.0
-"""Seconds for which the last success is taken as proof that the store works."""
+CHECK_FRESH_S: Final = 3.0
+"""Seconds for which the last write that went well is taken as proof that the store takes writes."""
 
 
 # --- values -------------------------------------------------------------------------------------------------------
@@ -90,6 +90,10 @@ class Lease:
     """The saved answer: what of it is not out yet is to be delivered."""
     stopped: bool = False
     """Its last holder was asked to stop, and died before it could."""
+    waiting_since: float = 0.0
+    """Seconds since the epoch since which the message waits for the model's server; 0: it does not wait."""
+    worked: float = 0.0
+    """Seconds that the model has worked on it, over all tries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,10 @@ class DeadLetter:
     attempts: int
     received_at: float
     buried_at: float
+    inbound: Inbound | None = None
+    """Without its webhook; None where the message cannot be read."""
+    answer: Answer | None = None
+    """What the model was paid for and DingTalk did not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,19 +175,25 @@ class Inbox(Protocol):
         ...
 
     async def save_answer(self, lease: Lease, answer: Answer) -> None:
-        """Keep the answer durably, to be found in the next lease of this message; `attempts` starts again at 0."""
+        """Keep the answer durably, for the next lease of this message; `attempts` starts again at 0, waiting ends."""
         ...
 
     async def ack(self, lease: Lease, exchange: Exchange | None = None) -> None:
         """Remove the message, and append `exchange` to the history that it names, in one transaction."""
         ...
 
-    async def release(self, lease: Lease, delay: float = 0.0, *, failed: bool = False) -> None:
-        """Give the message back; its queue is blocked for `delay` seconds. `failed` counts the try."""
+    async def release(
+        self, lease: Lease, delay: float = 0.0, *, failed: bool = False, waiting: bool = False, worked: float = 0.0
+    ) -> None:
+        """Give the message back; its queue is blocked for `delay` seconds. `failed` counts the try.
+
+        `waiting`: it waits for the model's server, from now on if it did not before; a release without it ends that.
+        `worked`: seconds of the model's work in this try, which add up.
+        """
         ...
 
     async def bury(self, lease: Lease, error: str) -> None:
-        """Move the message to the dead letters."""
+        """Move the message to the dead letters, with its saved answer."""
         ...
 
     async def interrupt(self, queue: str) -> bool:
@@ -210,12 +224,16 @@ class History(Protocol):
         """Return the newest `limit` exchanges since the history was last forgotten, oldest first."""
         ...
 
-    async def epoch(self, history_key: str) -> int:
-        """Return how often the history was forgotten."""
+    async def epoch(self, history_key: str) -> str:
+        """Return a name for the time since the history was last forgotten.
+
+        A store that was lost and made anew gives other names, by a random part of its own: the conversations that an
+        agent keeps under the old ones must not come back. Stores from before 0.2.0 have no such part.
+        """
         ...
 
-    async def forget(self, history_key: str) -> int:
-        """Drop the exchanges and return the raised epoch."""
+    async def forget(self, history_key: str) -> str:
+        """Drop the exchanges and return the new epoch."""
         ...
 
 

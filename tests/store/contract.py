@@ -676,19 +676,63 @@ class StoreContract:
         assert [turn.user for turn in await world.store.exchanges("m", 9)] == ["u2"]
 
     async def test_forgetting_raises_the_epoch_and_drops_the_turns(self, world: World) -> None:
-        """After `forget` a memory is empty and its epoch one higher; others are as they were; both last."""
+        """After `forget` a memory is empty and its epoch a new one; others are as they were; both last."""
         await self.say(world, 1)
         await self.say(world, 1, "other")
-        assert await world.store.epoch("m") == 0
-        assert await world.store.forget("m") == 1
+        first, other = await world.store.epoch("m"), await world.store.epoch("other")
+        second = await world.store.forget("m")
         assert await world.store.exchanges("m", 9) == []
         await self.say(world, 2)
-        assert await world.store.forget("m") == 2
+        third = await world.store.forget("m")
+        assert len({first, second, third}) == 3
         await self.say(world, 3)
         await world.die()
-        assert await world.store.epoch("m") == 2
+        assert await world.store.epoch("m") == third
         assert [turn.user for turn in await world.store.exchanges("m", 9)] == ["u3"]
-        assert (await world.store.epoch("other"), len(await world.store.exchanges("other", 9))) == (0, 1)
+        assert (await world.store.epoch("other"), len(await world.store.exchanges("other", 9))) == (other, 1)
+
+    async def test_waiting_for_the_model_counts_no_try(self, world: World) -> None:
+        """What waits for the model's server remembers since when, over crashes; work adds up; an answer ends it."""
+        await put(world.store)
+        lease = await claim(world.store)
+        assert (lease.waiting_since, lease.worked) == (0.0, 0.0)
+        await world.store.release(lease, 5, waiting=True, worked=1.5)
+        await world.later(6)
+        first = await claim(world.store)
+        assert first.waiting_since > 0
+        await world.store.release(first, 5, waiting=True, worked=2)
+        await world.later(6)
+        await world.die()
+        second = await claim(world.store)
+        assert second.waiting_since == pytest.approx(first.waiting_since)
+        assert second.attempts == 0
+        assert second.worked == pytest.approx(3.5)
+        await world.store.save_answer(second, ANSWER)
+        await world.store.release(second, failed=True)
+        third = await claim(world.store)
+        assert (third.waiting_since, third.attempts) == (0.0, 1)
+        assert third.worked == pytest.approx(3.5)
+
+    async def test_a_release_without_waiting_ends_it(self, world: World) -> None:
+        """A server that took the work up again and failed is counted, and waited for afresh the next time."""
+        await put(world.store)
+        await world.store.release(await claim(world.store), waiting=True)
+        lease = await claim(world.store)
+        assert lease.waiting_since
+        await world.store.release(lease, failed=True)
+        lease = await claim(world.store)
+        assert (lease.waiting_since, lease.attempts) == (0.0, 1)
+
+    async def test_a_dead_letter_keeps_message_and_answer(self, world: World) -> None:
+        """What was paid for and not delivered can be read with its dead letter, without the address to answer at."""
+        await put(world.store)
+        lease = await claim(world.store)
+        await world.store.save_answer(lease, ANSWER)
+        await world.store.bury(lease, "not delivered")
+        (letter,) = await world.store.dead()
+        assert letter.answer == ANSWER
+        assert letter.inbound is not None
+        assert (letter.inbound.msg_id, bool(letter.inbound.webhook)) == ("msg1", False)
 
     async def test_an_ack_without_a_turn_leaves_the_history(self, world: World) -> None:
         """A command or a refusal is acked without leaving a trace in the memory."""

@@ -219,7 +219,7 @@ async def test_a_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
     assert (lease.seq, lease.inbound, lease.answer) == (7, inbound(1), ANSWER)
     assert (lease.attempts, lease.claims, lease.fence) == (2, 4, 9)
     assert [letter.key for letter in await store.dead()] == ["robot:msg0"]
-    assert (await store.epoch("m"), await store.exchanges("m", 9)) == (4, [Exchange("m", "u", "a")])
+    assert (await store.epoch("m"), await store.exchanges("m", 9)) == ("4", [Exchange("m", "u", "a")])
     assert await store.calls("2026-11") == {"webhook": 12}
     assert not await put(store, 1)
     assert (await store.items(), await store.chats()) == ({}, [])
@@ -778,7 +778,7 @@ async def test_dead_letters_are_bounded(world: SqliteWorld) -> None:
     await world.store.close()
     letters = [(number, "key", 0, 1.8e9, 1.8e9, b"", b"") for number in range(1, DEAD_LETTERS_MAX + 1201)]
     with contextlib.closing(sqlite3.connect(world.path)) as connection, connection:
-        connection.executemany("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?)", letters)
+        connection.executemany("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", letters)
     world.store = SqliteStore(world.path, clock=world.clock)
     await world.store.open()
     await world.store.clean()

@@ -49,7 +49,7 @@ def add(connection: sqlite3.Connection, name: str) -> str:
 
 
 def names(connection: sqlite3.Connection) -> list[str]:
-    return [name for (name,) in connection.execute("SELECT name FROM meta ORDER BY name")]
+    return [name for (name,) in connection.execute("SELECT name FROM meta WHERE name != 'store_id' ORDER BY name")]
 
 
 @pytest_asyncio.fixture

@@ -35,7 +35,7 @@ from claw.errors import StoreError, StoreRefusedError, StoreSchemaError
 from claw.retry import full_jitter
 from claw.secret import Secret
 from claw.store.redis.errors import RECONNECT, cause_of, code_of, translate
-from claw.store.redis.scripts import ALL, HELLO, SCHEMA, Script
+from claw.store.redis.scripts import ALL, HELLO, PROBE, PROVING, SCHEMA, Script
 
 log: Final = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ HINT_PING_S: Final = 15.0
 """Seconds of silence after which the connection of the hints is tried, so that a dead one does not stay."""
 HINT_BACKOFF_S: Final = (0.1, 5.0)
 """Base and ceiling of the waits before that connection is opened anew."""
+ACL_RULES: Final = "~{prefix}* &{prefix}:hints +@read +@write +@connection +@pubsub +@scripting +time +info"
+"""What claw's user needs in Redis, as `ACL SETUSER` takes it."""
 OLDEST: Final = (6, 2)
 """The oldest Redis that is served; Valkey tells a `redis_version` above it."""
 
@@ -149,8 +151,9 @@ class RedisClient:
         self.server_info: ServerInfo = {}
         """What the server told when we last connected."""
         self.proved_at: float | None = None
-        """Monotonic seconds of the last batch that went well; None where none was yet, or where one failed since."""
-        self._served = False
+        """Monotonic seconds of the last write that went well; None where none did yet, or where a call failed since."""
+        self._failing = False
+        """A call has failed, and no write has gone well since: reading alone proves nothing."""
 
     async def start(self) -> None:
         """Begin to serve. Raises StoreRefusedError or StoreSchemaError where only a person can help.
@@ -161,9 +164,15 @@ class RedisClient:
         pool = self._redis.connection_pool
         try:
             await pool.release(await pool.get_connection())  # type: ignore[no-untyped-call]
+            if not self._read_only:
+                await self._use_rights()
         except Exception as error:
             await self._drop()
             translated = translate(error, self.where)
+            if code_of(error) == "NOPERM":
+                rules = ACL_RULES.format(prefix=self.prefix)
+                user = pool.connection_kwargs.get("username") or "default"
+                translated = StoreRefusedError(f"{translated}; give it these by: ACL SETUSER {user} {rules}")
             if not translated.retryable:
                 raise translated from error
             log.error("store cannot be reached yet", extra={"cause": str(translated)})
@@ -172,6 +181,28 @@ class RedisClient:
             asyncio.create_task(self._serve(), name="claw.store.redis.calls"),
             asyncio.create_task(self._listen_for_ever(), name="claw.store.redis.hints"),
         ]
+
+    async def _use_rights(self) -> None:
+        """Use each right of the user once. Raises the server's NOPERM where one is missing.
+
+        A user without channels stores, answers and then fails at the ack, message after message: a check that only
+        connects would find nothing wrong.
+        """
+        call = Call(PROBE, (f"{self._token}.0", -1), asyncio.get_running_loop().create_future(), None)
+        replies = await self._send([call])
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.pipeline_execute_command("PUBLISH", f"{self.prefix}:hints", b"news")  # type: ignore[no-untyped-call]
+        replies += await pipeline.execute(raise_on_error=False)
+        try:
+            async with self._pubsub.pubsub() as pubsub, asyncio.timeout(HELLO_TIMEOUT_S):
+                await pubsub.subscribe(f"{self.prefix}:hints")
+                await pubsub.get_message(timeout=None)
+        except RedisError as error:
+            replies.append(error)
+        # Other errors (a full memory, a replica) pass: they are no right that is missing, and `check` tells of them.
+        for reply in replies:
+            if isinstance(reply, Exception) and code_of(reply) == "NOPERM":
+                raise reply
 
     async def stop(self) -> None:
         """Make the calls that are queued, within CLOSE_TIMEOUT_S, then close. May be called again."""
@@ -234,15 +265,15 @@ class RedisClient:
 
     def _resolve(self, batch: list[Call], replies: list[Any]) -> None:
         failures = [reply for reply in replies if isinstance(reply, Exception)]
-        if not failures:
-            if self._served and self.proved_at is None:
-                log.info("store answers again")
-            self._served, self.proved_at = True, self._clock.monotonic()
-        else:
-            if self.proved_at is not None or not self._served:  # Once for an outage, not once for each batch of it.
+        if failures:
+            if not self._failing:  # Once for an outage, not once for each batch of it.
                 cause = str(translate(failures[0], self.where))
                 log.error("store failed", extra={"cause": cause, "calls": len(failures)})
-            self._served, self.proved_at = True, None
+            self._failing, self.proved_at = True, None
+        elif any(call.script.sha in PROVING for call in batch):
+            if self._failing:
+                log.info("store takes writes again")
+            self._failing, self.proved_at = False, self._clock.monotonic()
         for call, reply in zip(batch, replies, strict=True):
             call.resolve(translate(reply, self.where) if isinstance(reply, Exception) else reply)
 
@@ -294,7 +325,7 @@ class RedisClient:
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 await connection.on_connect()
-                hello = ("EVAL", HELLO.text, 1, self.prefix, "hello", -1, int(self._read_only))
+                hello = ("EVAL", HELLO.text, 1, self.prefix, "hello", -1, int(self._read_only), secrets.token_hex(8))
                 loads = [("SCRIPT", "LOAD", script.text) for script in ALL]
                 self._judge(*await _exchange(connection, [("INFO",), hello, *loads]))
         except BaseException:

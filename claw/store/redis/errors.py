@@ -51,6 +51,8 @@ _LIBRARY: Final = {
 """The library takes the code out of those errors that it has a class for."""
 _CODE: Final = re.compile(rf"(?<![A-Z])({'|'.join(MESSAGES)})(?![A-Z])")
 
+_REFUSED_IN_SCRIPT: Final = re.compile("ACL failure in script|user executing the script can't")
+
 
 def code_of(error: Exception) -> str:
     """Return the code of a server's error; empty where it has none that we know."""
@@ -58,8 +60,12 @@ def code_of(error: Exception) -> str:
         return ""
     # By name: not every version of the library has every class.
     known = _LIBRARY.get(type(error).__name__)
-    match = _CODE.search(str(error)) if isinstance(error, ResponseError | LostError) else None
-    return known or (match[1] if match else "")
+    if not isinstance(error, ResponseError | LostError):
+        return known or ""
+    match = _CODE.search(str(error))
+    # A command that the user may not give within a script is told without the code, in other words by each version.
+    refused = "NOPERM" if _REFUSED_IN_SCRIPT.search(str(error)) else ""
+    return known or (match[1] if match else refused)
 
 
 def translate(error: Exception, where: str) -> StoreError:

@@ -33,9 +33,12 @@ from claw.store.codec import (
     chat_row,
     consume_exception,
     decode,
+    decode_answer,
+    decode_inbound,
     decode_row,
     encode,
     encode_row,
+    format_epoch,
     lease_of,
     oldest_day,
     oldest_month,
@@ -228,8 +231,11 @@ class RedisStore:
             said = (encode(exchange.history_key), json.dumps([exchange.user, exchange.assistant]))
         self._wake_if((await self._call_with(lease, scripts.ACK, *said))[1])
 
-    async def release(self, lease: Lease, delay: float = 0.0, *, failed: bool = False) -> None:
-        self._wake_if((await self._call_with(lease, scripts.RELEASE, _ms(delay), int(failed)))[1])
+    async def release(
+        self, lease: Lease, delay: float = 0.0, *, failed: bool = False, waiting: bool = False, worked: float = 0.0
+    ) -> None:
+        args = (_ms(delay), int(failed), int(waiting), _ms(worked))
+        self._wake_if((await self._call_with(lease, scripts.RELEASE, *args))[1])
 
     async def bury(self, lease: Lease, error: str) -> None:
         self._wake_if((await self._call_with(lease, scripts.BURY, encode(error), strip_webhook(lease.inbound)))[1])
@@ -247,8 +253,16 @@ class RedisStore:
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
         letters = await self._call(scripts.DEAD, limit) if limit > 0 else []
         return [
-            DeadLetter(decode(key), decode(error), int(attempts), int(at) / 1000, int(buried) / 1000)
-            for key, error, attempts, at, buried in letters
+            DeadLetter(
+                decode(key),
+                decode(error),
+                int(attempts),
+                int(at) / 1000,
+                int(buried) / 1000,
+                decode_inbound(inbound),
+                decode_answer(answer),
+            )
+            for key, error, attempts, at, buried, inbound, answer in letters
             if key is not None  # Evicted.
         ]
 
@@ -263,11 +277,13 @@ class RedisStore:
         pairs = (json.loads(each.partition(b" ")[2]) for each in said)
         return [Exchange(history_key, user, assistant) for user, assistant in pairs]
 
-    async def epoch(self, history_key: str) -> int:
-        return int(await self._call(scripts.EPOCH, encode(history_key)))
+    async def epoch(self, history_key: str) -> str:
+        store_id, forgettings = await self._call(scripts.EPOCH, encode(history_key))
+        return format_epoch(decode(store_id), int(forgettings))
 
-    async def forget(self, history_key: str) -> int:
-        return int(await self._call(scripts.FORGET, encode(history_key)))
+    async def forget(self, history_key: str) -> str:
+        store_id, forgettings = await self._call(scripts.FORGET, encode(history_key))
+        return format_epoch(decode(store_id), int(forgettings))
 
     async def items(self, prefix: str = "") -> dict[str, str]:
         """As the port says: a short question to Redis, and the items come only where they have changed."""
@@ -334,7 +350,7 @@ class RedisStore:
         if reply is None or len(reply) < 2:
             return
         with contextlib.suppress(StoreError):
-            released = self._client.submit(scripts.RELEASE, reply[0], reply[1][0], 0, 0)
+            released = self._client.submit(scripts.RELEASE, reply[0], reply[1][0], 0, 0, 0, 0)
             released.add_done_callback(consume_exception)
 
     # --- hints -----------------------------------------------------------------------------------------------------
@@ -366,8 +382,8 @@ def _ms(seconds: float) -> int:
 
 def _decode_lease(seq: int, owner: str, fields: list[bytes | None]) -> Lease | None:
     """Return the lease out of what CLAIM tells; None where the row cannot be read."""
-    fence, at, attempts, claims, stop = (int(field or 0) for field in fields[:5])
-    queue, urgent, inbound, trace, kind, conversation_key, answer = fields[5:]
+    fence, at, attempts, claims, stop, waiting, worked = (int(field or 0) for field in fields[:7])
+    queue, urgent, inbound, trace, kind, conversation_key, answer = fields[7:]
     try:
         # A replica of 0.1.0 puts neither the kind nor the conversation's key.
         row = decode_row(
@@ -394,4 +410,6 @@ def _decode_lease(seq: int, owner: str, fields: list[bytes | None]) -> Lease | N
         attempts=attempts,
         claims=claims,
         stopped=bool(stop),
+        waiting_since=waiting / 1000,
+        worked=worked / 1000,
     )

@@ -14,7 +14,16 @@ from typing import Final
 
 from claw.errors import StoreError
 from claw.messages import ChatKind
-from claw.store.codec import ChatRow, StoredRow, decode, decode_row, strip_stored_webhook
+from claw.store.codec import (
+    ChatRow,
+    StoredRow,
+    decode,
+    decode_answer,
+    decode_inbound,
+    decode_row,
+    format_epoch,
+    strip_stored_webhook,
+)
 from claw.store.ports import DEAD_LETTERS_MAX, HISTORY_EXCHANGES_MAX, SEEN_RETENTION_S, Chat, DeadLetter, Depth, Row
 
 CHUNK_ROWS: Final = 500
@@ -58,14 +67,14 @@ def put(connection: sqlite3.Connection, key: str, at: float, row: StoredRow, cha
     ).lastrowid
 
 
-IndexEntry = tuple[int, str, int, float, float, int, int, int]
-"""seq, queue, urgent, received_at, not_before, attempts, fence, claims."""
+IndexEntry = tuple[int, str, int, float, float, int, int, int, float, float]
+"""seq, queue, urgent, received_at, not_before, attempts, fence, claims, waiting_since, worked."""
 
 
 def index(connection: sqlite3.Connection, after: int, limit: int) -> list[IndexEntry]:
     """Return the places of the messages beyond number `after`, in order. A negative `limit`: all."""
     return connection.execute(
-        "SELECT seq, lane, urgent, received_at, not_before, attempts, fence, claims"
+        "SELECT seq, lane, urgent, received_at, not_before, attempts, fence, claims, waiting_since, worked"
         " FROM inbox WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, limit),
     ).fetchall()
@@ -87,15 +96,21 @@ def mark_claim(connection: sqlite3.Connection, seq: int, fence: int, claims: int
 
 def save_answer(connection: sqlite3.Connection, seq: int, answer: bytes) -> None:
     # An answer that nobody can find again must not be sent: after a crash it would be sent a second time.
-    changed = connection.execute("UPDATE inbox SET answer = ?, attempts = 0 WHERE seq = ?", (answer, seq))
+    changed = connection.execute(
+        "UPDATE inbox SET answer = ?, attempts = 0, waiting_since = 0 WHERE seq = ?", (answer, seq)
+    )
     if not changed.rowcount:
         raise StoreError("the message is no longer in the file")
 
 
-def release(connection: sqlite3.Connection, seq: int, not_before: float, failures: int) -> None:
+def release(
+    connection: sqlite3.Connection, seq: int, delay: tuple[float, int], waiting_since: float, worked: float
+) -> None:
+    """Give a message back; `delay`: not before when, and how many failures to count."""
     connection.execute(
-        "UPDATE inbox SET not_before = ?, attempts = attempts + ?, fence = fence + 1, claims = 0 WHERE seq = ?",
-        (not_before, failures, seq),
+        "UPDATE inbox SET not_before = ?, attempts = attempts + ?, fence = fence + 1, claims = 0, waiting_since = ?,"
+        " worked = worked + ? WHERE seq = ?",
+        (*delay, waiting_since, worked, seq),
     )
 
 
@@ -124,8 +139,8 @@ def bury(connection: sqlite3.Connection, seq: int, error: bytes, at: float) -> i
         return 0
     # The copy and the removal are one transaction, as everything that the writer does.
     connection.execute(
-        "INSERT INTO dead (key, attempts, received_at, buried_at, error, inbound)"
-        " SELECT key, attempts, received_at, ?, ?, ? FROM inbox WHERE seq = ?",
+        "INSERT INTO dead (key, attempts, received_at, answer, buried_at, error, inbound)"
+        " SELECT key, attempts, received_at, answer, ?, ?, ? FROM inbox WHERE seq = ?",
         (at, error, strip_stored_webhook(row[0]), seq),
     )
     return connection.execute("DELETE FROM inbox WHERE seq = ?", (seq,)).rowcount
@@ -144,10 +159,17 @@ def count_dead(connection: sqlite3.Connection) -> int:
 
 
 def dead(connection: sqlite3.Connection, limit: int) -> list[DeadLetter]:
+    # A look from outside may find a file that its claw has not migrated yet.
+    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(dead)")}
+    answer = "answer" if "answer" in columns else "NULL"
     rows = connection.execute(
-        "SELECT key, error, attempts, received_at, buried_at FROM dead ORDER BY id DESC LIMIT ?", (limit,)
+        f"SELECT key, error, attempts, received_at, buried_at, inbound, {answer} FROM dead ORDER BY id DESC LIMIT ?",  # noqa: S608 - one of two words of ours
+        (limit,),
     )
-    return [DeadLetter(key, decode(error), attempts, since, at) for key, error, attempts, since, at in rows]
+    return [
+        DeadLetter(key, decode(error), attempts, since, at, decode_inbound(inbound), decode_answer(answer))
+        for key, error, attempts, since, at, inbound, answer in rows
+    ]
 
 
 # --- history --------------------------------------------------------------------------------------------------
@@ -161,12 +183,13 @@ def exchanges(connection: sqlite3.Connection, history_key: str, limit: int) -> l
     return [(decode(user), decode(assistant)) for user, assistant in reversed(rows)]
 
 
-def epoch(connection: sqlite3.Connection, history_key: str) -> int:
+def epoch(connection: sqlite3.Connection, history_key: str) -> str:
     row = connection.execute("SELECT epoch FROM memory WHERE name = ?", (history_key,)).fetchone()
-    return 0 if row is None else int(row[0])
+    store_id = connection.execute("SELECT value FROM meta WHERE name = 'store_id'").fetchone()
+    return format_epoch("" if store_id is None else store_id[0], 0 if row is None else row[0])
 
 
-def forget(connection: sqlite3.Connection, history_key: str) -> int:
+def forget(connection: sqlite3.Connection, history_key: str) -> str:
     connection.execute("DELETE FROM history WHERE memory = ?", (history_key,))
     # The epoch is part of the `user` at the model: an agent that keeps its own history begins a new one.
     connection.execute(

@@ -47,6 +47,9 @@ class QueuedMessage:
     """Claims since the last release."""
     delayed_until: float = 0.0
     """0: may be claimed as soon as it is the head of its queue."""
+    waiting_since: float = 0.0
+    """As in `Lease`."""
+    worked: float = 0.0
     state: MessageState = MessageState.QUEUED
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,6 +99,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE inbox ADD COLUMN kind TEXT NOT NULL DEFAULT 'message'",
         "ALTER TABLE inbox ADD COLUMN conversation_key BLOB",
     ),
+    # 4: how long a message waits for the model's server, and how long the model has worked; answers of dead letters.
+    (
+        "ALTER TABLE inbox ADD COLUMN waiting_since REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE inbox ADD COLUMN worked REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE dead ADD COLUMN answer BLOB",
+    ),
 )
 """Statement lists; number n brings a file from `user_version` n - 1 to n. Never edit one that was released."""
 
@@ -179,11 +186,15 @@ def check_version(connection: sqlite3.Connection, newest: int = len(MIGRATIONS))
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
     """Bring the schema forward, each version in one transaction. Raises StoreSchemaError for a newer file."""
     version = check_version(connection, len(migrations))
+    is_new = version == 0
     for number, statements in enumerate(migrations[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
             for statement in statements:
                 connection.execute(statement)
+            if is_new and number == len(migrations):
+                # Only for a file that is made now: the epochs of one from before go on without it.
+                connection.execute("INSERT INTO meta (name, value) VALUES ('store_id', ?)", (secrets.token_hex(8),))
             connection.execute(f"PRAGMA user_version = {number}")
             connection.execute("COMMIT")
         except BaseException:

@@ -170,6 +170,8 @@ class SqliteStore:
                 received_at=message.received_at,
                 attempts=message.attempts,
                 claims=message.claims,
+                waiting_since=message.waiting_since,
+                worked=message.worked,
             )
         return None
 
@@ -192,16 +194,21 @@ class SqliteStore:
             lease, queries.ack, said, self._clock.wall(), ending=True, then=lambda active, _: self._on_removed(active)
         )
 
-    async def release(self, lease: Lease, delay: float = 0.0, *, failed: bool = False) -> None:
+    async def release(
+        self, lease: Lease, delay: float = 0.0, *, failed: bool = False, waiting: bool = False, worked: float = 0.0
+    ) -> None:
         """As the port says; the delay begins when the release is on the disk."""
-        until = self._clock.wall() + delay if delay > 0 else 0.0
+        now = self._clock.wall()
+        waiting_since = (lease.waiting_since or now) if waiting else 0.0
+
+        def then(active: ActiveLease, _: None) -> None:
+            active.message.waiting_since = waiting_since
+            active.message.worked += worked
+            self._on_released(active, delay, failed=failed)
+
+        until = now + delay if delay > 0 else 0.0
         await self._write_for(
-            lease,
-            queries.release,
-            until,
-            int(failed),
-            ending=True,
-            then=lambda active, _: self._on_released(active, delay, failed=failed),
+            lease, queries.release, (until, int(failed)), waiting_since, worked, ending=True, then=then
         )
 
     async def bury(self, lease: Lease, error: str) -> None:
@@ -256,10 +263,10 @@ class SqliteStore:
         said = await self._read(queries.exchanges, to_sql_text(history_key), max(limit, 0))
         return [Exchange(history_key, user, assistant) for user, assistant in said]
 
-    async def epoch(self, history_key: str) -> int:
+    async def epoch(self, history_key: str) -> str:
         return await self._read(queries.epoch, to_sql_text(history_key))
 
-    async def forget(self, history_key: str) -> int:
+    async def forget(self, history_key: str) -> str:
         return await self._write(queries.forget, to_sql_text(history_key))
 
     async def items(self, prefix: str = "") -> dict[str, str]:
@@ -325,6 +332,7 @@ class SqliteStore:
     def _on_saved(self, active: ActiveLease, answer: Answer) -> None:
         seq = active.message.seq
         active.message.attempts = 0
+        active.message.waiting_since = 0.0
         if seq in self._rows:
             self._rows[seq] = replace(self._rows[seq], answer=answer)
         self._queues.end_write(active, self._clock.monotonic())
@@ -370,7 +378,7 @@ class SqliteStore:
 
     def _enqueue_all(self, index: list[queries.IndexEntry]) -> None:
         wall, monotonic = self._clock.wall(), self._clock.monotonic()
-        for seq, queue, urgent, received_at, not_before, attempts, fence, claims in index:
+        for seq, queue, urgent, received_at, not_before, attempts, fence, claims, waiting_since, worked in index:
             if seq <= self._newest:
                 continue
             self._newest = seq
@@ -378,7 +386,9 @@ class SqliteStore:
             delay = min(not_before - wall, DELAY_MAX_S)
             delayed_until = monotonic + delay if delay > 0 else 0.0
             self._queues.add(
-                QueuedMessage(seq, queue, bool(urgent), received_at, attempts, fence, claims, delayed_until)
+                QueuedMessage(
+                    seq, queue, bool(urgent), received_at, attempts, fence, claims, delayed_until, waiting_since, worked
+                )
             )
         self._wakeups.wake()
 

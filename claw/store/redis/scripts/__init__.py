@@ -19,7 +19,7 @@ The keys, after the prefix, by the names of the first schema where the code has 
     entries, version                  the items, and the token of their last change
     chats, chat:<key>                 the chats by last message
     spent:<day>, spenders:<day>, days, notices
-    news, once:<token>, probe, schema
+    news, once:<token>, probe, schema, id
 
 Times are milliseconds since the epoch: Lua's numbers hold them whole, and so does their text.
 """
@@ -119,6 +119,9 @@ ONCE_PER: Final = load("once_per")
 HELLO: Final = load("hello")
 PROBE: Final = load("probe")
 CLEAN: Final = load("clean")
+
+PROVING: Final = frozenset({PUT.sha, SAVE_ANSWER.sha, PROBE.sha})
+"""Scripts that add to what Redis holds: only these prove that it takes writes; others go on with a full memory."""
 
 # A greeting loads all of them, so that no call has to send its text.
 ALL: Final = tuple(each for each in globals().values() if isinstance(each, Script))

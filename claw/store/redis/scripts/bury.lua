@@ -6,7 +6,7 @@ if not holds(seq, fence) then return false end
 finish(seq)
 local letter = P .. 'letter:' .. seq
 call('RENAME', msg(seq), letter)
-call('HDEL', letter, 'lane', 'urgent', 'trace', 'answer', 'stop', 'fence', 'claims', 'kind', 'conversation')
+call('HDEL', letter, 'lane', 'urgent', 'trace', 'stop', 'fence', 'claims', 'conversation', 'waiting', 'worked')
 call('HSET', letter, 'error', cause, 'buried', now)
 if inbound then call('HSET', letter, 'inbound', inbound) end
 if call('LPUSH', P .. 'dead', seq) > DEAD_MAX then call('DEL', P .. 'letter:' .. call('RPOP', P .. 'dead')) end

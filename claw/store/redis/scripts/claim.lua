@@ -1,7 +1,7 @@
 -- {number, fields of the message, how many more are ready, how many of them urgent}; {number}: the message is gone;
 -- nil: nothing is ready.
 local function lease(seq)
-  local fields = call('HMGET', msg(seq), 'fence', 'at', 'attempts', 'claims', 'stop',
+  local fields = call('HMGET', msg(seq), 'fence', 'at', 'attempts', 'claims', 'stop', 'waiting', 'worked',
     'lane', 'urgent', 'inbound', 'trace', 'kind', 'conversation', 'answer')
   return {seq, fields, call('ZCARD', P .. 'ready'), call('ZCARD', P .. 'urgent')}
 end

@@ -3,4 +3,4 @@ local reply = earlier_reply()
 if reply then return reply end
 call('DEL', P .. 'history:' .. ARGV[3])
 call('ZREM', P .. 'memories', ARGV[3])
-return remember(call('HINCRBY', P .. 'epochs', ARGV[3], 1))
+return remember({call('GET', P .. 'id') or '', call('HINCRBY', P .. 'epochs', ARGV[3], 1)})
