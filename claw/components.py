@@ -120,10 +120,12 @@ def _build_worker(
         handle=handler.handle,
         begin_draft=outbound.begin,
         failure_reply=handler.failure_reply,
+        patience_reply=notices.patience_reply,
         remedy=suggest_remedy,
         on_undelivered=UndeliveredAlerts(store, store.once_per, find_owners, notices, clock),
+        once_per=store.once_per,
     )
-    limits = Limits(settings.inbox.max_attempts, settings.model.turn_timeout, patience=0.0)
+    limits = Limits(settings.inbox.max_attempts, settings.model.turn_timeout, settings.model.patience)
     return Worker(
         store,
         hooks,

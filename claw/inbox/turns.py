@@ -4,9 +4,11 @@ Order of events: a draft is begun, and goes to the handler with the message; the
 is stored, so that a crash from here on does not pay the model twice. The draft delivers it (delivery.py). The message
 is acked, or buried when the answer tells of a failure.
 
-A handler that fails is tried again as `plan_next_try` says (retries.py): `CLAW_MAX_ATTEMPTS` times in all, each
-within `CLAW_TURN_TIMEOUT`. At the end the person is told what failed, or gets what had come of the answer. All waits
-between tries are the inbox's: a message that waits holds no slot, keeps its place in its queue, and survives a restart.
+A handler that fails is tried again as `plan_next_try` says (retries.py): `CLAW_MAX_ATTEMPTS` times in all, within
+`CLAW_TURN_TIMEOUT` of work over all tries. A model's server that takes no work yet is waited for, up to
+`CLAW_MODEL_PATIENCE`; that counts no attempt, and the person is told once. At the end the person is told what failed,
+or gets what had come of the answer. All waits between tries are the inbox's: a message that waits holds no slot, keeps
+its place in its queue, and survives a restart.
 """
 
 from __future__ import annotations
@@ -25,19 +27,24 @@ from opentelemetry.trace import Span
 from claw.clock import Clock
 from claw.draft import BeginDraft, Draft, Persist
 from claw.errors import ClawError, LeaseLostError, ModelError, ModelErrorKind, StoreError
+from claw.inbox.alerts import OncePer
 from claw.inbox.delivery import Deliverer, OnUndelivered, mark_error
 from claw.inbox.persist import STORE_RETRY_DELAY_S, persist
 from claw.inbox.retries import Effort, GiveUp, Limits, Retry, plan_next_try
 from claw.messages import Answer, Inbound, Outcome, Route
 from claw.observe import telemetry
 from claw.secret import hash_id
-from claw.store.ports import CLAIMS_MAX, Inbox, Lease, RowKind
+from claw.store.ports import CLAIMS_MAX, NOTICES_RETENTION_S, Inbox, Lease, RowKind
 
 log: Final = logging.getLogger(__name__)
 
 TIMEOUT_GRACE_S: Final = 1.0
 """Seconds beyond the rest of `CLAW_TURN_TIMEOUT` after which a handler is cut: the model's client, which keeps the same
 time for its first try, then ends by itself and tells more."""
+PATIENCE_NOTICE_S: Final = 5.0
+"""Seconds of waiting for the model's server before the person is told: a restart within these is not worth a call."""
+NOTICE_TIMEOUT_S: Final = 15.0
+"""Seconds that telling it may take: it must not hold up the next try."""
 
 
 class Stage(Enum):
@@ -115,6 +122,8 @@ Raises ClawError for what it knows. A StoreError does not count as a try.
 """
 FailureReply = Callable[[Inbound, Exception], Answer]
 """Makes what the person gets when a message is given up, of what had come of the answer too (`ModelError.partial`)."""
+PatienceReply = Callable[[Inbound], Answer]
+"""Makes what the person is told when it takes longer."""
 Remedy = Callable[[Exception], str]
 """Says what an operator can do about an error."""
 
@@ -126,8 +135,10 @@ class TurnHooks:
     handle: Handle
     begin_draft: BeginDraft
     failure_reply: FailureReply
+    patience_reply: PatienceReply
     remedy: Remedy
     on_undelivered: OnUndelivered
+    once_per: OncePer
 
 
 class _WatchedDraft:
@@ -175,7 +186,7 @@ class TurnRunner:
                 except asyncio.CancelledError:
                     if turn.cancel_reason is not CancelReason.RELEASE:
                         raise
-                    await self._inbox.release(lease)
+                    await self._inbox.release(lease, waiting=_is_waiting(lease), worked=self._count_work(turn))
         except asyncio.CancelledError:
             # A turn that we cancelled ends quietly: an abandoned one, or one whose release was cut short. Any other
             # cancellation is the caller's and goes on up.
@@ -244,7 +255,7 @@ class TurnRunner:
         if lease.claims > CLAIMS_MAX:
             # Not handled again: handling it is what kills the process, and every other turn with it.
             error = ClawError("the process died each time that it handled this message")
-            return self._hooks.failure_reply(lease.inbound, error)
+            return replace(self._hooks.failure_reply(lease.inbound, error), tries=lease.claims - 1)
         turn.began_at = self._clock.monotonic()
         try:
             try:
@@ -266,7 +277,7 @@ class TurnRunner:
     async def _handle(self, lease: Lease, draft: Draft) -> Answer:
         """Run the handler within what is left of the turn's time. Raises what it raises, and ModelError."""
         watched = _WatchedDraft(draft)
-        left = max(0.0, self._limits.turn_timeout)
+        left = max(0.0, self._limits.turn_timeout - lease.worked)
         # By the loop's time, as the model's client: the person waits in real time.
         timeout = asyncio.timeout(left + TIMEOUT_GRACE_S)
         try:
@@ -275,7 +286,7 @@ class TurnRunner:
         except TimeoutError:
             if not timeout.expired():
                 raise
-            reason = f"no answer within {self._limits.turn_timeout:g} s"
+            reason = f"no answer within {self._limits.turn_timeout:g} s of work over all tries"
             began = bool(watched.text)
             raise ModelError(ModelErrorKind.TIMEOUT, reason, began=began, partial=watched.text) from None
 
@@ -287,19 +298,40 @@ class TurnRunner:
         """Release the message for another try and return None, or return what the person is told at the end."""
         lease = turn.lease
         took = self._count_work(turn)
-        effort = Effort(lease.attempts + 1, took=took, worked=took, waited=0.0)
+        waited = max(0.0, self._clock.wall() - lease.waiting_since) if lease.waiting_since else 0.0
+        effort = Effort(lease.attempts + 1, took=took, worked=lease.worked + took, waited=waited)
         plan = plan_next_try(error, effort, self._limits)
         self._log_generate_error(lease, error, span, plan, effort)
         if isinstance(plan, GiveUp):
             answer = self._hooks.failure_reply(lease.inbound, error)
-            return replace(
-                answer, tries=effort.attempt, error=answer.error and f"{answer.error} (try {effort.attempt})"
-            )
+            spent = f"try {effort.attempt}" + (f", waited {waited:.0f} s" if waited else "")
+            return replace(answer, tries=effort.attempt, error=answer.error and f"{answer.error} ({spent})")
+        if plan.waiting and waited >= PATIENCE_NOTICE_S:
+            # Before the release: after it another try may answer, and the notice would come behind the answer. A
+            # `/stop` meanwhile is not too late.
+            await self._tell_waiting(lease)
         # Not to be stopped from here on: the write cannot be taken back, and the message would be handled once more
         # although the person was told that it is stopped.
         turn.transition(Stage.RELEASING)
-        await self._inbox.release(lease, plan.delay, failed=True)
+        if plan.waiting:
+            # Nothing was begun: the time that it took to find the server away is not the model's work.
+            await self._inbox.release(lease, plan.delay, waiting=True)
+        else:
+            await self._inbox.release(lease, plan.delay, failed=True, worked=took)
         return None
+
+    async def _tell_waiting(self, lease: Lease) -> None:
+        """Tell the person, once for a message, that it takes longer. Best effort: its failure changes nothing."""
+        try:
+            if not await self._hooks.once_per(f"patience:{lease.inbound.key}", NOTICES_RETENTION_S):
+                return
+            answer = self._hooks.patience_reply(lease.inbound)
+            async with asyncio.timeout(NOTICE_TIMEOUT_S):
+                # By a draft of its own: the turn's is for the answer. Nothing of it is stored.
+                await self._hooks.begin_draft(lease.inbound).finish(answer, _forget_progress)
+        except Exception as error:  # noqa: BLE001 - see above
+            extra = {"cause": str(error) or type(error).__name__, "conversation": _conversation(lease)}
+            log.warning("nobody told that the model is waited for", extra=extra)
 
     def _log_generate_error(
         self, lease: Lease, error: Exception, span: Span, plan: Retry | GiveUp, effort: Effort
@@ -315,6 +347,11 @@ class TurnRunner:
         }
         if isinstance(error, ModelError):
             extra |= {"fault": error.kind.value, "code": error.code}
+        if isinstance(plan, Retry) and plan.waiting:
+            # Loudly once for each turn: a server that is away for minutes is asked very often.
+            level = logging.DEBUG if lease.waiting_since else logging.WARNING
+            log.log(level, "the model's server is waited for", extra=extra | {"waited_s": round(effort.waited)})
+            return
         # A traceback only for what nobody foresaw: a known error says all by its cause and remedy.
         trace = None if isinstance(error, ClawError) else error
         log.log(logging.WARNING if again else logging.ERROR, "turn failed", extra=extra, exc_info=trace)
@@ -323,10 +360,20 @@ class TurnRunner:
 
     async def _release_when_possible(self, lease: Lease) -> None:
         """Release, as soon as the store can: a lease that is merely left would block its conversation until it ends."""
-        release = partial(self._inbox.release, lease, STORE_RETRY_DELAY_S)
+        release = partial(self._inbox.release, lease, STORE_RETRY_DELAY_S, waiting=_is_waiting(lease))
         with suppress(LeaseLostError):
             await persist(lease, release, self._clock, "message not released yet")
 
 
 def _conversation(lease: Lease) -> str:
     return hash_id(lease.route.conversation_key)
+
+
+def _is_waiting(lease: Lease) -> bool:
+    """Whether it goes on waiting for the model's server: giving a message back does not begin its patience afresh."""
+    # An answer that was saved meanwhile, of which this lease does not know, makes it meaningless.
+    return lease.answer is None and lease.waiting_since > 0
+
+
+async def _forget_progress(_: Answer) -> None:
+    """Keep nothing: a notice that breaks off half-way is not sent again."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from claw.draft import Draft, Persist
-from claw.errors import StoreError
+from claw.errors import ModelError, StoreError
 from claw.inbox.alerts import UndeliveredAlerts
 from claw.inbox.retries import Limits
 from claw.inbox.routing import Router
@@ -43,20 +43,24 @@ class WorkerHarness:
         """To whom each delivery was tried."""
         self.handled: list[str] = []
         self.failure_text = ""
+        self.pace, self.rest_pace = 0.1, 4.0
+        """Seconds of the fake clock for each millisecond, while a turn runs, and while none does."""
         self.owners_unknown = False
         self.drafts: list[HarnessDraft] = []
         self.handle: Callable[[Inbound], Awaitable[Answer]] = self.echo
         self.deliver: Callable[[Answer], Awaitable[None]] = self.out
-        hooks = TurnHooks(
+        self.hooks = TurnHooks(
             handle=self._handle,
             begin_draft=self._begin_draft,
             failure_reply=self._failure_reply,
+            patience_reply=lambda message: Answer.of(f"wait: {message.text}", Outcome.ANSWERED),
             remedy=lambda error: "none",
             on_undelivered=UndeliveredAlerts(
                 self.store, self.store.once_per, self._find_owners, Notices(Language.EN), self.clock
             ),
+            once_per=self.store.once_per,
         )
-        self.worker = Worker(self.store, hooks, limits, slots=slots, owner="test", clock=self.clock)
+        self.worker = Worker(self.store, self.hooks, limits, slots=slots, owner="test", clock=self.clock)
         self.task: asyncio.Task[None] | None = None
 
     async def echo(self, message: Inbound) -> Answer:
@@ -80,7 +84,9 @@ class WorkerHarness:
         return [OWNER]
 
     def _failure_reply(self, message: Inbound, error: Exception) -> Answer:
-        return Answer.of(self.failure_text or f"sorry: {message.text}", Outcome.FAILED, error=str(error) or "fault")
+        came = error.partial if isinstance(error, ModelError) else ""
+        text = self.failure_text or f"sorry: {came or message.text}"
+        return Answer.of(text, Outcome.FAILED, error=str(error) or "fault")
 
     def _begin_draft(self, message: Inbound) -> Draft:
         self.drafts.append(HarnessDraft(self, message))
@@ -103,11 +109,15 @@ class WorkerHarness:
                 await asyncio.sleep(0.002)
 
     async def until_empty_over_time(self) -> None:
-        """Let the fake clock run until nothing is left to do: fast while messages rest, slowly while a turn runs."""
+        """Let the fake clock run until nothing is left to do."""
         async with asyncio.timeout(60):
             while not await self.empty():
-                await asyncio.sleep(0.001)  # The store's thread needs real time for its commits.
-                await self.clock.advance(0.1 if self.worker.running else 4)
+                await self.step()
+
+    async def step(self) -> None:
+        """Let the fake clock run a bit: fast while messages rest, slowly while a turn runs."""
+        await asyncio.sleep(0.001)  # The store's thread needs real time for its commits.
+        await self.clock.advance(self.pace if self.worker.running else self.rest_pace)
 
     async def empty(self) -> bool:
         return (await self.store.depth()).pending + (await self.store.depth()).leased == 0

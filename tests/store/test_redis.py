@@ -554,7 +554,9 @@ async def test_a_worker_renews_before_it_claims_after_an_outage(
         begin_draft=RecordingDraft,
         failure_reply=lambda inbound, error: ANSWER,
         remedy=lambda error: "",
+        patience_reply=lambda inbound: ANSWER,
         on_undelivered=ignore,
+        once_per=world.store.once_per,
     )
     worker = Worker(world.store, hooks, Limits(3, 300.0, 600.0), slots=32, owner="claw", clock=world.clock)
     await put(world.store)
