@@ -169,11 +169,16 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One exchange of a conversation, as the model is told of it later. `history_key` is the key of its history."""
+    """One exchange of a conversation, as the model is told of it later. `history_key` is the key of its history.
+
+    `epoch` is that of the history when the model was asked: an answer that comes after its conversation was forgotten
+    must not bring it back. Empty: appended whatever the epoch.
+    """
 
     history_key: str
     user: str
     assistant: str
+    epoch: str = field(default="", compare=False)
 
 
 class Outcome(StrEnum):
@@ -256,7 +261,12 @@ class Answer:
             "sent": self.sent,
             "exchange": None
             if exchange is None
-            else {"historyKey": exchange.history_key, "user": exchange.user, "assistant": exchange.assistant},
+            else {
+                "historyKey": exchange.history_key,
+                "user": exchange.user,
+                "assistant": exchange.assistant,
+                "epoch": exchange.epoch,
+            },
             "error": self.error,
             "tries": self.tries,
             "madeAt": self.made_at,
@@ -278,7 +288,9 @@ class Answer:
             content,
             Outcome(fields.pop("outcome")),
             fields.pop("sent"),
-            Exchange(exchange["historyKey"], exchange["user"], exchange["assistant"]) if exchange else None,
+            Exchange(exchange["historyKey"], exchange["user"], exchange["assistant"], exchange.get("epoch", ""))
+            if exchange
+            else None,
             fields.pop("error"),
             fields.pop("tries", 0),
             fields.pop("madeAt", 0.0),

@@ -87,7 +87,7 @@ class Deliverer:
         # Before it is buried: a crash in between tells it twice rather than never, and the notices bound themselves.
         await self._on_undelivered(lease, answer, error)
         cause = f"not delivered ({plan.value}): {error}" + (f"; to say: {answer.error}" if answer.error else "")
-        await self._inbox.bury(lease, cause[:ERROR_CHARS])
+        await self._inbox.bury(lease, cause[:ERROR_CHARS], attempts=max(tries, answer.doubts))
 
 
 def mark_error(span: Span, error: Exception) -> None:

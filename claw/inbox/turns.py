@@ -235,7 +235,8 @@ class TurnRunner:
         span.set_attribute(telemetry.CLAW_OUTCOME, answer.outcome.value)
         # The answer is out. If this write got lost the person would get all of it again, hence the patience.
         if answer.outcome is Outcome.FAILED:
-            await persist(lease, partial(self._inbox.bury, lease, answer.error), self._clock)
+            bury = partial(self._inbox.bury, lease, answer.error, attempts=answer.tries or None)
+            await persist(lease, bury, self._clock)
         else:
             await persist(lease, partial(self._inbox.ack, lease, answer.exchange), self._clock)
         if answer.text and lease.kind is RowKind.MESSAGE:

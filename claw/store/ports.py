@@ -179,7 +179,10 @@ class Inbox(Protocol):
         ...
 
     async def ack(self, lease: Lease, exchange: Exchange | None = None) -> None:
-        """Remove the message, and append `exchange` to the history that it names, in one transaction."""
+        """Remove the message, and append `exchange` to the history that it names, in one transaction.
+
+        An exchange of another epoch than the history's is dropped: it was forgotten before it was there.
+        """
         ...
 
     async def release(
@@ -192,8 +195,11 @@ class Inbox(Protocol):
         """
         ...
 
-    async def bury(self, lease: Lease, error: str) -> None:
-        """Move the message to the dead letters, with its saved answer."""
+    async def bury(self, lease: Lease, error: str, *, attempts: int | None = None) -> None:
+        """Move the message to the dead letters, with its saved answer.
+
+        `attempts` is what the letter shows; None: the failed tries of the present stage that were released.
+        """
         ...
 
     async def interrupt(self, queue: str) -> bool:

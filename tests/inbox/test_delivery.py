@@ -63,6 +63,7 @@ async def test_maybe_delivered_is_tried_twice_more(harness: WorkerHarness) -> No
     """A call that may have been delivered is made at most three times, a minute and ten minutes apart."""
     deliver = refuse(harness, status=502, maybe_delivered=True)
     await run(harness, inbound("one"))
+    assert [letter.attempts for letter in await harness.store.dead()] == [3]
     first, second = (b - a for a, b in pairwise(deliver.tried_at))
     assert 60 <= first < 90
     assert 600 <= second < 800
@@ -162,7 +163,9 @@ async def test_owner_and_person_are_told(harness: WorkerHarness) -> None:
         assert draft.inbound.conversation.kind is ChatKind.DIRECT
         assert not draft.inbound.webhook
         assert draft.inbound.robot_code == "dingfakeclient"
-    assert len(await harness.store.dead()) == 1
+    (letter,) = await harness.store.dead()
+    assert letter.answer is not None
+    assert (letter.answer.text, letter.attempts > 15) == ("re: What is due?", True)
 
 
 async def test_nobody_is_told_too_often(harness: WorkerHarness) -> None:

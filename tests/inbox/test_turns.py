@@ -140,6 +140,7 @@ async def test_attempts_of_a_failed_turn(harness: WorkerHarness, spoils: int) ->
     harness.start()
     await harness.until_empty_over_time()
     assert tries == [3]
+    assert [letter.attempts for letter in await harness.store.dead()] == [3]
 
 
 class FailingMethod:

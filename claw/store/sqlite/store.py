@@ -189,7 +189,12 @@ class SqliteStore:
         await self._write_for(lease, queries.save_answer, saved, then=lambda active, _: self._on_saved(active, answer))
 
     async def ack(self, lease: Lease, exchange: Exchange | None = None) -> None:
-        said = exchange and (to_sql_text(exchange.history_key), encode(exchange.user), encode(exchange.assistant))
+        said = exchange and (
+            to_sql_text(exchange.history_key),
+            exchange.epoch,
+            encode(exchange.user),
+            encode(exchange.assistant),
+        )
         await self._write_for(
             lease, queries.ack, said, self._clock.wall(), ending=True, then=lambda active, _: self._on_removed(active)
         )
@@ -211,9 +216,9 @@ class SqliteStore:
             lease, queries.release, (until, int(failed)), waiting_since, worked, ending=True, then=then
         )
 
-    async def bury(self, lease: Lease, error: str) -> None:
+    async def bury(self, lease: Lease, error: str, *, attempts: int | None = None) -> None:
         await self._write_for(
-            lease, queries.bury, encode(error), self._clock.wall(), ending=True, then=self._on_removed
+            lease, queries.bury, encode(error), attempts, self._clock.wall(), ending=True, then=self._on_removed
         )
 
     async def _write_for(
