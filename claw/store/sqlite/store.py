@@ -438,6 +438,7 @@ class SqliteStore:
             queries.bury,
             active.message.seq,
             encode(UNREADABLE),
+            None,
             self._clock.wall(),
             on_commit=partial(self._on_removed, active),
             on_error=partial(self._on_burial_failed, active),
