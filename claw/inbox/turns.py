@@ -25,7 +25,7 @@ from typing import Final
 from opentelemetry.trace import Span
 
 from claw.clock import Clock
-from claw.draft import BeginDraft, Draft, Persist
+from claw.draft import BeginDraft, Draft
 from claw.errors import ClawError, LeaseLostError, ModelError, ModelErrorKind, StoreError
 from claw.inbox.alerts import OncePer
 from claw.inbox.delivery import Deliverer, OnUndelivered, mark_error
@@ -139,24 +139,6 @@ class TurnHooks:
     remedy: Remedy
     on_undelivered: OnUndelivered
     once_per: OncePer
-
-
-class _WatchedDraft:
-    """A draft that remembers the text so far: all that is left of an answer whose handler is cut."""
-
-    def __init__(self, draft: Draft) -> None:
-        self._draft = draft
-        self.text = ""
-
-    def update(self, text: str) -> None:
-        self.text = text
-        self._draft.update(text)
-
-    def activity(self, what: str) -> None:
-        self._draft.activity(what)
-
-    async def finish(self, answer: Answer, persist: Persist) -> None:
-        await self._draft.finish(answer, persist)
 
 
 class TurnRunner:
@@ -276,20 +258,21 @@ class TurnRunner:
             return Answer.of("", Outcome.STOPPED)
 
     async def _handle(self, lease: Lease, draft: Draft) -> Answer:
-        """Run the handler within what is left of the turn's time. Raises what it raises, and ModelError."""
-        watched = _WatchedDraft(draft)
+        """Run the handler within what is left of the turn's time. Raises what it raises, and ModelError.
+
+        A handler that is cut keeps what had come of the answer, for `failure_reply`.
+        """
         left = max(0.0, self._limits.turn_timeout - lease.worked)
         # By the loop's time, as the model's client: the person waits in real time.
         timeout = asyncio.timeout(left + TIMEOUT_GRACE_S)
         try:
             async with timeout:
-                return await self._hooks.handle(lease.inbound, lease.route, watched)
+                return await self._hooks.handle(lease.inbound, lease.route, draft)
         except TimeoutError:
             if not timeout.expired():
                 raise
             reason = f"no answer within {self._limits.turn_timeout:g} s of work over all tries"
-            began = bool(watched.text)
-            raise ModelError(ModelErrorKind.TIMEOUT, reason, began=began, partial=watched.text) from None
+            raise ModelError(ModelErrorKind.TIMEOUT, reason) from None
 
     def _count_work(self, turn: ActiveTurn) -> float:
         """Return the seconds that the handler has worked in this try."""
