@@ -17,7 +17,7 @@ from claw.errors import StoreError
 from claw.inbox.leases import LeaseKeeper
 from claw.inbox.persist import STORE_RETRY_DELAY_S
 from claw.inbox.retries import Limits
-from claw.inbox.turns import ActiveTurn, CancelReason, TurnHooks, TurnRunner
+from claw.inbox.turns import ActiveTurn, CancelReason, Stage, TurnHooks, TurnRunner
 from claw.secret import hash_id
 from claw.store.ports import Inbox, Lease
 from claw.tasks import start_eternal
@@ -147,8 +147,15 @@ class Worker:
         return True
 
     async def stop_anywhere(self, queue: str) -> bool:
-        """As `stop`, also where another process works on `queue`. Raises StoreError."""
-        return self.stop(queue) if queue in self._active else await self._inbox.interrupt(queue)
+        """As `stop`, also where another process works on `queue`, or its head waits for its next try.
+
+        Raises StoreError.
+        """
+        # A turn that is being given back for another try cannot be stopped, and its message would come again: it is
+        # stopped when it waits. Writing that takes a moment.
+        while (turn := self._active.get(queue)) is not None and turn.stage is Stage.RELEASING and turn.task is not None:
+            await asyncio.wait([turn.task])
+        return self.stop(queue) if turn is not None else await self._inbox.interrupt(queue)
 
     def _on_interrupt(self, seq: int, fence: int) -> None:
         """Stop the turn of a lease that another process names."""

@@ -89,7 +89,7 @@ class Lease:
     answer: Answer | None = None
     """The saved answer: what of it is not out yet is to be delivered."""
     stopped: bool = False
-    """Its last holder was asked to stop, and died before it could."""
+    """Its last holder was asked to stop, and died before it could; or it was stopped between two tries."""
     waiting_since: float = 0.0
     """Seconds since the epoch since which the message waits for the model's server; 0: it does not wait."""
     worked: float = 0.0
@@ -205,7 +205,8 @@ class Inbox(Protocol):
     async def interrupt(self, queue: str) -> bool:
         """Ask another process that works on `queue` to stop; False where no process is at work without an answer.
 
-        Returns True once for a message. Its holder learns of it at once, or else when it next renews.
+        Returns True once for a message. Its holder learns of it at once, or else when it next renews. A message that
+        is delayed until its next try can be claimed at once then, and its lease says that it was stopped.
         """
         ...
 

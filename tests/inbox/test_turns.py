@@ -56,6 +56,32 @@ async def test_stop_comes_too_late_for_a_release(harness: WorkerHarness, monkeyp
     assert harness.delivered == ["re: one"]
 
 
+async def test_stop_waits_for_a_release(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/stop` for a turn that is being given back stops its message where it waits for the next try."""
+    releasing, gate = asyncio.Event(), asyncio.Event()
+    release = harness.store.release
+
+    async def release_slowly(*args: Any, **options: Any) -> None:
+        releasing.set()
+        await gate.wait()
+        await release(*args, **options)
+
+    async def busy(message: Inbound) -> Answer:
+        raise ModelError(ModelErrorKind.BUSY, "429", retryable=True, retry_after=60)
+
+    monkeypatch.setattr(harness.store, "release", release_slowly)
+    harness.handle = busy
+    await harness.put(inbound("one"))
+    harness.start()
+    await releasing.wait()
+    stopping = asyncio.create_task(harness.worker.stop_anywhere(inbound().chat_key))
+    await harness.clock.settle()
+    gate.set()
+    assert await stopping
+    await harness.until(harness.empty)
+    assert (harness.handled, harness.delivered) == (["one"], [])
+
+
 async def test_permanent_fault_is_told_at_once(harness: WorkerHarness) -> None:
     """A fault that no other try can cure is told after the first."""
 

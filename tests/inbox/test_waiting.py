@@ -183,6 +183,20 @@ async def test_stop_is_not_too_late_for_what_waits(harness: WorkerHarness) -> No
     assert await harness.store.dead() == []
 
 
+async def test_stop_ends_the_waiting(harness: WorkerHarness) -> None:
+    """What waits between two tries is stopped at once, and the next message of its conversation follows."""
+    server = Server(harness, 10**6, only="slow")
+    await harness.put(inbound("slow"), inbound("next"))
+    harness.start()
+    while "wait: slow" not in harness.delivered or harness.worker.running:
+        await harness.step()
+    asked = len(server.asked_at)
+    assert await harness.worker.stop_anywhere(inbound().chat_key)
+    await harness.until(harness.empty)
+    assert harness.delivered == ["wait: slow", "re: next"]
+    assert len(server.asked_at) == asked + 1
+
+
 @pytest.mark.parametrize("drained", [True, False])
 async def test_patience_is_one_over_restarts(tmp_path: Path, drained: bool) -> None:
     """A claw that restarts again and again waits no longer in all, and tells its person once."""

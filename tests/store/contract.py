@@ -401,6 +401,34 @@ class StoreContract:
         await world.store.ack(lease)
         assert not await world.store.interrupt("lane")
 
+    @pytest.mark.parametrize("options", [{"failed": True}, {"waiting": True}])
+    async def test_what_waits_for_its_next_try_is_stopped(self, world: World, options: dict[str, bool]) -> None:
+        """A message between two tries can be claimed at once when it is stopped, once, and its queue goes on."""
+        await put(world.store, 1, "lane")
+        await put(world.store, 2, "lane")
+        await world.store.release(await claim(world.store), 600, **options)
+        assert await world.store.claim("claw", TTL) is None
+        assert await world.store.interrupt("lane")
+        assert not await world.store.interrupt("lane")
+        lease = await claim(world.store)
+        assert (lease.inbound.msg_id, lease.stopped) == ("msg1", True)
+        await world.store.ack(lease)
+        lease = await claim(world.store)
+        assert (lease.inbound.msg_id, lease.stopped) == ("msg2", False)
+        await world.later(700)
+        assert (await world.store.depth()).pending == 1
+
+    async def test_an_answer_that_waits_for_its_next_try_is_not_stopped(self, world: World) -> None:
+        """What was answered is delivered, whatever is asked between two tries, also after a crash."""
+        await put(world.store, queue="lane")
+        lease = await claim(world.store)
+        await world.store.save_answer(lease, ANSWER)
+        await world.store.release(lease, 600, failed=True)
+        assert not await world.store.interrupt("lane")
+        await world.die()
+        assert not await world.store.interrupt("lane")
+        assert await world.store.claim("claw", TTL) is None
+
     # --- answers, release, bury ----------------------------------------------------------------------------------
 
     async def test_a_saved_answer_is_found_by_the_next_lease(self, world: World) -> None:

@@ -170,6 +170,7 @@ class SqliteStore:
                 received_at=message.received_at,
                 attempts=message.attempts,
                 claims=message.claims,
+                stopped=message.stopped,
                 waiting_since=message.waiting_since,
                 worked=message.worked,
             )
@@ -245,9 +246,21 @@ class SqliteStore:
         return self._queues.find(lease.seq, lease.fence, self._clock.monotonic())
 
     async def interrupt(self, queue: str) -> bool:
-        """As the port says: nobody else holds the file."""
+        """As the port says. Nobody else holds the file: there is only what waits for its next try."""
         self._life.require_open()
-        return False
+        message = self._queues.find_delayed(queue, self._clock.monotonic())
+        if message is None or message.stopped:
+            return False
+        fence = message.fence
+        row = self._rows.get(message.seq) or (await self._read(queries.rows, message.seq, 1)).get(message.seq)
+        # While the file was read it may have been claimed: then it is its holder's to stop.
+        if self._queues.find_delayed(queue, self._clock.monotonic()) is not message or message.fence != fence:
+            return False
+        if row is None or row.answer is not None:
+            return False
+        self._queues.stop(message)
+        self._wakeups.wake()
+        return True
 
     def on_interrupt(self, act: Callable[[int, int], object]) -> None:
         """As the port says: there is nobody who could want that."""
