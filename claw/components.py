@@ -11,6 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
@@ -28,7 +29,7 @@ from claw.http.admin import routes as admin_routes
 from claw.http.health import Health
 from claw.http.health import routes as health_routes
 from claw.http.server import Server
-from claw.http.status import Status
+from claw.http.status import Source, Status
 from claw.http.status import routes as status_routes
 from claw.inbox.accept import Acceptance
 from claw.inbox.alerts import UndeliveredAlerts
@@ -85,7 +86,9 @@ def build(
     async def read_figures() -> dict[str, object]:
         return await status.figures()
 
-    actions = AdminActions(stop_turn, lambda scope: restart(Scope(scope)), read_figures, settings.model.name)
+    actions = AdminActions(
+        stop_turn, lambda scope: restart(Scope(scope)), read_figures, settings.model.name, model.health.snapshot
+    )
     handler = MessageHandler(
         settings.conversation,
         model=model,
@@ -97,7 +100,8 @@ def build(
     )
     worker = _build_worker(settings, store, clock, access=access, handler=handler, outbound=Outbound(sender))
     supervisor = _build_supervisor(settings, store, http, clock)
-    status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, access=access)
+    more = {"access": access.report, "model": model.health.snapshot}
+    status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, more=more)
     health = _build_health(store, supervisor, clock)
     server = _build_server(settings, health, status, restart)
     return Components(store, access, worker, supervisor, model, calls, health, server)
@@ -120,7 +124,7 @@ def _build_worker(
         handle=handler.handle,
         begin_draft=outbound.begin,
         failure_reply=handler.failure_reply,
-        patience_reply=notices.patience_reply,
+        patience_reply=handler.patience_reply,
         remedy=suggest_remedy,
         on_undelivered=UndeliveredAlerts(store, store.once_per, find_owners, notices, clock),
         once_per=store.once_per,
@@ -152,7 +156,7 @@ def _build_status(
     worker: Worker,
     supervisor: Supervisor,
     calls: CallCounter,
-    access: AccessControl,
+    more: Mapping[str, Source[Any]],
 ) -> Status:
     async def count_calls(month: str) -> Mapping[str, int]:
         # What is saved already, and what was counted since.
@@ -168,7 +172,7 @@ def _build_status(
         turns=lambda: worker.running,
         calls=count_calls,
         dead=store.dead,
-        more={"access": access.report},
+        more=more,
         clock=clock,
     )
 

@@ -1,4 +1,4 @@
-"""Notices: what a person or an owner is told beside the answers."""
+"""Notices: what a person or an owner is told when an answer is given up."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ class Notices:
 
     def __init__(self, language: Language) -> None:
         self._language = language
-
-    def patience_reply(self, inbound: Inbound) -> Answer:
-        """Tell the person that the model's server is waited for."""
-        return Answer.of(texts.PATIENCE[self._language_of(inbound)], Outcome.ANSWERED)
 
     def undelivered_notice(self, inbound: Inbound) -> Answer:
         """Tell the person, in their direct chat, that the answer to `inbound` did not get through."""
