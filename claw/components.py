@@ -32,7 +32,10 @@ from claw.http.server import Server
 from claw.http.status import Source, Status
 from claw.http.status import routes as status_routes
 from claw.inbox.accept import Acceptance
+from claw.inbox.alerts import UndeliveredAlerts
+from claw.inbox.retries import Limits
 from claw.inbox.routing import Router
+from claw.inbox.turns import TurnHooks
 from claw.inbox.worker import Worker
 from claw.reply.outbound import Outbound
 from claw.reply.sender import AnswerSender
@@ -46,6 +49,7 @@ from claw.turn.commands.parser import is_urgent
 from claw.turn.handler import MessageHandler
 from claw.turn.model.client import ModelClient
 from claw.turn.model.errors import suggest_remedy
+from claw.turn.notices import Notices
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def build(
         language=settings.logs.language,
         load_pictures=PictureLoader(client, openapi, endpoints).load,
     )
-    worker = _build_worker(settings, store, handler, Outbound(sender), clock)
+    worker = _build_worker(settings, store, clock, access=access, handler=handler, outbound=Outbound(sender))
     supervisor = _build_supervisor(settings, store, http, clock)
     more = {"access": access.report, "model": model.health.snapshot}
     status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, more=more)
@@ -104,16 +108,34 @@ def build(
 
 
 def _build_worker(
-    settings: Settings, store: Store, handler: MessageHandler, outbound: Outbound, clock: Clock
+    settings: Settings,
+    store: Store,
+    clock: Clock,
+    *,
+    access: AccessControl,
+    handler: MessageHandler,
+    outbound: Outbound,
 ) -> Worker:
-    return Worker(
-        store,
-        settings.inbox,
-        owner=f"{socket.gethostname()}:{os.getpid()}",
+    async def find_owners() -> frozenset[str]:
+        return (await access.read_rules()).owners
+
+    notices = Notices(settings.logs.language)
+    hooks = TurnHooks(
         handle=handler.handle,
         begin_draft=outbound.begin,
         failure_reply=handler.failure_reply,
+        patience_reply=handler.patience_reply,
         remedy=suggest_remedy,
+        on_undelivered=UndeliveredAlerts(store, store.once_per, find_owners, notices, clock),
+        once_per=store.once_per,
+    )
+    limits = Limits(settings.inbox.max_attempts, settings.model.turn_timeout, settings.model.patience)
+    return Worker(
+        store,
+        hooks,
+        limits,
+        slots=settings.inbox.max_concurrency,
+        owner=f"{socket.gethostname()}:{os.getpid()}",
         clock=clock,
     )
 

@@ -158,7 +158,7 @@ class MessageHandler:
             return Answer.of(texts.LIMIT_REACHED[language].format(limit=self._access.daily_limit), Outcome.DENIED)
         shown = ShownText(draft)
         try:
-            prompt, completion = await self._complete(conversation_key, said, pictures, shown)
+            prompt, completion, epoch = await self._complete(conversation_key, said, pictures, shown)
         except (ModelError, asyncio.CancelledError):
             # A cancelled turn may be one that ran out of time: what came is told with its failure.
             self._keep_partial(inbound.key, shown.text)
@@ -172,7 +172,7 @@ class MessageHandler:
             text += "\n\n" + texts.FILTERED[language]
             log.warning("answer broken off by a content filter", extra={"conversation": hash_id(conversation_key)})
         else:
-            exchange = Exchange(conversation_key, prompt.to_history(language), text[:EXCHANGE_MAX_CHARS])
+            exchange = Exchange(conversation_key, prompt.to_history(language), text[:EXCHANGE_MAX_CHARS], epoch)
         if completion.finish is FinishReason.LENGTH:
             # After the exchange: history keeps the model's words, and this notice is ours.
             text += "\n\n" + texts.CUT[language]
@@ -180,21 +180,22 @@ class MessageHandler:
 
     async def _complete(
         self, conversation_key: str, said: str, pictures: list[str], shown: ShownText
-    ) -> tuple[Prompt, Completion]:
-        """Ask the model within its conversation. Raises ModelError, StoreError."""
+    ) -> tuple[Prompt, Completion, str]:
+        """Ask the model within its conversation, and say in which epoch of it. Raises ModelError, StoreError."""
+        # Before the exchanges: a `/new` in between would let them pass for the new conversation's. It raises the epoch,
+        # and by another `user` a gateway begins another session.
+        epoch = await self._history.epoch(conversation_key)
         limit = self._settings.history_turns
         # Where the gateway keeps the history, ours would be told twice (docs/openclaw.md): the limit is 0 then.
         exchanges = await self._history.exchanges(conversation_key, limit) if limit else []
         prompt = Prompt(self._settings.system_prompt, exchanges, said, pictures)
-        # `/new` raises the epoch, and by another `user` a gateway begins another session.
-        epoch = await self._history.epoch(conversation_key)
         completion = await self._model.ask(
             prompt.to_messages(),
             user=hash_id(f"{conversation_key}:{epoch}"),
             shorten=prompt.shorten,
             on_text=shown.add,
         )
-        return prompt, completion
+        return prompt, completion, epoch
 
     def _keep_partial(self, key: str, text: str) -> None:
         if len(text) > len(self._partials.get(key, "")):

@@ -134,6 +134,18 @@ ATTACHMENT: Final = Text(
 PICTURE_LOST_MARK: Final = Text("[一张图片，未能取到]", "[a picture, which could not be fetched]")
 PICTURE_MARK: Final = Text("[图片]", "[picture]")
 QUOTE: Final = Text("引用的消息：", "Quoted message:")
+UNDELIVERED: Final = Text(
+    "抱歉，你{chat}问的「{question}」，我的回答可能没能送达（钉钉没有接收）。回答已保留，请联系管理员，或再问一次。",
+    "Sorry, my answer to your question {chat} may not have reached you: DingTalk did not take it ({question}). "
+    "It is kept; please tell an administrator, or ask again.",
+)
+UNDELIVERED_ALERT: Final = Text(
+    "有一条给 {person} 的回答（{chat}）没能送达，已放弃：{cause}。\n\n回答保留在死信中。同类提醒一小时内不再重复。",
+    "I gave up delivering an answer to {person} ({chat}): {cause}.\n\n"
+    "It is kept with the dead letters. You will not hear of this kind again within an hour.",
+)
+IN_DIRECT_CHAT: Final = Text("在单聊中", "in our direct chat")
+IN_GROUP: Final = Text("在群「{title}」中", "in the group {title}")
 REFERENCE: Final = Text("（编号 {trace}）", " (reference {trace})")
 
 FAILURES: Final[dict[ModelErrorKind, Text]] = {
