@@ -106,8 +106,10 @@ class ModelClient:
                 elif error.code == SESSION_RACE and error.retryable and error.status in {None, 500}:
                     wait = next(waits, -1.0)
                     if wait < 0 or time() + wait >= deadline:
-                        # Waited out: it is no race, and more of the same would be asked blindly.
-                        error.retryable = False
+                        # A gateway that keeps the sessions says so for as long as it runs the turn that a crash broke,
+                        # minutes where tools run: nothing of ours has begun, so it is waited for. Elsewhere it is no
+                        # race, and more of the same would be asked blindly.
+                        error.waits = error.retryable = self._history_kept_elsewhere
                         raise
                 else:
                     raise

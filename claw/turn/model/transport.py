@@ -17,7 +17,7 @@ import aiohttp
 import httpx2
 from yarl import URL
 
-from claw.http_client import send, trace_connecting
+from claw.http_client import TunnelError, send, trace_connecting
 
 HEADER_MAX_BYTES: Final = 65_536
 """The longest header of a response, and its first line. aiohttp's own 8 190 are too few for the policies and cookies
@@ -75,7 +75,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 data=await request.aread(),
                 timeout=self._timeout,
             )
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, TunnelError) as error:  # Nothing was sent.
             raise httpx2.ConnectError(_describe(error), request=request) from error
         except (aiohttp.ConnectionTimeoutError, TimeoutError) as error:
             raise httpx2.ConnectTimeout(_describe(error), request=request) from error
