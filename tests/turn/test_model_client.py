@@ -122,6 +122,13 @@ async def test_the_race_on_a_session_is_waited_out(server: ModelServer, race: Be
     assert 10 < sum(clock.slept) < 16
 
 
+async def test_the_recovery_of_a_gateway_that_keeps_sessions_is_waited_for(server: ModelServer) -> None:
+    """It says so for as long as it runs the turn that a crash broke: nothing has begun, so the worker waits."""
+    server.behaviours = [sends(ROLE, event(INTERNAL, "error"), DONE)]
+    error = await fault(server, clock=QuickClock(), elsewhere=True)
+    assert (error.code, error.waits, error.retryable, error.began) == ("session_race", True, True, False)
+
+
 async def test_an_internal_error_within_text_is_no_race(server: ModelServer) -> None:
     """Once text has come the agent has worked: nothing is asked again."""
     server.behaviours = [sends(ROLE + text("Half"), event(INTERNAL, "error"), DONE)]
