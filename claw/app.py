@@ -251,6 +251,8 @@ class App:
         telemetry.gauge("claw.stream.connected", "{session}", "Open sessions", lambda: supervisor.connected)
         telemetry.gauge("claw.inbox.depth", "{message}", "Messages not yet answered", lambda: self._depth.pending)
         telemetry.gauge("claw.inbox.oldest_age", "s", "Age of the oldest message", lambda: self._depth.oldest_age)
+        health = self._parts.model.health
+        telemetry.gauge("claw.model.up", "1", "1 if the model's server did its work when last asked", health.read_up)
 
     async def _read_depth_for_ever(self) -> None:
         """Keep the figures that metrics export: their reader is a thread, which must not look into the store."""

@@ -11,6 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
@@ -28,10 +29,13 @@ from claw.http.admin import routes as admin_routes
 from claw.http.health import Health
 from claw.http.health import routes as health_routes
 from claw.http.server import Server
-from claw.http.status import Status
+from claw.http.status import Source, Status
 from claw.http.status import routes as status_routes
 from claw.inbox.accept import Acceptance
+from claw.inbox.alerts import UndeliveredAlerts
+from claw.inbox.retries import Limits
 from claw.inbox.routing import Router
+from claw.inbox.turns import TurnHooks
 from claw.inbox.worker import Worker
 from claw.reply.outbound import Outbound
 from claw.reply.sender import AnswerSender
@@ -45,6 +49,7 @@ from claw.turn.commands.parser import is_urgent
 from claw.turn.handler import MessageHandler
 from claw.turn.model.client import ModelClient
 from claw.turn.model.errors import suggest_remedy
+from claw.turn.notices import Notices
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,9 @@ def build(
     async def read_figures() -> dict[str, object]:
         return await status.figures()
 
-    actions = AdminActions(stop_turn, lambda scope: restart(Scope(scope)), read_figures, settings.model.name)
+    actions = AdminActions(
+        stop_turn, lambda scope: restart(Scope(scope)), read_figures, settings.model.name, model.health.snapshot
+    )
     handler = MessageHandler(
         settings.conversation,
         model=model,
@@ -91,25 +98,44 @@ def build(
         language=settings.logs.language,
         load_pictures=PictureLoader(client, openapi, endpoints).load,
     )
-    worker = _build_worker(settings, store, handler, Outbound(sender), clock)
+    worker = _build_worker(settings, store, clock, access=access, handler=handler, outbound=Outbound(sender))
     supervisor = _build_supervisor(settings, store, http, clock)
-    status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, access=access)
+    more = {"access": access.report, "model": model.health.snapshot}
+    status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, more=more)
     health = _build_health(store, supervisor, clock)
     server = _build_server(settings, health, status, restart)
     return Components(store, access, worker, supervisor, model, calls, health, server)
 
 
 def _build_worker(
-    settings: Settings, store: Store, handler: MessageHandler, outbound: Outbound, clock: Clock
+    settings: Settings,
+    store: Store,
+    clock: Clock,
+    *,
+    access: AccessControl,
+    handler: MessageHandler,
+    outbound: Outbound,
 ) -> Worker:
-    return Worker(
-        store,
-        settings.inbox,
-        owner=f"{socket.gethostname()}:{os.getpid()}",
+    async def find_owners() -> frozenset[str]:
+        return (await access.read_rules()).owners
+
+    notices = Notices(settings.logs.language)
+    hooks = TurnHooks(
         handle=handler.handle,
         begin_draft=outbound.begin,
         failure_reply=handler.failure_reply,
+        patience_reply=handler.patience_reply,
         remedy=suggest_remedy,
+        on_undelivered=UndeliveredAlerts(store, store.once_per, find_owners, notices, clock),
+        once_per=store.once_per,
+    )
+    limits = Limits(settings.inbox.max_attempts, settings.model.turn_timeout, settings.model.patience)
+    return Worker(
+        store,
+        hooks,
+        limits,
+        slots=settings.inbox.max_concurrency,
+        owner=f"{socket.gethostname()}:{os.getpid()}",
         clock=clock,
     )
 
@@ -130,7 +156,7 @@ def _build_status(
     worker: Worker,
     supervisor: Supervisor,
     calls: CallCounter,
-    access: AccessControl,
+    more: Mapping[str, Source[Any]],
 ) -> Status:
     async def count_calls(month: str) -> Mapping[str, int]:
         # What is saved already, and what was counted since.
@@ -146,7 +172,7 @@ def _build_status(
         turns=lambda: worker.running,
         calls=count_calls,
         dead=store.dead,
-        more={"access": access.report},
+        more=more,
         clock=clock,
     )
 

@@ -178,11 +178,22 @@ class ModelErrorKind(StrEnum):
     """What went wrong at the model, as far as a person or an operator can act on it."""
 
     UNREACHABLE = "unreachable"
+    UNAVAILABLE = "unavailable"
+    """It, or a gateway in front of it, says that it takes no work yet, or no more."""
     TIMEOUT = "timeout"
     BUSY = "busy"
     UNAUTHORIZED = "unauthorized"
+    QUOTA = "quota"
+    """The account at the provider has no money or allowance left."""
     BAD_REQUEST = "bad_request"
+    REDIRECTED = "redirected"
+    """It points to another address, which is never followed: the conversation would go there."""
+    FILTERED = "filtered"
+    """A content policy refused what was said, or was about to be said."""
     TOO_LONG = "too_long"
+    """The context overflowed."""
+    TOO_LARGE = "too_large"
+    """The request has too many bytes, as with a large picture."""
     BROKEN_OFF = "broken_off"
     EMPTY = "empty"
     SERVER = "server"
@@ -192,7 +203,8 @@ class ModelError(ClawError):
     """The model gave no answer.
 
     `reason` is for the operator (cause, never content of messages); `began` says that part of an answer had
-    come before it broke, so that another try may run an agent's tools twice.
+    come before it broke, so that another try may run an agent's tools twice; `partial` is that part. `waits` says that
+    the server could not be reached or takes no work yet: nothing was begun, and the worker waits for it.
     """
 
     def __init__(
@@ -203,7 +215,9 @@ class ModelError(ClawError):
         status: int | None = None,
         code: str = "",
         began: bool = False,
+        partial: str = "",
         retryable: bool = False,
+        waits: bool = False,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(f"{kind.value}: {reason}")
@@ -212,7 +226,9 @@ class ModelError(ClawError):
         self.status = status
         self.code = code
         self.began = began
+        self.partial = partial
         self.retryable = retryable
+        self.waits = waits
         self.retry_after = retry_after
 
 

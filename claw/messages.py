@@ -169,11 +169,16 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One exchange of a conversation, as the model is told of it later. `history_key` is the key of its history."""
+    """One exchange of a conversation, as the model is told of it later. `history_key` is the key of its history.
+
+    `epoch` is that of the history when the model was asked: an answer that comes after its conversation was forgotten
+    must not bring it back. Empty: appended whatever the epoch.
+    """
 
     history_key: str
     user: str
     assistant: str
+    epoch: str = field(default="", compare=False)
 
 
 class Outcome(StrEnum):
@@ -216,7 +221,7 @@ class Answer:
 
     `sent` counts the deliveries that are out, so that a restart goes on after them; without `content` nothing is
     sent. `exchange` is what the conversation's history gets when all is out. `error` is the cause of a failed turn,
-    for the dead letters.
+    for the dead letters, and `tries` how often the turn was tried.
     """
 
     content: tuple[Content, ...]
@@ -224,6 +229,11 @@ class Answer:
     sent: int = 0
     exchange: Exchange | None = None
     error: str = ""
+    tries: int = 0
+    made_at: float = 0.0
+    """Seconds since the epoch at which it was stored; 0: with its row."""
+    doubts: int = 0
+    """Failed calls that may have delivered its next part all the same."""
     unknown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Fields of another version's JSON."""
 
@@ -241,7 +251,7 @@ class Answer:
 
     def with_sent(self, deliveries: int) -> Answer:
         """Return it with so many deliveries counted as out."""
-        return replace(self, sent=deliveries)
+        return replace(self, sent=deliveries, doubts=0)
 
     def to_json(self) -> str:
         exchange = self.exchange
@@ -251,8 +261,16 @@ class Answer:
             "sent": self.sent,
             "exchange": None
             if exchange is None
-            else {"historyKey": exchange.history_key, "user": exchange.user, "assistant": exchange.assistant},
+            else {
+                "historyKey": exchange.history_key,
+                "user": exchange.user,
+                "assistant": exchange.assistant,
+                "epoch": exchange.epoch,
+            },
             "error": self.error,
+            "tries": self.tries,
+            "madeAt": self.made_at,
+            "doubts": self.doubts,
         }
         return _to_json(fields, self.unknown)
 
@@ -270,8 +288,13 @@ class Answer:
             content,
             Outcome(fields.pop("outcome")),
             fields.pop("sent"),
-            Exchange(exchange["historyKey"], exchange["user"], exchange["assistant"]) if exchange else None,
+            Exchange(exchange["historyKey"], exchange["user"], exchange["assistant"], exchange.get("epoch", ""))
+            if exchange
+            else None,
             fields.pop("error"),
+            fields.pop("tries", 0),
+            fields.pop("madeAt", 0.0),
+            fields.pop("doubts", 0),
             _unknown(fields),
         )
 

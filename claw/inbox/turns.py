@@ -1,11 +1,14 @@
 """One turn: what happens to a message between its claim and its end.
 
 Order of events: a draft is begun, and goes to the handler with the message; the handler makes the answer. The answer
-is stored, so that a crash from here on does not pay the model twice. The draft delivers it, and its progress is stored
-after each part that is out. The message is acked, or buried when the answer tells of a failure. A handler that fails
-is asked again after a growing wait, `CLAW_MAX_ATTEMPTS` times in all; then the person is told. An answer that DingTalk
-does not take is kept and tried again until its message is DELIVERY_TIMEOUT_S old. All waits between tries are the
-inbox's: a message that waits holds no slot, and survives a restart.
+is stored, so that a crash from here on does not pay the model twice. The draft delivers it (delivery.py). The message
+is acked, or buried when the answer tells of a failure.
+
+A handler that fails is tried again as `plan_next_try` says (retries.py): `CLAW_MAX_ATTEMPTS` times in all, within
+`CLAW_TURN_TIMEOUT` of work over all tries. A model's server that takes no work yet is waited for, up to
+`CLAW_MODEL_PATIENCE`; that counts no attempt, and the person is told once. At the end the person is told what failed,
+or gets what had come of the answer. All waits between tries are the inbox's: a message that waits holds no slot, keeps
+its place in its queue, and survives a restart.
 """
 
 from __future__ import annotations
@@ -17,33 +20,31 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
-from itertools import chain, repeat
 from typing import Final
 
-from opentelemetry.trace import Span, Status, StatusCode
+from opentelemetry.trace import Span
 
 from claw.clock import Clock
 from claw.draft import BeginDraft, Draft
-from claw.errors import ClawError, DingTalkError, LeaseLostError, ModelError, StoreError
+from claw.errors import ClawError, LeaseLostError, ModelError, ModelErrorKind, StoreError
+from claw.inbox.alerts import OncePer
+from claw.inbox.delivery import Deliverer, OnUndelivered, mark_error
+from claw.inbox.persist import STORE_RETRY_DELAY_S, persist
+from claw.inbox.retries import Effort, GiveUp, Limits, Retry, plan_next_try
 from claw.messages import Answer, Inbound, Outcome, Route
 from claw.observe import telemetry
-from claw.retry import full_jitter
 from claw.secret import hash_id
-from claw.store.ports import CLAIMS_MAX, Inbox, Lease, RowKind
+from claw.store.ports import CLAIMS_MAX, NOTICES_RETENTION_S, Inbox, Lease, RowKind
 
 log: Final = logging.getLogger(__name__)
 
-STORE_RETRY_DELAY_S: Final = 1.0
-"""Seconds before the store is asked again after it failed."""
-BACKOFF_BASE_S: Final = 1.0
-BACKOFF_CEILING_S: Final = 30.0
-"""The waits between tries, of the handler as of the delivery, are drawn below these."""
-RETRY_AFTER_MAX_S: Final = 120.0
-"""A model that asks us to wait longer than this gets its next try all the same: a person waits, too."""
-DELIVERY_TIMEOUT_S: Final = 3600.0
-"""An answer that DingTalk does not take is tried again until its message is so old."""
-ERROR_CHARS: Final = 500
-"""Characters of an error that a dead letter keeps."""
+TIMEOUT_GRACE_S: Final = 1.0
+"""Seconds beyond the rest of `CLAW_TURN_TIMEOUT` after which a handler is cut: the model's client, which keeps the same
+time for its first try, then ends by itself and tells more."""
+PATIENCE_NOTICE_S: Final = 5.0
+"""Seconds of waiting for the model's server before the person is told: a restart within these is not worth a call."""
+NOTICE_TIMEOUT_S: Final = 15.0
+"""Seconds that telling it may take: it must not hold up the next try."""
 
 
 class Stage(Enum):
@@ -86,6 +87,8 @@ class ActiveTurn:
     stage: Stage = Stage.CLAIMED
     cancel_reason: CancelReason = CancelReason.NONE
     task: asyncio.Task[None] | None = field(default=None, repr=False)
+    began_at: float = 0.0
+    """When its handler began, by the monotonic clock; 0: not yet."""
 
     def transition(self, stage: Stage) -> None:
         """Go on to `stage`; there is no way back."""
@@ -118,32 +121,35 @@ Handle = Callable[[Inbound, Route, Draft], Awaitable[Answer]]
 Raises ClawError for what it knows. A StoreError does not count as a try.
 """
 FailureReply = Callable[[Inbound, Exception], Answer]
-"""Makes what the person is told when a message is given up."""
+"""Makes what the person gets when a message is given up, of what had come of the answer too (`ModelError.partial`)."""
+PatienceReply = Callable[[Inbound], Answer]
+"""Makes what the person is told when it takes longer."""
 Remedy = Callable[[Exception], str]
 """Says what an operator can do about an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnHooks:
+    """What turns need of the other rooms."""
+
+    handle: Handle
+    begin_draft: BeginDraft
+    failure_reply: FailureReply
+    patience_reply: PatienceReply
+    remedy: Remedy
+    on_undelivered: OnUndelivered
+    once_per: OncePer
 
 
 class TurnRunner:
     """Runs turns, each within the task that the worker gave it."""
 
-    def __init__(
-        self,
-        inbox: Inbox,
-        *,
-        max_attempts: int,
-        handle: Handle,
-        begin_draft: BeginDraft,
-        failure_reply: FailureReply,
-        remedy: Remedy,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, inbox: Inbox, hooks: TurnHooks, limits: Limits, clock: Clock) -> None:
         self._inbox = inbox
-        self._max_attempts = max_attempts
-        self._handle = handle
-        self._begin_draft = begin_draft
-        self._failure_reply = failure_reply
-        self._remedy = remedy
+        self._hooks = hooks
+        self._limits = limits
         self._clock = clock
+        self._deliverer = Deliverer(inbox, hooks.on_undelivered, clock)
 
     async def run(self, turn: ActiveTurn) -> None:
         """Run a turn to its end. Raises CancelledError only where the cancellation came from outside."""
@@ -162,7 +168,7 @@ class TurnRunner:
                 except asyncio.CancelledError:
                     if turn.cancel_reason is not CancelReason.RELEASE:
                         raise
-                    await self._inbox.release(lease)
+                    await self._inbox.release(lease, waiting=_is_waiting(lease), worked=self._count_work(turn))
         except asyncio.CancelledError:
             # A turn that we cancelled ends quietly: an abandoned one, or one whose release was cut short. Any other
             # cancellation is the caller's and goes on up.
@@ -193,7 +199,7 @@ class TurnRunner:
         lease = turn.lease
         if turn.is_cancelled_to(CancelReason.RELEASE) or turn.is_cancelled_to(CancelReason.ABANDON):
             raise asyncio.CancelledError
-        draft = self._begin_draft(lease.inbound)
+        draft = self._hooks.begin_draft(lease.inbound)
         answer = lease.answer
         if answer is None:
             turn.transition(Stage.GENERATING)
@@ -204,15 +210,17 @@ class TurnRunner:
         # taken back, and after a crash it would deliver what the person was told is stopped.
         turn.transition(Stage.DELIVERING)
         if lease.answer is None and answer.text:
-            await self._persist(lease, partial(self._inbox.save_answer, lease, answer))
-        if not await self._deliver(lease, draft, answer, span):
+            answer = replace(answer, made_at=self._clock.wall())
+            await persist(lease, partial(self._inbox.save_answer, lease, answer), self._clock)
+        if not await self._deliverer.deliver(lease, draft, answer, span):
             return
         span.set_attribute(telemetry.CLAW_OUTCOME, answer.outcome.value)
         # The answer is out. If this write got lost the person would get all of it again, hence the patience.
         if answer.outcome is Outcome.FAILED:
-            await self._persist(lease, partial(self._inbox.bury, lease, answer.error))
+            bury = partial(self._inbox.bury, lease, answer.error, attempts=answer.tries or None)
+            await persist(lease, bury, self._clock)
         else:
-            await self._persist(lease, partial(self._inbox.ack, lease, answer.exchange))
+            await persist(lease, partial(self._inbox.ack, lease, answer.exchange), self._clock)
         if answer.text and lease.kind is RowKind.MESSAGE:
             telemetry.round_trip_duration.record(max(0.0, self._clock.wall() - lease.received_at))
         log.info(
@@ -230,9 +238,15 @@ class TurnRunner:
         if lease.claims > CLAIMS_MAX:
             # Not handled again: handling it is what kills the process, and every other turn with it.
             error = ClawError("the process died each time that it handled this message")
-            return self._failure_reply(lease.inbound, error)
+            return replace(self._hooks.failure_reply(lease.inbound, error), tries=lease.claims - 1)
+        turn.began_at = self._clock.monotonic()
         try:
-            return await self._handle(lease.inbound, lease.route, draft)
+            try:
+                return await self._handle(lease, draft)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a fault in one message must not end the worker
+                return await self._on_generate_error(turn, error, span)
         except asyncio.CancelledError:
             if not turn.is_cancelled_to(CancelReason.STOP):
                 raise
@@ -242,123 +256,108 @@ class TurnRunner:
                 # must not find the turn cancelled still.
                 task.uncancel()
             return Answer.of("", Outcome.STOPPED)
-        except StoreError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a fault in one message must not end the worker
-            return await self._on_generate_error(turn, error, span)
+
+    async def _handle(self, lease: Lease, draft: Draft) -> Answer:
+        """Run the handler within what is left of the turn's time. Raises what it raises, and ModelError.
+
+        A handler that is cut keeps what had come of the answer, for `failure_reply`.
+        """
+        left = max(0.0, self._limits.turn_timeout - lease.worked)
+        # By the loop's time, as the model's client: the person waits in real time.
+        timeout = asyncio.timeout(left + TIMEOUT_GRACE_S)
+        try:
+            async with timeout:
+                return await self._hooks.handle(lease.inbound, lease.route, draft)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            reason = f"no answer within {self._limits.turn_timeout:g} s of work over all tries"
+            raise ModelError(ModelErrorKind.TIMEOUT, reason) from None
+
+    def _count_work(self, turn: ActiveTurn) -> float:
+        """Return the seconds that the handler has worked in this try."""
+        return self._clock.monotonic() - turn.began_at if turn.stage is Stage.GENERATING and turn.began_at else 0.0
 
     async def _on_generate_error(self, turn: ActiveTurn, error: Exception, span: Span) -> Answer | None:
         """Release the message for another try and return None, or return what the person is told at the end."""
         lease = turn.lease
-        attempt = lease.attempts + 1
-        # An error that is not ours is a fault of the program, which may be one of the moment: it is tried again, too.
-        again = (error.retryable if isinstance(error, ClawError) else True) and attempt < self._max_attempts
-        self._log_generate_error(lease, error, span, again=again)
-        if not again:
-            answer = self._failure_reply(lease.inbound, error)
-            return replace(answer, error=f"{answer.error} (try {attempt})")
-        asked = error.retry_after if isinstance(error, ClawError) else None
-        delay = max(_backoff(attempt), min(asked or 0.0, RETRY_AFTER_MAX_S))
+        took = self._count_work(turn)
+        waited = max(0.0, self._clock.wall() - lease.waiting_since) if lease.waiting_since else 0.0
+        effort = Effort(lease.attempts + 1, took=took, worked=lease.worked + took, waited=waited)
+        plan = plan_next_try(error, effort, self._limits)
+        self._log_generate_error(lease, error, span, plan, effort)
+        if isinstance(plan, GiveUp):
+            answer = self._hooks.failure_reply(lease.inbound, error)
+            spent = f"try {effort.attempt}" + (f", waited {waited:.0f} s" if waited else "")
+            return replace(answer, tries=effort.attempt, error=answer.error and f"{answer.error} ({spent})")
+        if plan.waiting and waited >= PATIENCE_NOTICE_S:
+            # Before the release: after it another try may answer, and the notice would come behind the answer. A
+            # `/stop` meanwhile is not too late.
+            await self._tell_waiting(lease)
         # Not to be stopped from here on: the write cannot be taken back, and the message would be handled once more
         # although the person was told that it is stopped.
         turn.transition(Stage.RELEASING)
-        await self._inbox.release(lease, delay, failed=True)
+        if plan.waiting:
+            # Nothing was begun: the time that it took to find the server away is not the model's work.
+            await self._inbox.release(lease, plan.delay, waiting=True)
+        else:
+            await self._inbox.release(lease, plan.delay, failed=True, worked=took)
         return None
 
-    def _log_generate_error(self, lease: Lease, error: Exception, span: Span, *, again: bool) -> None:
-        _mark(span, error)
+    async def _tell_waiting(self, lease: Lease) -> None:
+        """Tell the person, once for a message, that it takes longer. Best effort: its failure changes nothing."""
+        try:
+            if not await self._hooks.once_per(f"patience:{lease.inbound.key}", NOTICES_RETENTION_S):
+                return
+            answer = self._hooks.patience_reply(lease.inbound)
+            async with asyncio.timeout(NOTICE_TIMEOUT_S):
+                # By a draft of its own: the turn's is for the answer. Nothing of it is stored.
+                await self._hooks.begin_draft(lease.inbound).finish(answer, _forget_progress)
+        except Exception as error:  # noqa: BLE001 - see above
+            extra = {"cause": str(error) or type(error).__name__, "conversation": _conversation(lease)}
+            log.warning("nobody told that the model is waited for", extra=extra)
+
+    def _log_generate_error(
+        self, lease: Lease, error: Exception, span: Span, plan: Retry | GiveUp, effort: Effort
+    ) -> None:
+        mark_error(span, error)
+        again = isinstance(plan, Retry)
         extra = {
             "cause": str(error),
-            "remedy": self._remedy(error),
-            "attempt": lease.attempts + 1,
+            "remedy": self._hooks.remedy(error),
+            "attempt": effort.attempt,
             "again": again,
             "conversation": _conversation(lease),
         }
         if isinstance(error, ModelError):
             extra |= {"fault": error.kind.value, "code": error.code}
+        if isinstance(plan, Retry) and plan.waiting:
+            # Loudly once for each turn: a server that is away for minutes is asked very often.
+            level = logging.DEBUG if lease.waiting_since else logging.WARNING
+            log.log(level, "the model's server is waited for", extra=extra | {"waited_s": round(effort.waited)})
+            return
         # A traceback only for what nobody foresaw: a known error says all by its cause and remedy.
         trace = None if isinstance(error, ClawError) else error
         log.log(logging.WARNING if again else logging.ERROR, "turn failed", extra=extra, exc_info=trace)
 
-    # --- delivery ------------------------------------------------------------------------------------------------
-
-    async def _deliver(self, lease: Lease, draft: Draft, answer: Answer, span: Span) -> bool:
-        """Return whether all of the answer is out; if not, the message was released or buried."""
-
-        async def save_progress(so_far: Answer) -> None:
-            await self._persist(lease, partial(self._inbox.save_answer, lease, so_far))
-
-        try:
-            await draft.finish(answer, save_progress)
-        except StoreError:
-            raise
-        except Exception as error:
-            _mark(span, error)
-            again = isinstance(error, DingTalkError) and self._may_deliver_again(lease, error)
-            log.log(
-                logging.WARNING if again else logging.ERROR,
-                "answer not delivered",
-                extra={"cause": str(error), "again": again, "conversation": _conversation(lease)},
-                exc_info=None if isinstance(error, DingTalkError) else error,
-            )
-            if again:
-                asked = error.retry_after if isinstance(error, DingTalkError) else None
-                delay = max(_backoff(_delivery_attempt(lease)), asked or 0.0)
-                await self._inbox.release(lease, delay, failed=True)
-            else:
-                await self._inbox.bury(lease, f"not delivered: {error}"[:ERROR_CHARS])
-            return False
-        return True
-
-    def _may_deliver_again(self, lease: Lease, error: DingTalkError) -> bool:
-        if not error.retryable or self._clock.wall() - lease.received_at >= DELIVERY_TIMEOUT_S:
-            return False
-        # A call that broke off may have been delivered: each further try may show the answer once more.
-        return not error.maybe_delivered or _delivery_attempt(lease) < self._max_attempts
-
     # --- the store -----------------------------------------------------------------------------------------------
-
-    async def _persist(
-        self, lease: Lease, write: Callable[[], Awaitable[None]], trouble: str = "what was done is not kept yet"
-    ) -> None:
-        """Write what has been done, as soon as the store can: forgotten, it would be paid for, or said, once more.
-
-        `trouble` is what the log says, loudly once: each second would be a line for each turn. Raises LeaseLostError.
-        """
-        # No limit of time: while the turn runs its lease is renewed, or lost, and then `write` says so. A repeat is
-        # harmless where the failed write has come through after all: an answer is stored as before, and a message
-        # that is gone reports its lease as lost.
-        for level in chain([logging.WARNING], repeat(logging.DEBUG)):
-            try:
-                await write()
-            except LeaseLostError:
-                raise
-            except StoreError as error:
-                log.log(level, trouble, extra={"cause": str(error), "seq": lease.seq})
-                await self._clock.sleep(STORE_RETRY_DELAY_S)
-            else:
-                return
 
     async def _release_when_possible(self, lease: Lease) -> None:
         """Release, as soon as the store can: a lease that is merely left would block its conversation until it ends."""
-        release = partial(self._inbox.release, lease, STORE_RETRY_DELAY_S)
+        release = partial(self._inbox.release, lease, STORE_RETRY_DELAY_S, waiting=_is_waiting(lease))
         with suppress(LeaseLostError):
-            await self._persist(lease, release, "message not released yet")
+            await persist(lease, release, self._clock, "message not released yet")
 
 
 def _conversation(lease: Lease) -> str:
     return hash_id(lease.route.conversation_key)
 
 
-def _mark(span: Span, error: Exception) -> None:
-    span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-    span.set_attribute(telemetry.ERROR_TYPE, type(error).__name__)
+def _is_waiting(lease: Lease) -> bool:
+    """Whether it goes on waiting for the model's server: giving a message back does not begin its patience afresh."""
+    # An answer that was saved meanwhile, of which this lease does not know, makes it meaningless.
+    return lease.answer is None and lease.waiting_since > 0
 
 
-def _backoff(attempt: int) -> float:
-    return full_jitter(attempt, base=BACKOFF_BASE_S, ceiling=BACKOFF_CEILING_S)
-
-
-def _delivery_attempt(lease: Lease) -> int:
-    """Return how often delivering was tried, this time included: the store counts afresh once an answer is saved."""
-    return 1 if lease.answer is None else lease.attempts + 1
+async def _forget_progress(_: Answer) -> None:
+    """Keep nothing: a notice that breaks off half-way is not sent again."""

@@ -13,19 +13,11 @@ import logging
 from typing import Final
 
 from claw.clock import Clock
-from claw.config.settings import InboxSettings
-from claw.draft import BeginDraft
 from claw.errors import StoreError
 from claw.inbox.leases import LeaseKeeper
-from claw.inbox.turns import (
-    STORE_RETRY_DELAY_S,
-    ActiveTurn,
-    CancelReason,
-    FailureReply,
-    Handle,
-    Remedy,
-    TurnRunner,
-)
+from claw.inbox.persist import STORE_RETRY_DELAY_S
+from claw.inbox.retries import Limits
+from claw.inbox.turns import ActiveTurn, CancelReason, Stage, TurnHooks, TurnRunner
 from claw.secret import hash_id
 from claw.store.ports import Inbox, Lease
 from claw.tasks import start_eternal
@@ -37,32 +29,25 @@ RELEASE_TIMEOUT_S: Final = 1.0
 
 
 class Worker:
-    """Owns every turn's task. `run` is one named task of `app`; `drain` ends it."""
+    """Owns every turn's task. `run` is one named task of `app`; `drain` ends it.
+
+    `slots` is how many turns run at once; `owner` names this process in the store.
+    """
 
     def __init__(
         self,
         inbox: Inbox,
-        settings: InboxSettings,
+        hooks: TurnHooks,
+        limits: Limits,
         *,
+        slots: int,
         owner: str,
-        handle: Handle,
-        begin_draft: BeginDraft,
-        failure_reply: FailureReply,
-        remedy: Remedy,
         clock: Clock,
     ) -> None:
         self._inbox = inbox
-        self._slots = settings.max_concurrency
+        self._slots = slots
         self._clock = clock
-        self._turns = TurnRunner(
-            inbox,
-            max_attempts=settings.max_attempts,
-            handle=handle,
-            begin_draft=begin_draft,
-            failure_reply=failure_reply,
-            remedy=remedy,
-            clock=clock,
-        )
+        self._turns = TurnRunner(inbox, hooks, limits, clock)
         self._active: dict[str, ActiveTurn] = {}
         """The turns in progress, by their queues: a queue has one lease at a time, hence one turn."""
         self._leases = LeaseKeeper(inbox, owner, self._active.values, clock)
@@ -162,8 +147,15 @@ class Worker:
         return True
 
     async def stop_anywhere(self, queue: str) -> bool:
-        """As `stop`, also where another process works on `queue`. Raises StoreError."""
-        return self.stop(queue) if queue in self._active else await self._inbox.interrupt(queue)
+        """As `stop`, also where another process works on `queue`, or its head waits for its next try.
+
+        Raises StoreError.
+        """
+        # A turn that is being given back for another try cannot be stopped, and its message would come again: it is
+        # stopped when it waits. Writing that takes a moment.
+        while (turn := self._active.get(queue)) is not None and turn.stage is Stage.RELEASING and turn.task is not None:
+            await asyncio.wait([turn.task])
+        return self.stop(queue) if turn is not None else await self._inbox.interrupt(queue)
 
     def _on_interrupt(self, seq: int, fence: int) -> None:
         """Stop the turn of a lease that another process names."""

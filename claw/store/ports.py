@@ -89,7 +89,7 @@ class Lease:
     answer: Answer | None = None
     """The saved answer: what of it is not out yet is to be delivered."""
     stopped: bool = False
-    """Its last holder was asked to stop, and died before it could."""
+    """Its last holder was asked to stop, and died before it could; or it was stopped between two tries."""
     waiting_since: float = 0.0
     """Seconds since the epoch since which the message waits for the model's server; 0: it does not wait."""
     worked: float = 0.0
@@ -179,7 +179,10 @@ class Inbox(Protocol):
         ...
 
     async def ack(self, lease: Lease, exchange: Exchange | None = None) -> None:
-        """Remove the message, and append `exchange` to the history that it names, in one transaction."""
+        """Remove the message, and append `exchange` to the history that it names, in one transaction.
+
+        An exchange of another epoch than the history's is dropped: it was forgotten before it was there.
+        """
         ...
 
     async def release(
@@ -192,14 +195,18 @@ class Inbox(Protocol):
         """
         ...
 
-    async def bury(self, lease: Lease, error: str) -> None:
-        """Move the message to the dead letters, with its saved answer."""
+    async def bury(self, lease: Lease, error: str, *, attempts: int | None = None) -> None:
+        """Move the message to the dead letters, with its saved answer.
+
+        `attempts` is what the letter shows; None: the failed tries of the present stage that were released.
+        """
         ...
 
     async def interrupt(self, queue: str) -> bool:
         """Ask another process that works on `queue` to stop; False where no process is at work without an answer.
 
-        Returns True once for a message. Its holder learns of it at once, or else when it next renews.
+        Returns True once for a message. Its holder learns of it at once, or else when it next renews. A message that
+        is delayed until its next try can be claimed at once then, and its lease says that it was stopped.
         """
         ...
 

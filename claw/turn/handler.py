@@ -5,11 +5,13 @@ is carried out. An empty message gets a usage hint. Otherwise the model is asked
 the draft as it comes, and the whole of it becomes the answer, together with the exchange that history will keep.
 
 What the model cannot do is raised as ModelError, for the worker to try again; `failure_reply` makes the answer that a
-person gets when a turn is given up.
+person gets when a turn is given up: what came of the answer, if anything, and why it is not all. `patience_reply` says
+that it takes longer.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -29,7 +31,8 @@ from claw.turn.access import AccessControl, Decision, decide
 from claw.turn.commands.handlers import CommandHandlers
 from claw.turn.commands.parser import parse_command
 from claw.turn.commands.registry import Command
-from claw.turn.model.chat import ChatModel, Completion, OnText
+from claw.turn.model.chat import ChatModel, Completion
+from claw.turn.model.finish import FinishReason
 from claw.turn.prompt import EXCHANGE_MAX_CHARS, Prompt, describe
 
 log: Final = logging.getLogger(__name__)
@@ -38,6 +41,8 @@ NOTICE_INTERVAL_S: Final = 3600.0
 """Seconds between two notices to somebody who is denied, or over the limit: each costs the organisation's quota."""
 ERROR_MAX_CHARS: Final = 500
 """What the dead letters keep of a cause."""
+PARTIALS_MAX: Final = 64
+"""Messages whose partial answers are kept while their turns are tried again."""
 
 _REASONING: Final = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _REASONING_START: Final = "<think>"
@@ -67,6 +72,8 @@ class MessageHandler:
         self._commands = commands
         self._language = language
         self._load_pictures = load_pictures
+        # What came of answers that broke off, by message. In memory only: after a restart the next try counts alone.
+        self._partials: dict[str, str] = {}
 
     async def handle(self, inbound: Inbound, route: Route, draft: Draft) -> Answer:
         """Answer a message; the text so far goes to `draft`. Raises ModelError, StoreError."""
@@ -98,10 +105,19 @@ class MessageHandler:
         """Tell the person that a turn was given up: what happened, what helps, and the trace's id."""
         language = self._choose_language(inbound, parse_command(inbound.text))
         text = (texts.FAILURES[error.kind] if isinstance(error, ModelError) else texts.INTERNAL)[language]
+        # Of all tries, the last of which may have brought less than the first.
+        came = [self._partials.pop(inbound.key, ""), error.partial if isinstance(error, ModelError) else ""]
+        if partial := select_shown(max(came, key=len)):
+            text = f"{partial}\n\n{texts.INCOMPLETE[language]}{text}"
         trace = telemetry.trace_id()
         if trace:
             text += texts.REFERENCE[language].format(trace=trace)
         return Answer.of(text, Outcome.FAILED, error=f"{type(error).__name__}: {error}"[:ERROR_MAX_CHARS])
+
+    def patience_reply(self, inbound: Inbound) -> Answer:
+        """Tell the person that the model's server is waited for."""
+        language = self._choose_language(inbound, parse_command(inbound.text))
+        return Answer.of(texts.PATIENCE[language], Outcome.ANSWERED)
 
     def _choose_language(self, inbound: Inbound, command: Command | None) -> Language:
         if command is None or command.chinese:
@@ -140,47 +156,73 @@ class MessageHandler:
             if not await self._access.once_per(inbound, "limit", NOTICE_INTERVAL_S):
                 return Answer.of("", Outcome.DENIED)
             return Answer.of(texts.LIMIT_REACHED[language].format(limit=self._access.daily_limit), Outcome.DENIED)
-        prompt, completion = await self._complete(conversation_key, said, pictures, draft)
+        shown = ShownText(draft)
+        try:
+            prompt, completion, epoch = await self._complete(conversation_key, said, pictures, shown)
+        except (ModelError, asyncio.CancelledError):
+            # A cancelled turn may be one that ran out of time: what came is told with its failure.
+            self._keep_partial(inbound.key, shown.text)
+            raise
+        self._partials.pop(inbound.key, None)
         text = strip_reasoning(completion.text)
-        exchange = Exchange(conversation_key, prompt.to_history(language), text[:EXCHANGE_MAX_CHARS])
-        if completion.cut:
+        exchange: Exchange | None = None
+        if completion.finish is FinishReason.CONTENT_FILTER:
+            # Without an exchange: it is no whole answer, and what a filter refuses would be refused with each question
+            # that it is sent along with.
+            text += "\n\n" + texts.FILTERED[language]
+            log.warning("answer broken off by a content filter", extra={"conversation": hash_id(conversation_key)})
+        else:
+            exchange = Exchange(conversation_key, prompt.to_history(language), text[:EXCHANGE_MAX_CHARS], epoch)
+        if completion.finish is FinishReason.LENGTH:
             # After the exchange: history keeps the model's words, and this notice is ours.
             text += "\n\n" + texts.CUT[language]
         return Answer.of(text, Outcome.ANSWERED, exchange=exchange)
 
     async def _complete(
-        self, conversation_key: str, said: str, pictures: list[str], draft: Draft
-    ) -> tuple[Prompt, Completion]:
-        """Ask the model within its conversation. Raises ModelError, StoreError."""
+        self, conversation_key: str, said: str, pictures: list[str], shown: ShownText
+    ) -> tuple[Prompt, Completion, str]:
+        """Ask the model within its conversation, and say in which epoch of it. Raises ModelError, StoreError."""
+        # Before the exchanges: a `/new` in between would let them pass for the new conversation's. It raises the epoch,
+        # and by another `user` a gateway begins another session.
+        epoch = await self._history.epoch(conversation_key)
         limit = self._settings.history_turns
         # Where the gateway keeps the history, ours would be told twice (docs/openclaw.md): the limit is 0 then.
         exchanges = await self._history.exchanges(conversation_key, limit) if limit else []
         prompt = Prompt(self._settings.system_prompt, exchanges, said, pictures)
-        # `/new` raises the epoch, and by another `user` a gateway begins another session.
-        epoch = await self._history.epoch(conversation_key)
         completion = await self._model.ask(
             prompt.to_messages(),
             user=hash_id(f"{conversation_key}:{epoch}"),
             shorten=prompt.shorten,
-            on_text=show_text(draft),
+            on_text=shown.add,
         )
-        return prompt, completion
+        return prompt, completion, epoch
+
+    def _keep_partial(self, key: str, text: str) -> None:
+        if len(text) > len(self._partials.get(key, "")):
+            self._partials[key] = text[:EXCHANGE_MAX_CHARS]
+        while len(self._partials) > PARTIALS_MAX:
+            del self._partials[next(iter(self._partials))]
 
 
-def show_text(draft: Draft) -> OnText:
-    """Return a callback that adds up pieces of text and shows the text so far in `draft`, its reasoning left out."""
-    so_far = ""
+class ShownText:
+    """The text of an answer so far, which shows in a draft as it comes, its reasoning left out."""
 
-    def on_text(piece: str) -> None:
-        nonlocal so_far
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self.text = ""
+
+    def add(self, piece: str) -> None:
         # Pieces come one for each read of the socket, not one for each token: adding them up stays cheap.
-        so_far += piece
-        text = strip_reasoning(so_far)
-        # What still is, or may become, a `<think>` without its end is not shown: it cannot be taken back.
-        if text and not text.startswith(_REASONING_START) and not _REASONING_START.startswith(text):
-            draft.update(text)
+        self.text += piece
+        if shown := select_shown(self.text):
+            self._draft.update(shown)
 
-    return on_text
+
+def select_shown(so_far: str) -> str:
+    """Return what may be shown of an answer that is not whole: nothing of a thought that has no end yet."""
+    text = strip_reasoning(so_far)
+    # What still is, or may become, a `<think>` without its end is not shown: it cannot be taken back.
+    return "" if text.startswith(_REASONING_START) or _REASONING_START.startswith(text) else text
 
 
 def strip_reasoning(text: str) -> str:

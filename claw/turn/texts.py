@@ -103,6 +103,15 @@ CUT: Final = Text(
     "（回答因长度限制被截断，发送“继续”可接着说。）",
     '(The answer hit its length limit; send "go on" to continue.)',
 )
+FILTERED: Final = Text(
+    "（回答到这里被模型服务的内容审核中断了。请换个说法再问。）",
+    "(The model's content policy broke the answer off here. Please put it differently.)",
+)
+INCOMPLETE: Final = Text("（以上回答不完整。）", "(The answer above is not complete.) ")
+PATIENCE: Final = Text(
+    "模型服务暂时连不上，正在等它恢复；你的问题没有丢，恢复后就回答。",
+    "The model cannot be reached right now. I am waiting for it; your question is kept and will be answered.",
+)
 STATUS: Final = Text(
     (
         "模型：{model}\n\n连接：{stream}\n\n等待中的消息：{pending}，正在回答：{turns}，失败：{dead}\n\n"
@@ -113,6 +122,11 @@ STATUS: Final = Text(
         "DingTalk calls this month: {calls}\n\n{policies}\n\nVersion: {version}"
     ),
 )
+LAST_SUCCESS: Final = Text("模型上次正常回答：{at}", "The model last answered at {at}")
+LAST_ERROR: Final = Text(
+    "模型上次出错：{at}（{kind}）{reason}\n\n怎么办：{remedy}",
+    "The model last failed at {at} ({kind}): {reason}\n\nRemedy: {remedy}",
+)
 ATTACHMENT: Final = Text(
     "[对方发来了一个附件：{name}，内容不可读]",
     "[The person attached {name}; its content cannot be read]",
@@ -120,12 +134,28 @@ ATTACHMENT: Final = Text(
 PICTURE_LOST_MARK: Final = Text("[一张图片，未能取到]", "[a picture, which could not be fetched]")
 PICTURE_MARK: Final = Text("[图片]", "[picture]")
 QUOTE: Final = Text("引用的消息：", "Quoted message:")
+UNDELIVERED: Final = Text(
+    "抱歉，你{chat}问的「{question}」，我的回答可能没能送达（钉钉没有接收）。回答已保留，请联系管理员，或再问一次。",
+    "Sorry, my answer to your question {chat} may not have reached you: DingTalk did not take it ({question}). "
+    "It is kept; please tell an administrator, or ask again.",
+)
+UNDELIVERED_ALERT: Final = Text(
+    "有一条给 {person} 的回答（{chat}）没能送达，已放弃：{cause}。\n\n回答保留在死信中。同类提醒一小时内不再重复。",
+    "I gave up delivering an answer to {person} ({chat}): {cause}.\n\n"
+    "It is kept with the dead letters. You will not hear of this kind again within an hour.",
+)
+IN_DIRECT_CHAT: Final = Text("在单聊中", "in our direct chat")
+IN_GROUP: Final = Text("在群「{title}」中", "in the group {title}")
 REFERENCE: Final = Text("（编号 {trace}）", " (reference {trace})")
 
 FAILURES: Final[dict[ModelErrorKind, Text]] = {
     ModelErrorKind.UNREACHABLE: Text(
         "抱歉，暂时连不上模型服务，请稍后再试。",
         "Sorry, the model cannot be reached right now. Please try again later.",
+    ),
+    ModelErrorKind.UNAVAILABLE: Text(
+        "抱歉，模型服务正在启动或维护，请过几分钟再试。",
+        "Sorry, the model is starting up or being maintained. Please try again in a few minutes.",
     ),
     ModelErrorKind.TIMEOUT: Text(
         "抱歉，模型太久没有答完，这次先停下了。请换个更简短的问法，或稍后再试。",
@@ -139,9 +169,26 @@ FAILURES: Final[dict[ModelErrorKind, Text]] = {
         "抱歉，模型服务拒绝了我的凭证，需要管理员处理。请把编号告诉管理员。",
         "Sorry, the model refused my credentials. An administrator has to fix this; please pass on the reference.",
     ),
+    ModelErrorKind.QUOTA: Text(
+        "抱歉，模型服务的账户余额或额度已用完，需要管理员充值。请把编号告诉管理员。",
+        "Sorry, the account at the model's provider is used up. An administrator has to pay; please pass on the"
+        " reference.",
+    ),
     ModelErrorKind.BAD_REQUEST: Text(
         "抱歉，模型服务不接受这个请求，需要管理员检查配置。请把编号告诉管理员。",
         "Sorry, the model did not accept the request. Please pass on the reference to an administrator.",
+    ),
+    ModelErrorKind.REDIRECTED: Text(
+        "抱歉，模型服务的地址变了，需要管理员检查配置。请把编号告诉管理员。",
+        "Sorry, the model has moved to another address. Please pass on the reference to an administrator.",
+    ),
+    ModelErrorKind.FILTERED: Text(
+        "抱歉，模型服务的内容审核没有通过这个问题或回答。请换个说法再试。",
+        "Sorry, the model's content policy refused the question or its answer. Please put it differently.",
+    ),
+    ModelErrorKind.TOO_LARGE: Text(
+        "内容太大，模型服务收不下。请发小一些的图片，或把问题缩短一些。",
+        "That is too large for the model's server. Please send a smaller picture, or shorten the question.",
     ),
     ModelErrorKind.TOO_LONG: Text(
         "内容太长，模型读不完。请发送 `/new` 重新开始，或把问题缩短一些。",

@@ -10,42 +10,57 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from claw.config.settings import InboxSettings
 from claw.draft import Draft, Persist
+from claw.errors import ModelError, StoreError
+from claw.inbox.alerts import UndeliveredAlerts
+from claw.inbox.retries import Limits
 from claw.inbox.routing import Router
+from claw.inbox.turns import TurnHooks
 from claw.inbox.worker import Worker
+from claw.language import Language
 from claw.messages import Answer, Exchange, Inbound, Outcome, Route
 from claw.policy import GroupSession
 from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
 from claw.turn.commands.parser import is_urgent
+from claw.turn.notices import Notices
 from tests.clock import FakeClock
 from tests.drafts import RecordingDraft
 
+LIMITS = Limits(max_attempts=3, turn_timeout=300.0, patience=600.0)
+OWNER = "u-boss"
 ROUTE = Router(GroupSession.SHARED, is_urgent).route
 
 
 class WorkerHarness:
     """A worker over a real store and a clock of its own; tests swap `handle` and `deliver`."""
 
-    def __init__(self, path: Path, settings: InboxSettings | None = None) -> None:
+    def __init__(self, path: Path, *, slots: int = 32, limits: Limits = LIMITS) -> None:
         self.clock = FakeClock()
         self.store = SqliteStore(path, clock=self.clock)
         self.delivered: list[str] = []
+        self.receivers: list[str] = []
+        """To whom each delivery was tried."""
         self.handled: list[str] = []
+        self.failure_text = ""
+        self.pace, self.rest_pace = 0.1, 4.0
+        """Seconds of the fake clock for each millisecond, while a turn runs, and while none does."""
+        self.owners_unknown = False
         self.drafts: list[HarnessDraft] = []
         self.handle: Callable[[Inbound], Awaitable[Answer]] = self.echo
         self.deliver: Callable[[Answer], Awaitable[None]] = self.out
-        self.worker = Worker(
-            self.store,
-            settings or InboxSettings(),
-            owner="test",
+        self.hooks = TurnHooks(
             handle=self._handle,
             begin_draft=self._begin_draft,
-            failure_reply=lambda message, error: Answer.of(f"sorry: {message.text}", Outcome.FAILED, error=str(error)),
+            failure_reply=self._failure_reply,
+            patience_reply=lambda message: Answer.of(f"wait: {message.text}", Outcome.ANSWERED),
             remedy=lambda error: "none",
-            clock=self.clock,
+            on_undelivered=UndeliveredAlerts(
+                self.store, self.store.once_per, self._find_owners, Notices(Language.EN), self.clock
+            ),
+            once_per=self.store.once_per,
         )
+        self.worker = Worker(self.store, self.hooks, limits, slots=slots, owner="test", clock=self.clock)
         self.task: asyncio.Task[None] | None = None
 
     async def echo(self, message: Inbound) -> Answer:
@@ -62,6 +77,16 @@ class WorkerHarness:
         self.handled.append(message.text)
         draft.update(message.text)
         return await self.handle(message)
+
+    async def _find_owners(self) -> list[str]:
+        if self.owners_unknown:
+            raise StoreError("away")
+        return [OWNER]
+
+    def _failure_reply(self, message: Inbound, error: Exception) -> Answer:
+        came = error.partial if isinstance(error, ModelError) else ""
+        text = self.failure_text or f"sorry: {came or message.text}"
+        return Answer.of(text, Outcome.FAILED, error=str(error) or "fault")
 
     def _begin_draft(self, message: Inbound) -> Draft:
         self.drafts.append(HarnessDraft(self, message))
@@ -84,11 +109,15 @@ class WorkerHarness:
                 await asyncio.sleep(0.002)
 
     async def until_empty_over_time(self) -> None:
-        """Let the fake clock run, a second at a time, until nothing is left to do."""
+        """Let the fake clock run until nothing is left to do."""
         async with asyncio.timeout(60):
             while not await self.empty():
-                await asyncio.sleep(0.001)  # The store's thread needs real time for its commits.
-                await self.clock.advance(1)
+                await self.step()
+
+    async def step(self) -> None:
+        """Let the fake clock run a bit: fast while messages rest, slowly while a turn runs."""
+        await asyncio.sleep(0.001)  # The store's thread needs real time for its commits.
+        await self.clock.advance(self.pace if self.worker.running else self.rest_pace)
 
     async def empty(self) -> bool:
         return (await self.store.depth()).pending + (await self.store.depth()).leased == 0
@@ -109,5 +138,6 @@ class HarnessDraft(RecordingDraft):
 
     async def finish(self, answer: Answer, persist: Persist) -> None:
         if answer.text:
+            self._harness.receivers.append(self.inbound.sender.staff_id)
             await self._harness.deliver(answer)
         await super().finish(answer, persist)

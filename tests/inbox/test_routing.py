@@ -15,9 +15,9 @@ GROUP = Conversation("cidG", ChatKind.GROUP)
 ANN, BOB = Sender("$:LWCP_v1:$ann", "u-ann"), Sender("$:LWCP_v1:$bob")
 
 
-@pytest.mark.parametrize("text", ["hello", "/new"])
+@pytest.mark.parametrize("text", ["hello", "/policy"])
 def test_messages_wait_in_their_conversation(text: str) -> None:
-    """Everything but `/stop` waits in the queue of its conversation."""
+    """What is not urgent waits in the queue of its conversation."""
     message = inbound(text)
     assert SHARED(message) == Route(message.chat_key, message.chat_key)
 

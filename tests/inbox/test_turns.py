@@ -10,7 +10,6 @@ import pytest
 
 from claw.errors import DingTalkError, ModelError, ModelErrorKind, StoreError
 from claw.inbox.leases import LEASE_TTL_S
-from claw.inbox.turns import BACKOFF_CEILING_S, DELIVERY_TIMEOUT_S
 from claw.messages import Answer, Inbound, Outcome
 from claw.store.ports import Row, RowKind
 from tests.inbox.harness import ROUTE, WorkerHarness
@@ -55,6 +54,32 @@ async def test_stop_comes_too_late_for_a_release(harness: WorkerHarness, monkeyp
     gate.set()
     await harness.until_empty_over_time()
     assert harness.delivered == ["re: one"]
+
+
+async def test_stop_waits_for_a_release(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/stop` for a turn that is being given back stops its message where it waits for the next try."""
+    releasing, gate = asyncio.Event(), asyncio.Event()
+    release = harness.store.release
+
+    async def release_slowly(*args: Any, **options: Any) -> None:
+        releasing.set()
+        await gate.wait()
+        await release(*args, **options)
+
+    async def busy(message: Inbound) -> Answer:
+        raise ModelError(ModelErrorKind.BUSY, "429", retryable=True, retry_after=60)
+
+    monkeypatch.setattr(harness.store, "release", release_slowly)
+    harness.handle = busy
+    await harness.put(inbound("one"))
+    harness.start()
+    await releasing.wait()
+    stopping = asyncio.create_task(harness.worker.stop_anywhere(inbound().chat_key))
+    await harness.clock.settle()
+    gate.set()
+    assert await stopping
+    await harness.until(harness.empty)
+    assert (harness.handled, harness.delivered) == (["one"], [])
 
 
 async def test_permanent_fault_is_told_at_once(harness: WorkerHarness) -> None:
@@ -121,34 +146,27 @@ async def test_answer_is_paid_for_once(harness: WorkerHarness) -> None:
     assert (harness.handled, harness.delivered) == (["one"], ["re: one"])
 
 
-async def test_undeliverable_answer_is_buried(harness: WorkerHarness) -> None:
-    """An answer that DingTalk refuses for good goes to the dead letters with the cause."""
+@pytest.mark.parametrize("spoils", [0, 1, 3])
+async def test_attempts_of_a_failed_turn(harness: WorkerHarness, spoils: int) -> None:
+    """An answer that tells of a failure knows how often the turn was tried, whatever its delivery takes."""
 
-    async def refuse(answer: Answer) -> None:
-        raise DingTalkError("webhook", "group dissolved", errcode=400013)
+    async def busy(message: Inbound) -> Answer:
+        raise ModelError(ModelErrorKind.BUSY, "429", retryable=True)
 
-    harness.deliver = refuse
-    await harness.put(inbound("one"))
-    harness.start()
-    await harness.until(harness.empty)
-    assert [letter.error for letter in await harness.store.dead()] == ["not delivered: webhook: group dissolved"]
+    async def flaky(answer: Answer) -> None:
+        nonlocal spoils
+        if spoils:
+            spoils -= 1
+            raise DingTalkError("webhook", "500", status=500, retryable=True)
+        tries.append(answer.tries)
 
-
-@pytest.mark.parametrize("maybe", [True, False])
-async def test_patience_of_delivering(harness: WorkerHarness, maybe: bool) -> None:
-    """What may have been delivered is tried CLAW_MAX_ATTEMPTS times; what certainly was not, for an hour."""
-    tries = 0
-
-    async def fail(answer: Answer) -> None:
-        nonlocal tries
-        tries += 1
-        raise DingTalkError("webhook", "no answer", retryable=True, maybe_delivered=maybe)
-
-    harness.deliver = fail
+    tries: list[int] = []
+    harness.handle, harness.deliver = busy, flaky
     await harness.put(inbound("one"))
     harness.start()
     await harness.until_empty_over_time()
-    assert tries == 3 if maybe else tries > DELIVERY_TIMEOUT_S / BACKOFF_CEILING_S
+    assert tries == [3]
+    assert [letter.attempts for letter in await harness.store.dead()] == [3]
 
 
 class FailingMethod:
@@ -258,26 +276,3 @@ async def test_what_comes_with_its_answer_is_only_delivered(harness: WorkerHarne
     await harness.until(harness.empty)
     assert (harness.handled, harness.delivered) == (["behind"], ["report", "re: behind"])
     assert [turn.user for turn in await harness.store.exchanges(message.chat_key, 9)] == ["behind"]
-
-
-async def test_a_send_is_tried_again_and_given_up_like_an_answer(harness: WorkerHarness) -> None:
-    """What DingTalk does not take is tried for an hour, then kept as a dead letter, and never handed to the handler."""
-    tries = 0
-
-    async def fail(answer: Answer) -> None:
-        nonlocal tries
-        tries += 1
-        raise DingTalkError("direct", "busy", retryable=True)
-
-    harness.deliver = fail
-    message = inbound("", msg_id="send-1")
-    await harness.store.put(
-        Row(message, ROUTE(message), kind=RowKind.SEND, answer=Answer.of("report", Outcome.ANSWERED))
-    )
-    harness.start()
-    await harness.until_empty_over_time()
-    assert (harness.handled, [letter.error for letter in await harness.store.dead()]) == (
-        [],
-        ["not delivered: direct: busy"],
-    )
-    assert tries > DELIVERY_TIMEOUT_S / BACKOFF_CEILING_S

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from claw.config.settings import InboxSettings
 from claw.inbox.leases import LEASE_TTL_S
 from claw.inbox.turns import CancelReason
-from claw.messages import Answer, Inbound
+from claw.messages import Answer, Inbound, Outcome
 from claw.store.ports import Lease
 from tests.inbox.harness import WorkerHarness
 from tests.messages import inbound
@@ -57,7 +56,7 @@ async def test_conversations_do_not_wait_for_each_other(harness: WorkerHarness) 
 
 async def test_concurrency_is_bounded(tmp_path: Path) -> None:
     """Never more turns at once than CLAW_MAX_CONCURRENCY, except for /stop, which is let through."""
-    harness = WorkerHarness(tmp_path / "claw.db", InboxSettings(max_concurrency=3))
+    harness = WorkerHarness(tmp_path / "claw.db", slots=3)
     await harness.store.open()
     gate = asyncio.Event()
 
@@ -96,6 +95,91 @@ async def test_stop_ends_a_generating_turn(harness: WorkerHarness) -> None:
     await harness.until(harness.empty)
     assert harness.delivered == ["re: next"]
     assert not harness.worker.stop(inbound().chat_key)
+
+
+class Forgetting:
+    """Answers with the epoch in which it was asked, and forgets as `/new` does: stop, forget, ack."""
+
+    def __init__(self, harness: WorkerHarness) -> None:
+        self.harness = harness
+        self.working, self.gate = asyncio.Event(), asyncio.Event()
+        harness.handle = self.handle
+
+    async def handle(self, message: Inbound) -> Answer:
+        key, store = message.chat_key, self.harness.store
+        if message.text == "/stop":
+            await self.harness.worker.stop_anywhere(key)
+            await store.forget(key)
+            return Answer.of("forgotten", Outcome.COMMAND)
+        answer = await self.harness.echo(message)
+        assert answer.exchange is not None
+        exchange = replace(answer.exchange, epoch=await store.epoch(key))
+        if message.text == "long":
+            self.working.set()
+            await self.gate.wait()
+        return replace(answer, exchange=exchange)
+
+
+async def test_forgetting_ends_the_running_turn(harness: WorkerHarness) -> None:
+    """A turn that still waits for its answer is ended at once, beside it, and leaves no exchange."""
+    forgetting = Forgetting(harness)
+    await harness.put(inbound("long"))
+    harness.start()
+    await forgetting.working.wait()
+    await harness.put(inbound("/stop"), inbound("after"))
+    await harness.until(harness.empty)
+    assert sorted(harness.delivered) == ["forgotten", "re: after"]
+    assert [each.user for each in await harness.store.exchanges(inbound().chat_key, 9)] == ["after"]
+
+
+async def test_what_is_delivered_meanwhile_stays_forgotten(harness: WorkerHarness) -> None:
+    """A turn that just finishes cannot be stopped any more: its answer goes out, its exchange does not come back."""
+    forgetting = Forgetting(harness)
+    sending, gate = asyncio.Event(), asyncio.Event()
+
+    async def deliver(answer: Answer) -> None:
+        if answer.text == "re: long":
+            sending.set()
+            await gate.wait()
+        harness.delivered.append(answer.text)
+
+    harness.deliver = deliver
+    forgetting.gate.set()
+    await harness.put(inbound("long"))
+    harness.start()
+    await sending.wait()
+    await harness.put(inbound("/stop"))
+    await harness.until(lambda: harness.delivered == ["forgotten"])
+    gate.set()
+    await harness.until(harness.empty)
+    assert harness.delivered == ["forgotten", "re: long"]
+    assert await harness.store.exchanges(inbound().chat_key, 9) == []
+
+
+async def test_a_crashed_turn_stays_forgotten(tmp_path: Path) -> None:
+    """An answer that was saved before a crash, and is delivered after `/new`, does not come back as an exchange."""
+    first = WorkerHarness(tmp_path / "claw.db")
+    await first.store.open()
+    Forgetting(first).gate.set()
+    sending = asyncio.Event()
+
+    async def stuck(answer: Answer) -> None:
+        sending.set()
+        await asyncio.Event().wait()
+
+    first.deliver = stuck
+    await first.put(inbound("long"))
+    first.start()
+    await sending.wait()
+    await first.close()
+    second = WorkerHarness(tmp_path / "claw.db")
+    await second.store.open()
+    await second.store.forget(inbound().chat_key)
+    second.start()
+    await second.until(second.empty)
+    assert second.delivered == ["re: long"]
+    assert await second.store.exchanges(inbound().chat_key, 9) == []
+    await second.close()
 
 
 async def test_another_process_stops_a_turn(harness: WorkerHarness) -> None:

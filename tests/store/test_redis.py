@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from claw.config.settings import InboxSettings
 from claw.errors import LeaseLostError, StoreError, StoreRefusedError
+from claw.inbox.retries import Limits
+from claw.inbox.turns import TurnHooks
 from claw.inbox.worker import Worker
 from claw.messages import Answer, Exchange, Inbound
 from claw.secret import Secret
@@ -545,16 +546,19 @@ async def test_a_worker_renews_before_it_claims_after_an_outage(
     def away(*_: object, **__: object) -> asyncio.Future[object]:
         raise StoreError("away")
 
-    worker = Worker(
-        world.store,
-        InboxSettings(),
-        owner="claw",
+    async def ignore(*_: object) -> None:
+        raise AssertionError
+
+    hooks = TurnHooks(
         handle=handle,
         begin_draft=RecordingDraft,
         failure_reply=lambda inbound, error: ANSWER,
         remedy=lambda error: "",
-        clock=world.clock,
+        patience_reply=lambda inbound: ANSWER,
+        on_undelivered=ignore,
+        once_per=world.store.once_per,
     )
+    worker = Worker(world.store, hooks, Limits(3, 300.0, 600.0), slots=32, owner="claw", clock=world.clock)
     await put(world.store)
     task = asyncio.create_task(worker.run())
     try:

@@ -16,23 +16,45 @@ from claw.secret import Secret, hash_id
 from claw.turn.model.chat import Completion
 from claw.turn.model.client import ModelClient
 from claw.turn.model.transport import AiohttpTransport
+from tests.clock import FakeClock
 from tests.turn.servers import (
     ModelServer,
 )
 
+ID = "chatcmpl-7"
+"""What servers.py calls each answer."""
 KEY = "sk-0123456789abcdef"
 USER = hash_id("robot:conversation#1")
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
+class QuickClock(FakeClock):
+    """Waits take no time, and are remembered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._now += seconds
+        await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def model_at(
-    base_url: str, *, key: str = KEY, elsewhere: bool = False, timeout: float = 30.0
+    base_url: str,
+    *,
+    key: str = KEY,
+    elsewhere: bool = False,
+    timeout: float = 30.0,
+    name: str = "openclaw",
+    clock: FakeClock | None = None,
 ) -> AsyncIterator[ModelClient]:
     """Give a client that is closed in the end, with no task of it left."""
-    chosen = settings.ModelSettings(api_key=Secret(key), base_url=base_url, name="openclaw", turn_timeout=timeout)
+    chosen = settings.ModelSettings(api_key=Secret(key), base_url=base_url, name=name, turn_timeout=timeout)
     before = asyncio.all_tasks()
-    model = ModelClient(chosen, history_kept_elsewhere=elsewhere)
+    model = ModelClient(chosen, history_kept_elsewhere=elsewhere, clock=clock or QuickClock())
     try:
         yield model
     finally:
@@ -43,7 +65,9 @@ async def model_at(
 
 
 async def ask(server: ModelServer, **options: Any) -> Completion:
-    model_options = {name: options.pop(name) for name in ("key", "elsewhere", "timeout") if name in options}
+    model_options = {
+        name: options.pop(name) for name in ("key", "elsewhere", "timeout", "name", "clock") if name in options
+    }
     async with model_at(server.base_url, **model_options) as model:
         return await model.ask(options.pop("messages", QUESTION), user=USER, **options)
 
@@ -56,8 +80,9 @@ async def fault(server: ModelServer, **options: Any) -> ModelError:
 
 def open_connections(model: ModelClient) -> int:
     """How many connections the model's client holds, in use or kept alive."""
-    assert model._client is not None
-    transport = model._client._client._transport
+    client = model._endpoint._client
+    assert client is not None
+    transport = client._client._transport
     assert isinstance(transport, AiohttpTransport)
     assert transport._session is not None
     connector = transport._session.connector

@@ -7,7 +7,7 @@ from typing import Any
 
 from claw.config.settings import AccessSettings, ConversationSettings
 from claw.draft import Persist
-from claw.errors import MediaError
+from claw.errors import MediaError, ModelError
 from claw.inbox.routing import Router
 from claw.language import Language
 from claw.messages import Answer, ChatKind, Conversation, Inbound, Route, Sender
@@ -19,6 +19,7 @@ from claw.turn.commands.handlers import AdminActions, CommandHandlers
 from claw.turn.commands.parser import is_urgent
 from claw.turn.handler import MessageHandler
 from claw.turn.model.chat import Completion, Message, OnText, Shorten
+from claw.turn.model.finish import FinishReason
 from tests.clock import FakeClock
 from tests.messages import inbound
 
@@ -34,7 +35,8 @@ class ScriptedModel:
         self.users: list[str] = []
         self.shortened: Sequence[Message] | None = None
         self.pieces: list[str] = []
-        self.completion = Completion(text="fine", finish_reason="stop", usage=None, model="scripted", cut=False)
+        self.error: ModelError | None = None
+        self.completion = Completion("fine", FinishReason.STOP, None, "scripted")
 
     async def ask(
         self,
@@ -50,6 +52,8 @@ class ScriptedModel:
         if on_text is not None:
             for piece in self.pieces:
                 on_text(piece)
+        if self.error is not None:
+            raise self.error
         return self.completion
 
 
@@ -85,6 +89,7 @@ class TurnHarness:
         self.model = ScriptedModel()
         self.draft = SeenDraft()
         self.clock = FakeClock()
+        self.model_health: dict[str, Any] = {}
         self.stopped: list[str] = []
         self.restarted: list[str] = []
         self.pictures: list[str] | MediaError = ["data:image/png;base64,AAAA"]
@@ -107,7 +112,7 @@ class TurnHarness:
             return True
 
         self.access = AccessControl(access, store, store, self.clock)
-        actions = AdminActions(stop, restart, figures, "scripted-1")
+        actions = AdminActions(stop, restart, figures, "scripted-1", lambda: self.model_health)
         self.handler = MessageHandler(
             self.settings,
             model=self.model,

@@ -8,10 +8,12 @@ import string
 import pytest
 
 from claw.config.settings import AccessSettings
+from claw.errors import ModelError, ModelErrorKind
 from claw.language import Language
 from claw.policy import DirectPolicy, GroupPolicy
 from claw.store.sqlite.store import SqliteStore
 from claw.turn import texts
+from claw.turn.model.health import ModelHealth
 from tests.turn.harness import TurnHarness, message
 
 ZH = Language.ZH
@@ -168,3 +170,24 @@ async def test_hostile_commands(turn: TurnHarness) -> None:
         assert 0 < len(told) < 1000
     assert (await turn.store.items(), turn.restarted) == ({}, [])
     assert (await turn.access.read_rules()).owners == {OWNER}
+
+
+async def test_new_ends_the_running_turn_first(store: SqliteStore) -> None:
+    """`/new` does not wait for the answer in progress, which belongs to what is to be forgotten: it ends it."""
+    turn = TurnHarness(store, stoppable=True)
+    assert await turn.tell("u-1001", "/new") == texts.FORGOTTEN[Language.ZH]
+    assert turn.stopped == ["dingfakeclient:direct-u-1001"]
+
+
+async def test_status_tells_how_the_model_does(store: SqliteStore) -> None:
+    """`/status` shows the model's last success, and its last error with what helps; nothing before there is one."""
+    turn = TurnHarness(store)
+    assert "OPENAI" not in await turn.tell("u-owner", "/status")
+    health = ModelHealth(turn.clock)
+    health.note_success()
+    health.note_error(ModelError(ModelErrorKind.UNAUTHORIZED, "HTTP 401: bad `key`"))
+    turn.model_health = health.snapshot()
+    told = await turn.tell("u-owner", "/status")
+    assert "2027-01-15T08:00:00.000Z" in told
+    assert "HTTP 401: bad key" in told
+    assert "check OPENAI_API_KEY" in told

@@ -55,10 +55,16 @@ def test_questions(text: str) -> None:
     assert parse_command(text) is None
 
 
-@pytest.mark.parametrize(("text", "urgent"), [("/stop", True), ("/停止", True), ("/new", False), ("stop", False)])
-def test_only_stop_is_urgent(text: str, urgent: bool) -> None:
-    """Only /stop passes by the queue; /new waits its turn, so that it forgets what was said before it."""
-    assert is_urgent(inbound(text)) is urgent
+@pytest.mark.parametrize("text", ["/stop", "/停止", "/new", "/help", "/帮助", "/status", "/id", "/model", "/chats"])
+def test_what_must_not_wait_behind_a_turn(text: str) -> None:
+    """What ends a turn, or has nothing to do with it, passes by the queue."""
+    assert is_urgent(inbound(text))
+
+
+@pytest.mark.parametrize("text", ["stop", "hello", "/policy group open", "/allow u-1", "/deny u-1", "/owner confirm"])
+def test_what_waits(text: str) -> None:
+    """Questions wait their turn, and so does what changes who may talk: its order is its meaning."""
+    assert not is_urgent(inbound(text))
 
 
 @pytest.mark.parametrize("language", list(Language))

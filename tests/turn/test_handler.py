@@ -13,6 +13,7 @@ from claw.store.sqlite.store import SqliteStore
 from claw.turn import texts
 from claw.turn.handler import strip_reasoning
 from claw.turn.model.chat import Completion
+from claw.turn.model.finish import FinishReason
 from tests.messages import inbound
 from tests.turn.harness import TurnHarness
 
@@ -88,13 +89,13 @@ async def test_the_route_names_the_conversation(store: SqliteStore) -> None:
     answer = await turn.handler.handle(inbound("hi"), Route("robot:elsewhere", "a queue of its own"), turn.draft)
     assert answer.exchange is not None
     assert answer.exchange.history_key == "robot:elsewhere"
-    assert turn.model.users == [hash_id("robot:elsewhere:0")]
+    assert turn.model.users == [hash_id(f"robot:elsewhere:{await store.epoch('robot:elsewhere')}")]
 
 
 async def test_cut_answer_is_told(store: SqliteStore) -> None:
     """finish_reason length is told to the person, and not kept as the model's words."""
     turn = TurnHarness(store, ConversationSettings())
-    turn.model.completion = Completion(text="half", finish_reason="length", usage=None, model="m", cut=True)
+    turn.model.completion = Completion("half", FinishReason.LENGTH, None, "m")
     answer = await turn.say(inbound("你好"))
     assert answer.text == "half\n\n" + texts.CUT[Language.ZH]
     assert answer.exchange is not None
@@ -148,3 +149,51 @@ async def test_failure_reply_ends_with_the_trace(
         inbound(said), ModelError(ModelErrorKind.UNREACHABLE, "refused")
     )
     assert reply.text.endswith(ending.format(trace="ab" * 16))
+
+
+async def test_what_came_is_told_with_the_failure(store: SqliteStore) -> None:
+    """An answer that broke off is shown as far as it came, marked, and is not kept as an exchange."""
+    turn = TurnHarness(store, ConversationSettings())
+    error = ModelError(ModelErrorKind.BROKEN_OFF, "reset", began=True, partial="Paris is the")
+    reply = turn.handler.failure_reply(inbound("hello"), error)
+    assert reply.text.startswith("Paris is the\n\n" + texts.INCOMPLETE[Language.EN])
+    assert texts.FAILURES[ModelErrorKind.BROKEN_OFF][Language.EN] in reply.text
+    assert reply.exchange is None
+    assert "Paris" not in reply.error
+
+
+async def test_what_came_in_an_earlier_try_is_told(store: SqliteStore) -> None:
+    """The last try may bring nothing: then what an earlier one brought is told, once."""
+    turn = TurnHarness(store, ConversationSettings())
+    asked = inbound("hello")
+    turn.model.pieces = ["Paris ", "is the"]
+    turn.model.error = ModelError(ModelErrorKind.BROKEN_OFF, "reset", began=True, partial="Paris is the")
+    with pytest.raises(ModelError):
+        await turn.handle(asked)
+    last = ModelError(ModelErrorKind.UNREACHABLE, "refused")
+    assert turn.handler.failure_reply(asked, last).text.startswith("Paris is the\n\n")
+    assert "Paris" not in turn.handler.failure_reply(asked, last).text
+
+
+@pytest.mark.parametrize("partial", ["", "<thi", "<think>The user asks", " \n"])
+async def test_a_thought_is_no_part_of_an_answer(store: SqliteStore, partial: str) -> None:
+    """Where only thoughts had come, nothing is shown but the failure."""
+    error = ModelError(ModelErrorKind.TIMEOUT, "late", began=True, partial=partial)
+    reply = TurnHarness(store, ConversationSettings()).handler.failure_reply(inbound("hello"), error)
+    assert reply.text.startswith(texts.FAILURES[ModelErrorKind.TIMEOUT][Language.EN])
+
+
+async def test_filtered_answer_is_marked(store: SqliteStore) -> None:
+    """An answer that a policy broke off is shown with the reason, and not kept: it would be refused again and again."""
+    turn = TurnHarness(store, ConversationSettings())
+    turn.model.completion = Completion("good ans", FinishReason.CONTENT_FILTER, None, "m")
+    answer = await turn.say(inbound("你好"))
+    assert answer.text == "good ans\n\n" + texts.FILTERED[Language.ZH]
+    assert (answer.outcome, answer.exchange) == (Outcome.ANSWERED, None)
+
+
+@pytest.mark.parametrize(("said", "language"), [("hello there", Language.EN), ("你好", Language.ZH)])
+async def test_waiting_is_told(store: SqliteStore, said: str, language: Language) -> None:
+    """A person whose question waits for the model's server is told so in their language."""
+    reply = TurnHarness(store, ConversationSettings()).handler.patience_reply(inbound(said))
+    assert (reply.text, reply.exchange) == (texts.PATIENCE[language], None)

@@ -12,8 +12,9 @@ import pytest
 from claw.errors import ModelError, ModelErrorKind
 from claw.turn.model import client as client_module
 from claw.turn.model.chat import Completion
+from claw.turn.model.finish import FinishReason
 from claw.turn.model.sse import TokenUsage
-from tests.turn.asking import KEY, QUESTION, USER, ask, fault, model_at, open_connections
+from tests.turn.asking import ID, KEY, QUESTION, USER, QuickClock, ask, fault, model_at, open_connections
 from tests.turn.servers import (
     DONE,
     ROLE,
@@ -37,7 +38,7 @@ OVERFLOW = {"error": {"code": 400, "message": "the request is too big", "type": 
 
 async def test_streams_with_usage_and_the_conversation_as_user(server: ModelServer) -> None:
     """A question is one streamed chat completion that names the conversation by its hash."""
-    assert await ask(server) == Completion("Hello there", "stop", TokenUsage(7, 2), "fake-1", cut=False)
+    assert await ask(server) == Completion("Hello there", FinishReason.STOP, TokenUsage(7, 2), "fake-1", ID)
     assert server.asked == [
         {
             "model": "openclaw",
@@ -106,14 +107,46 @@ async def test_what_on_text_raises_comes_out(server: ModelServer) -> None:
 @pytest.mark.parametrize(
     "race", [sends(ROLE, event(INTERNAL, "error"), DONE), sends(ROLE, event(INTERNAL)), refuses(500, INTERNAL)]
 )
-async def test_the_race_of_first_requests_is_tried_again_at_once(server: ModelServer, race: Behaviour) -> None:
-    """OpenClaw's "internal error" to one of two first requests is cured by asking again, once."""
-    server.behaviours = [race, sends(answer("Paris"))]
-    assert (await ask(server)).text == "Paris"
+async def test_the_race_on_a_session_is_waited_out(server: ModelServer, race: Behaviour) -> None:
+    """OpenClaw's "internal error" is asked again soon, and for as long as it takes to recover a session: some 15 s."""
+    clock = QuickClock()
+    server.behaviours = [race, race, race, sends(answer("Paris"))]
+    assert (await ask(server, clock=clock)).text == "Paris"
+    assert clock.slept == [0.2, 1.0, 2.0]
     server.behaviours = [race]
     server.asked.clear()
-    assert (await fault(server)).kind is ModelErrorKind.SERVER
-    assert len(server.asked) == 2
+    clock = QuickClock()
+    error = await fault(server, clock=clock)
+    assert (error.kind, error.code, error.retryable) == (ModelErrorKind.SERVER, "session_race", False)
+    assert len(server.asked) == 6
+    assert 10 < sum(clock.slept) < 16
+
+
+async def test_the_recovery_of_a_gateway_that_keeps_sessions_is_waited_for(server: ModelServer) -> None:
+    """It says so for as long as it runs the turn that a crash broke: nothing has begun, so the worker waits."""
+    server.behaviours = [sends(ROLE, event(INTERNAL, "error"), DONE)]
+    error = await fault(server, clock=QuickClock(), elsewhere=True)
+    assert (error.code, error.waits, error.retryable, error.began) == ("session_race", True, True, False)
+
+
+async def test_an_internal_error_within_text_is_no_race(server: ModelServer) -> None:
+    """Once text has come the agent has worked: nothing is asked again."""
+    server.behaviours = [sends(ROLE + text("Half"), event(INTERNAL, "error"), DONE)]
+    assert (await fault(server)).partial == "Half"
+    assert len(server.asked) == 1
+
+
+async def test_a_race_that_took_minutes_is_none(server: ModelServer) -> None:
+    """What the server says after a minute is the end of its own tries."""
+    clock = QuickClock()
+
+    async def behave(request: Any) -> Any:
+        await clock.sleep(70)
+        return await refuses(500, INTERNAL)(request)
+
+    server.behaviours = [behave]
+    assert not (await fault(server, clock=clock)).retryable
+    assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -201,7 +234,7 @@ async def test_stop_at_any_moment_leaves_nothing(server: ModelServer) -> None:
             with suppress(asyncio.CancelledError):
                 await asking
         assert open_connections(model) <= 1, "only the kept-alive one"
-        assert (await model.ask(QUESTION, user=USER)).finish_reason == "stop"
+        assert (await model.ask(QUESTION, user=USER)).is_whole
 
 
 async def test_connections_are_used_again(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,9 +288,9 @@ async def test_warm_is_shared_and_never_fails(
     """Warming twice builds one client; what makes it impossible is logged by `warm` and told by `ask`."""
     async with model_at(server.base_url) as model:
         await asyncio.gather(model.warm(), model.warm())
-        client = model._client
+        client = model._endpoint._client
         await model.ask(QUESTION, user=USER)
-        assert model._client is client
+        assert model._endpoint._client is client
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
     async with model_at(server.base_url) as model:
         await model.warm()

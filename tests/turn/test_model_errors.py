@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Any
 
+import aiohttp
 import httpx2
 import openai
 import pytest
@@ -17,9 +19,10 @@ from claw.errors import ModelError, ModelErrorKind
 from claw.language import Language
 from claw.retry import RETRY_AFTER_MAX_S
 from claw.turn import texts
+from claw.turn.model.body import ErrorBody
 from claw.turn.model.errors import (
     REMEDIES,
-    ErrorBody,
+    Circumstances,
     classify_error,
     classify_status,
     mask_echo,
@@ -36,8 +39,9 @@ WALL = 1_792_567_680.0
 """Wed, 21 Oct 2026 07:28:00 GMT."""
 
 
-def classify(error: BaseException, *, began: bool = False, elsewhere: bool = False) -> ModelError:
-    return classify_error(error, began=began, history_kept_elsewhere=elsewhere, wall=WALL)
+def classify(error: BaseException, *, began: bool = False, elsewhere: bool = False, elapsed: float = 0.0) -> ModelError:
+    at = Circumstances(elsewhere, WALL, text="text" if began else "", elapsed=elapsed)
+    return classify_error(error, at)
 
 
 def status(code: int, body: object = None, **headers: str) -> openai.APIStatusError:
@@ -63,8 +67,13 @@ UNREACHABLE, TIMEOUT, BUSY, SERVER = (
     ModelErrorKind.BUSY,
     ModelErrorKind.SERVER,
 )
-UNAUTHORIZED, BAD_REQUEST, TOO_LONG, BROKEN_OFF = (
+UNAUTHORIZED, QUOTA, UNAVAILABLE, REDIRECTED, FILTERED, TOO_LARGE, BAD_REQUEST, TOO_LONG, BROKEN_OFF = (
     ModelErrorKind.UNAUTHORIZED,
+    ModelErrorKind.QUOTA,
+    ModelErrorKind.UNAVAILABLE,
+    ModelErrorKind.REDIRECTED,
+    ModelErrorKind.FILTERED,
+    ModelErrorKind.TOO_LARGE,
     ModelErrorKind.BAD_REQUEST,
     ModelErrorKind.TOO_LONG,
     ModelErrorKind.BROKEN_OFF,
@@ -72,6 +81,12 @@ UNAUTHORIZED, BAD_REQUEST, TOO_LONG, BROKEN_OFF = (
 
 TABLE: list[tuple[BaseException, ModelErrorKind, bool]] = [
     (TimeoutError(), TIMEOUT, False),
+    (status(307, None, location="https://elsewhere.test/v1"), REDIRECTED, False),
+    (status(400, {"code": "data_inspection_failed", "message": "x"}), FILTERED, False),
+    (status(400, {"code": "Arrearage", "message": "x"}), QUOTA, False),
+    (in_stream("401 no", type="authentication_error"), UNAUTHORIZED, False),
+    (in_stream("404 no", type="invalid_request_error"), BAD_REQUEST, False),
+    (in_stream("no", type="insufficient_quota"), QUOTA, False),
     (connection(ConnectionRefusedError(111, "Connection refused")), UNREACHABLE, True),
     (connection(ssl.SSLCertVerificationError(1, "certificate verify failed")), UNREACHABLE, True),
     (openai.APITimeoutError(request=REQUEST), UNREACHABLE, True),
@@ -80,25 +95,26 @@ TABLE: list[tuple[BaseException, ModelErrorKind, bool]] = [
     (status(400, {"message": "x", "code": "context_length_exceeded"}), TOO_LONG, False),
     (status(400, "prompt is too long: 9 tokens > 5 maximum"), TOO_LONG, False),
     (status(401, {"message": "unauthorized", "type": "unauthorized"}), UNAUTHORIZED, False),
-    (status(402, {"message": "Insufficient Balance"}), UNAUTHORIZED, False),
+    (status(402, {"message": "Insufficient Balance"}), QUOTA, False),
     (status(403), UNAUTHORIZED, False),
     (status(404, {"message": "model not found"}), BAD_REQUEST, False),
     (status(405), BAD_REQUEST, False),
     (status(408), TIMEOUT, True),
     (status(409), BUSY, True),
-    (status(413), TOO_LONG, False),
+    (status(413), TOO_LARGE, False),
+    (status(413, "<html>413 Request Entity Too Large</html>"), TOO_LARGE, False),
     (status(422, {"detail": [{"type": "missing"}]}), BAD_REQUEST, False),
     (status(429, {"message": "Rate limit reached"}), BUSY, True),
-    (status(429, {"message": "You exceeded your quota", "code": "insufficient_quota"}), UNAUTHORIZED, False),
+    (status(429, {"message": "You exceeded your quota", "code": "insufficient_quota"}), QUOTA, False),
     (status(500, {"message": "internal error"}), SERVER, True),
     (status(501), SERVER, False),
-    (status(502, "<html>Bad Gateway</html>"), SERVER, True),
-    (status(503, {"message": "shutting down", "type": "gateway_unavailable"}), BUSY, True),
+    (status(502, "<html>Bad Gateway</html>"), UNAVAILABLE, True),
+    (status(503, {"message": "shutting down", "type": "gateway_unavailable"}), UNAVAILABLE, True),
     (status(504), TIMEOUT, True),
     (status(529), BUSY, True),
     (in_stream("upstream provider timeout"), TIMEOUT, False),
     (in_stream("upstream provider error"), SERVER, False),
-    (in_stream("internal error", type="api_error"), SERVER, False),
+    (in_stream("internal error", type="api_error"), SERVER, True),
     (in_stream("too long", code="context_length_exceeded"), TOO_LONG, False),
     (in_stream("This account is temporarily disabled"), UNAUTHORIZED, False),
     (in_stream("slow down", code=429), BUSY, True),
@@ -128,6 +144,41 @@ def test_after_text(error: BaseException, kind: ModelErrorKind, retryable: bool)
     ours = classify(error, began=True)
     assert (ours.kind, ours.retryable, ours.began) == (BROKEN_OFF if broken else kind, retryable, True)
     assert not classify(error, began=True, elsewhere=True).retryable
+
+
+@pytest.mark.parametrize(
+    ("error", "head", "elapsed", "waits"),
+    [
+        (connection(ConnectionRefusedError(111, "Connection refused")), False, 0.0, True),
+        (connection(socket.gaierror(-2, "Name or service not known")), False, 0.0, True),
+        (connection(aiohttp.ServerDisconnectedError()), False, 0.0, True),
+        (connection(ConnectionResetError(104, "reset")), True, 0.0, False),
+        (openai.APITimeoutError(request=REQUEST), False, 10.0, True),
+        (connection(ssl.SSLCertVerificationError(1, "certificate verify failed")), False, 0.0, False),
+        (connection(ValueError("Got more than 65536 bytes")), False, 0.0, False),
+        (status(502, "<html>Bad Gateway</html>"), True, 0.0, True),
+        (status(503, "no healthy upstream"), True, 0.0, True),
+        (status(504, "<html>Gateway Time-out</html>"), True, 5.0, True),
+        # The agent may have worked by then.
+        (status(504, "<html>Gateway Time-out</html>"), True, 30.0, False),
+        (status(503, {"type": "gateway_unavailable"}), True, 0.0, True),
+        (in_stream("x", type="gateway_unavailable"), True, 0.0, True),
+        (status(503, {"message": "overloaded"}), True, 0.0, False),
+        (status(500), True, 0.0, False),
+        (status(429), True, 0.0, False),
+    ],
+)
+def test_what_is_waited_for(error: Exception, head: bool, elapsed: float, waits: bool) -> None:
+    """A server that cannot be reached, or takes no work yet, is waited for, unless something had begun."""
+    assert classify_error(error, Circumstances(True, WALL, head=head, elapsed=elapsed)).waits is waits
+    assert not classify_error(error, Circumstances(False, WALL, head=head, text="Half")).waits
+
+
+@pytest.mark.parametrize(("error", "kind", "retryable"), TABLE)
+def test_after_a_minute(error: BaseException, kind: ModelErrorKind, retryable: bool) -> None:
+    """What a server says after a minute is the end of its own tries; only a broken way is tried again."""
+    found = classify(error, elapsed=61.0)
+    assert found.retryable is (retryable and kind is UNREACHABLE)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from claw.errors import ModelError
 from claw.observe import telemetry
 from claw.secret import Secret, hash_id
 from claw.turn.model.client import ModelClient
-from tests.clock import FakeClock
+from tests.turn.asking import QuickClock
 from tests.turn.servers import DONE, ROLE, ModelServer, answer, event, refuses, sends
 
 USER = hash_id("conversation")
@@ -51,7 +51,7 @@ def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
 
 async def ask(server: ModelServer) -> None:
     chosen = settings.ModelSettings(api_key=Secret("sk-0123456789"), base_url=server.base_url, name="openclaw")
-    model = ModelClient(chosen, history_kept_elsewhere=False, clock=FakeClock())
+    model = ModelClient(chosen, history_kept_elsewhere=False, clock=QuickClock())
     try:
         with suppress(ModelError):
             await model.ask(QUESTION, user=USER)

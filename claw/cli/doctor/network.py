@@ -138,8 +138,13 @@ async def check_clock(context: Context) -> Finding:
 
 MODEL_TEXTS: Final = {
     ModelErrorKind.UNAUTHORIZED: "model.unauthorized",
+    ModelErrorKind.QUOTA: "model.quota",
     ModelErrorKind.BAD_REQUEST: "model.refused",
+    ModelErrorKind.REDIRECTED: "model.redirected",
+    ModelErrorKind.FILTERED: "model.refused",
     ModelErrorKind.TOO_LONG: "model.refused",
+    ModelErrorKind.TOO_LARGE: "model.refused",
+    ModelErrorKind.UNAVAILABLE: "model.unavailable",
     ModelErrorKind.BUSY: "model.busy",
     ModelErrorKind.TIMEOUT: "model.timeout",
     ModelErrorKind.UNREACHABLE: "model.unreachable",

@@ -228,7 +228,11 @@ class RedisStore:
     async def ack(self, lease: Lease, exchange: Exchange | None = None) -> None:
         said: tuple[Arg, ...] = ()
         if exchange is not None:
-            said = (encode(exchange.history_key), json.dumps([exchange.user, exchange.assistant]))
+            said = (
+                encode(exchange.history_key),
+                json.dumps([exchange.user, exchange.assistant]),
+                encode(exchange.epoch),
+            )
         self._wake_if((await self._call_with(lease, scripts.ACK, *said))[1])
 
     async def release(
@@ -237,8 +241,10 @@ class RedisStore:
         args = (_ms(delay), int(failed), int(waiting), _ms(worked))
         self._wake_if((await self._call_with(lease, scripts.RELEASE, *args))[1])
 
-    async def bury(self, lease: Lease, error: str) -> None:
-        self._wake_if((await self._call_with(lease, scripts.BURY, encode(error), strip_webhook(lease.inbound)))[1])
+    async def bury(self, lease: Lease, error: str, *, attempts: int | None = None) -> None:
+        tried = b"" if attempts is None else attempts
+        args = (encode(error), tried, strip_webhook(lease.inbound))
+        self._wake_if((await self._call_with(lease, scripts.BURY, *args))[1])
 
     async def interrupt(self, queue: str) -> bool:
         return bool(await self._call(scripts.INTERRUPT, encode(queue)))

@@ -114,13 +114,16 @@ def release(
     )
 
 
-def ack(connection: sqlite3.Connection, seq: int, exchange: tuple[str, bytes, bytes] | None, at: float) -> None:
-    """Remove the message, and append (history key, user, assistant) to its history."""
+def ack(connection: sqlite3.Connection, seq: int, exchange: tuple[str, str, bytes, bytes] | None, at: float) -> None:
+    """Remove the message, and append (history key, epoch, user, assistant) to its history."""
     removed = connection.execute("DELETE FROM inbox WHERE seq = ?", (seq,))
     # An earlier ack whose commit was reported as failed may have reached the disk: then the exchange is there already.
     if exchange is None or not removed.rowcount:
         return
-    history_key, user, assistant = exchange
+    history_key, asked_in, user, assistant = exchange
+    # Asked here, in the transaction: a `/new` that comes between asking and appending would not be seen.
+    if asked_in and asked_in != epoch(connection, history_key):
+        return
     connection.execute(
         "INSERT INTO history (memory, seq, at, user, assistant)"
         " SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3, ?4 FROM history WHERE memory = ?1",
@@ -132,7 +135,7 @@ def ack(connection: sqlite3.Connection, seq: int, exchange: tuple[str, bytes, by
     )
 
 
-def bury(connection: sqlite3.Connection, seq: int, error: bytes, at: float) -> int:
+def bury(connection: sqlite3.Connection, seq: int, error: bytes, attempts: int | None, at: float) -> int:
     """Move the message to the dead letters; return how many were moved (0: it is not in the file)."""
     row = connection.execute("SELECT inbound FROM inbox WHERE seq = ?", (seq,)).fetchone()
     if row is None:
@@ -140,8 +143,8 @@ def bury(connection: sqlite3.Connection, seq: int, error: bytes, at: float) -> i
     # The copy and the removal are one transaction, as everything that the writer does.
     connection.execute(
         "INSERT INTO dead (key, attempts, received_at, answer, buried_at, error, inbound)"
-        " SELECT key, attempts, received_at, answer, ?, ?, ? FROM inbox WHERE seq = ?",
-        (at, error, strip_stored_webhook(row[0]), seq),
+        " SELECT key, coalesce(?, attempts), received_at, answer, ?, ?, ? FROM inbox WHERE seq = ?",
+        (attempts, at, error, strip_stored_webhook(row[0]), seq),
     )
     return connection.execute("DELETE FROM inbox WHERE seq = ?", (seq,)).rowcount
 

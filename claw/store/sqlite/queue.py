@@ -50,6 +50,8 @@ class QueuedMessage:
     waiting_since: float = 0.0
     """As in `Lease`."""
     worked: float = 0.0
+    stopped: bool = False
+    """It was stopped while it was DELAYED."""
     state: MessageState = MessageState.QUEUED
 
 
@@ -165,6 +167,18 @@ class MessageQueues:
         lease.message.claims = 0
         self._return(lease, delayed_until)
 
+    def find_delayed(self, queue: str, now: float) -> QueuedMessage | None:
+        """Return the head of a queue while it waits for its next try."""
+        self.advance(now)
+        waiting = self._queues.get(queue)
+        return waiting[0] if waiting and waiting[0].state is MessageState.DELAYED else None
+
+    def stop(self, message: QueuedMessage) -> None:
+        """End the delay of a DELAYED message; its next lease says that it was stopped."""
+        message.stopped = True
+        message.delayed_until = 0.0
+        self._make_ready(message)
+
     def undo_claim(self, lease: ActiveLease, delayed_until: float = 0.0) -> None:
         """Undo a claim that was never returned to a caller."""
         lease.message.claims -= 1
@@ -185,8 +199,10 @@ class MessageQueues:
     def advance(self, now: float) -> None:
         """End the delays and the leases whose time has come."""
         while self._delayed and self._delayed[0][0] <= now:
-            _, seq = heapq.heappop(self._delayed)
-            message = self._messages[seq]
+            until, seq = heapq.heappop(self._delayed)
+            message = self._messages.get(seq)
+            if message is None or message.state is not MessageState.DELAYED or message.delayed_until != until:
+                continue  # Its delay was ended before its time.
             message.delayed_until = 0.0
             self._make_ready(message)
         while self._expiries and self._expiries[0][0] <= now:

@@ -170,6 +170,7 @@ class SqliteStore:
                 received_at=message.received_at,
                 attempts=message.attempts,
                 claims=message.claims,
+                stopped=message.stopped,
                 waiting_since=message.waiting_since,
                 worked=message.worked,
             )
@@ -189,7 +190,12 @@ class SqliteStore:
         await self._write_for(lease, queries.save_answer, saved, then=lambda active, _: self._on_saved(active, answer))
 
     async def ack(self, lease: Lease, exchange: Exchange | None = None) -> None:
-        said = exchange and (to_sql_text(exchange.history_key), encode(exchange.user), encode(exchange.assistant))
+        said = exchange and (
+            to_sql_text(exchange.history_key),
+            exchange.epoch,
+            encode(exchange.user),
+            encode(exchange.assistant),
+        )
         await self._write_for(
             lease, queries.ack, said, self._clock.wall(), ending=True, then=lambda active, _: self._on_removed(active)
         )
@@ -211,9 +217,9 @@ class SqliteStore:
             lease, queries.release, (until, int(failed)), waiting_since, worked, ending=True, then=then
         )
 
-    async def bury(self, lease: Lease, error: str) -> None:
+    async def bury(self, lease: Lease, error: str, *, attempts: int | None = None) -> None:
         await self._write_for(
-            lease, queries.bury, encode(error), self._clock.wall(), ending=True, then=self._on_removed
+            lease, queries.bury, encode(error), attempts, self._clock.wall(), ending=True, then=self._on_removed
         )
 
     async def _write_for(
@@ -240,9 +246,21 @@ class SqliteStore:
         return self._queues.find(lease.seq, lease.fence, self._clock.monotonic())
 
     async def interrupt(self, queue: str) -> bool:
-        """As the port says: nobody else holds the file."""
+        """As the port says. Nobody else holds the file: there is only what waits for its next try."""
         self._life.require_open()
-        return False
+        message = self._queues.find_delayed(queue, self._clock.monotonic())
+        if message is None or message.stopped:
+            return False
+        fence = message.fence
+        row = self._rows.get(message.seq) or (await self._read(queries.rows, message.seq, 1)).get(message.seq)
+        # While the file was read it may have been claimed: then it is its holder's to stop.
+        if self._queues.find_delayed(queue, self._clock.monotonic()) is not message or message.fence != fence:
+            return False
+        if row is None or row.answer is not None:
+            return False
+        self._queues.stop(message)
+        self._wakeups.wake()
+        return True
 
     def on_interrupt(self, act: Callable[[int, int], object]) -> None:
         """As the port says: there is nobody who could want that."""
@@ -433,6 +451,7 @@ class SqliteStore:
             queries.bury,
             active.message.seq,
             encode(UNREADABLE),
+            None,
             self._clock.wall(),
             on_commit=partial(self._on_removed, active),
             on_error=partial(self._on_burial_failed, active),

@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from claw.clock import Clock
 from claw.language import Language, Text
@@ -50,6 +50,8 @@ NAMED_MAX: Final = 20
 CHATS_SHOWN_MAX: Final = 15
 TITLE_MAX_CHARS: Final = 24
 """Of a chat's title in `/chats`."""
+REASON_MAX_CHARS: Final = 120
+"""Of the model's last error in `/status`."""
 _STAFF_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MARKUP: Final = re.compile(r"[`*_\[\]()<>#|~\\\s]+")
 _CONFIRM: Final = frozenset({"confirm", "确认", "yes", "是"})
@@ -80,13 +82,15 @@ class AdminActions:
     """What commands can do to the rest of the process; handed in by `app`.
 
     `stop` ends the running turn of a conversation, by its key, and says whether there was one; `restart` takes `stream`
-    or `process` and says whether it was begun; `status` gives the service's figures by the names in texts.STATUS.
+    or `process` and says whether it was begun; `status` gives the service's figures by the names in texts.STATUS, and
+    `model_health` a ModelHealth's snapshot.
     """
 
     stop: Callable[[str], Awaitable[bool]]
     restart: Callable[[str], bool]
     status: Callable[[], Awaitable[dict[str, object]]]
     model: str
+    model_health: Callable[[], Mapping[str, Any]] = dict
 
 
 class CommandHandlers:
@@ -125,9 +129,12 @@ class CommandHandlers:
     @COMMANDS.command(
         "new",
         "新对话",
+        urgent=True,
         help_text=Text("`/new` 忘掉之前的对话，重新开始", "`/new` forget this conversation and start afresh"),
     )
     async def _forget(self, call: Invocation) -> str:
+        # First, so that the answer in progress is not kept as the new conversation's beginning, nor shown after it.
+        await self._actions.stop(call.conversation_key)
         await self._history.forget(call.conversation_key)
         return texts.FORGOTTEN[call.language]
 
@@ -142,13 +149,19 @@ class CommandHandlers:
         stopped = await self._actions.stop(call.conversation_key)
         return (texts.STOPPED if stopped else texts.NOTHING_TO_STOP)[call.language]
 
-    @COMMANDS.command("model", "模型", help_text=Text("`/model` 查看使用的模型", "`/model` show which model answers"))
+    @COMMANDS.command(
+        "model",
+        "模型",
+        urgent=True,
+        help_text=Text("`/model` 查看使用的模型", "`/model` show which model answers"),
+    )
     async def _show_model(self, call: Invocation) -> str:
         return texts.MODEL[call.language].format(model=self._actions.model)
 
     @COMMANDS.command(
         "id",
         "我的id",
+        urgent=True,
         help_text=Text("`/id` 查看自己的工号和会话编号", "`/id` show your staff id and this conversation's id"),
     )
     async def _show_ids(self, call: Invocation) -> str:
@@ -158,7 +171,7 @@ class CommandHandlers:
             conversation=call.inbound.conversation.id,
         )
 
-    @COMMANDS.command("help", "帮助", help_text=Text("`/help` 显示这份说明", "`/help` show this"))
+    @COMMANDS.command("help", "帮助", urgent=True, help_text=Text("`/help` 显示这份说明", "`/help` show this"))
     async def _help(self, call: Invocation) -> str:
         language = call.language
         parts = [texts.HELP[language], COMMANDS.format_help(language, owner_only=False)]
@@ -168,12 +181,13 @@ class CommandHandlers:
 
     # --- for the owner -------------------------------------------------------------------------------------------
 
-    @COMMANDS.command("status", "状态", owner_only=True, help_text=_STATUS_AND_CHATS_HELP)
+    @COMMANDS.command("status", "状态", owner_only=True, urgent=True, help_text=_STATUS_AND_CHATS_HELP)
     async def _show_status(self, call: Invocation) -> str:
         figures = await self._actions.status()
-        return texts.STATUS[call.language].format(**figures, policies=format_policies(call.rules, call.language))
+        told = texts.STATUS[call.language].format(**figures, policies=format_policies(call.rules, call.language))
+        return "\n\n".join([told, *format_health(self._actions.model_health(), call.language)])
 
-    @COMMANDS.command("chats", "会话", owner_only=True, help_text=_STATUS_AND_CHATS_HELP)
+    @COMMANDS.command("chats", "会话", owner_only=True, urgent=True, help_text=_STATUS_AND_CHATS_HELP)
     async def _list_chats(self, call: Invocation) -> str:
         language = call.language
         chats = await self._chats.chats(CHATS_SHOWN_MAX + 1)  # One more tells whether there are more.
@@ -333,6 +347,18 @@ def format_policies(rules: Rules, language: Language) -> str:
     )
 
 
-def strip_markup(title: str) -> str:
-    """Return a title that cannot break the list it stands in: somebody else chose it."""
-    return _MARKUP.sub(" ", title)[:TITLE_MAX_CHARS].strip()
+def format_health(snapshot: Mapping[str, Any], language: Language) -> list[str]:
+    """Write how the model does, one line for its last success and one for its last error, as far as there were any."""
+    lines = []
+    if at := snapshot.get("last_success"):
+        lines.append(texts.LAST_SUCCESS[language].format(at=at))
+    if error := snapshot.get("last_error"):
+        # A server's words may hold markup that makes the message unreadable.
+        told = strip_markup(error["reason"], REASON_MAX_CHARS)
+        lines.append(texts.LAST_ERROR[language].format(**error | {"reason": told}))
+    return lines
+
+
+def strip_markup(text: str, chars: int = TITLE_MAX_CHARS) -> str:
+    """Return a text that cannot break the list it stands in: somebody else chose it."""
+    return _MARKUP.sub(" ", text)[:chars].strip()

@@ -1,7 +1,7 @@
 """Reading a command out of a message: which one, and with what arguments.
 
 `parse_command` is asked once for each message, and its result is carried along; `is_urgent` is handed to the inbox,
-which must know at once what may not queue behind the turn that it is meant for. Anything else that begins with a slash
+which must know at once what may not queue behind a running turn. Anything else that begins with a slash
 is a question like any other: a path, or a command of the gateway behind.
 """
 
@@ -33,6 +33,6 @@ def parse_command(text: str) -> Command | None:
 
 
 def is_urgent(inbound: Inbound) -> bool:
-    """Whether the message is to interrupt the running turn rather than to wait for it."""
+    """Whether the message must not wait for the running turn: it is to end it, or has nothing to do with it."""
     command = parse_command(inbound.text)
     return command is not None and command.spec.urgent

@@ -21,7 +21,8 @@ class CommandSpec:
 
     `aliases` are its other names, in Chinese. `help_text` is its line of `/help`; commands may share one. `owner_only`:
     anybody else who may talk is refused. `takes_arguments`: without it, any words behind the name make the message a
-    question. `urgent`: it interrupts the running turn of its conversation rather than to wait for it.
+    question. `urgent`: it does not wait behind the running turn of its conversation, which may take minutes. What
+    changes lists and policies is not: those commands mean what they say in the order in which they were given.
     """
 
     name: str

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from claw.turn.model.finish import FinishReason
 from claw.turn.model.sse import TokenUsage
 
 Message = dict[str, Any]
@@ -17,13 +18,18 @@ OnText = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer. `cut`: it ended only because it had become too long. `usage`: None where none was counted."""
+    """An answer, and how it ended. `usage`: None where none was counted; `id` is the server's name for it."""
 
     text: str
-    finish_reason: str
+    finish: FinishReason
     usage: TokenUsage | None
     model: str
-    cut: bool
+    id: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all that the model would have said."""
+        return self.finish.is_whole
 
 
 class ChatModel(Protocol):
@@ -40,7 +46,7 @@ class ChatModel(Protocol):
         """Return the model's answer. Raises ModelError, and whatever `shorten` or `on_text` raise.
 
         `user` is the hash of the conversation, by which a gateway finds its session. `on_text` gets each piece of text
-        as it comes; a ModelError afterwards means that all of them are void.
+        as it comes; a ModelError afterwards means that they are no whole answer (`ModelError.partial`).
         """
         ...
 

@@ -1,7 +1,7 @@
 """What a model's server says when it fails, and what that means for a person and for an operator.
 
-Servers tell a failure as an HTTP status, as an `error` event inside of an answer, or both, in bodies of many shapes
-(docs/openclaw.md). Order of events: `ErrorBody.parse` brings a body to one shape; `classify_status` or
+Servers tell a failure as an HTTP status, as an `error` event inside of an answer, as an object in place of one, or by
+silence (docs/openclaw.md). Order of events: body.py brings what was said to one shape; `classify_status` or
 `classify_event` find its kind; `classify_error` makes the ModelError of whatever was raised; `suggest_remedy` says
 what helps. What an operator is shown goes through `mask_echo` first, since servers echo keys and messages. The table
 is in tests/turn/test_model_errors.py.
@@ -11,14 +11,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Final, NamedTuple
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
 
 from claw.errors import ModelError, ModelErrorKind
 from claw.retry import RETRY_AFTER_MAX_S, parse_retry_after
-from claw.turn.model.sse import EventError, UnreadableError, clip_text
+from claw.turn.model.body import ErrorBody
+from claw.turn.model.sse import EventError, UnreadableError
 
 REASON_MAX_CHARS: Final = 300
 """What an operator is shown of a server's own words."""
@@ -28,137 +34,104 @@ ECHO_RUN_CHARS: Final = 8
 """A run that a reason may not share with a longer private text: servers quote messages in part, too."""
 CAUSES_MAX: Final = 10
 """Errors that may be wrapped in one another; a chain may be a ring."""
-SESSION_RACE: Final = "internal_error"
-"""`ModelError.code` of the failure that two first requests of a session cause in each other at OpenClaw."""
+SESSION_RACE: Final = "session_race"
+"""`ModelError.code` of the failure that two first requests of a session, or a request and the gateway's own recovery
+after a crash, cause in each other at OpenClaw."""
+OWN_RETRIES_S: Final = 60.0
+"""A server that refuses after so long has tried by itself (docs/openclaw.md: 71 to 122 s): asking again costs the
+person as long once more, and the provider as many calls."""
+NOT_BEGUN_S: Final = 15.0
+"""A server that takes no work says so before this; what fails later may have been worked on."""
 
-# By words only: some servers send neither a type nor a code with them (rows in tests/turn/test_model_errors.py).
-_TOO_LONG: Final = re.compile(
-    r"context[ _](length|size|window)|maximum context|prompt is too long|too many (input )?tokens", re.IGNORECASE
-)
-# OpenClaw's sentences for the provider behind it, which it sends with status 200 and no code (docs/openclaw.md).
 _UPSTREAM: Final = re.compile(r"upstream provider (error|timeout)", re.IGNORECASE)
-_REFUSED: Final = re.compile(r"temporarily disabled|(invalid|incorrect) api key|unauthorized", re.IGNORECASE)
-_SAYS_RETRY: Final = re.compile(r"\bretry\b|try again|overloaded|rate.?limit|too many requests", re.IGNORECASE)
-_RACE: Final = re.compile(r"\binternal error\b", re.IGNORECASE)
 # OpenAI quotes a wrong key half masked; the stars belong to it.
 _KEY: Final = re.compile(r"\b(?:(?:sk|pk)-|Bearer )[A-Za-z0-9*._~+/-]{6,}")
 _USERINFO: Final = re.compile(r"//[^/@\s]+@")
-
-
-class ErrorBody(NamedTuple):
-    """The body of an error, brought to one shape; each field is empty where the server said none."""
-
-    message: str = ""
-    type: str = ""
-    code: str = ""
-
-    @classmethod
-    def parse(cls, body: object) -> ErrorBody:
-        """Read a body of any shape: an object, perhaps within `error`; a text; a page; nothing."""
-        if isinstance(body, dict) and isinstance(body.get("error"), dict | str):
-            body = body["error"]
-        if isinstance(body, dict):
-            message, code = body.get("message") or body.get("detail"), body.get("code")
-            return cls(
-                message if isinstance(message, str) else "",
-                clip_text(body.get("type")),
-                # llama.cpp repeats the status as a number here.
-                str(code) if type(code) is int and 0 <= code < 1000 else clip_text(code),
-            )
-        # A proxy's page tells an operator nothing that its status does not.
-        text = body.strip() if isinstance(body, str) else ""
-        return cls("an HTML page" if text.startswith("<") else text)
-
-    @property
-    def name(self) -> str:
-        """The server's one word for the failure; a type says more than a code that repeats the status."""
-        return self.type if self.type and (not self.code or self.code.isdecimal()) else self.code
-
-    @property
-    def is_too_long(self) -> bool:
-        """Whether the context overflowed: llama.cpp has a type of its own for it, OpenAI a code, others only words."""
-        named = self.type == "exceed_context_size_error" or self.code == "context_length_exceeded"
-        return named or bool(_TOO_LONG.search(self.message))
-
-    @property
-    def is_session_race(self) -> bool:
-        """Whether OpenClaw says so to one of two simultaneous first requests of a session."""
-        return bool(_RACE.search(self.message))
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether the provider wants another key, or money."""
-        return (
-            "insufficient_quota" in {self.type, self.code}
-            or self.code in {"401", "402", "403", "invalid_api_key"}
-            or bool(_REFUSED.search(self.message))
-        )
-
-    @property
-    def wants_retry(self) -> bool:
-        # In a stream the status is 200 already: some gateways put the real one into `code`.
-        return self.code in {"429", "503", "529"} or bool(_SAYS_RETRY.search(f"{self.message} {self.type} {self.code}"))
-
+_ANSWERS_ABOUT_CONTENT: Final = frozenset({400, 403, 422, 451})
+_ANSWERS_ABOUT_MONEY: Final = frozenset({400, 401, 403, 429})
+_ANSWERS_ABOUT_LENGTH: Final = frozenset({400, 413, 422, 500})
 
 _STATUSES: Final = {
     # Status: (kind, whether another try is worth it). 402 is DeepSeek's for an empty account, 529
     # Anthropic's for too much load.
     401: (ModelErrorKind.UNAUTHORIZED, False),
-    402: (ModelErrorKind.UNAUTHORIZED, False),
+    402: (ModelErrorKind.QUOTA, False),
     403: (ModelErrorKind.UNAUTHORIZED, False),
     408: (ModelErrorKind.TIMEOUT, True),
     409: (ModelErrorKind.BUSY, True),
-    413: (ModelErrorKind.TOO_LONG, False),
+    413: (ModelErrorKind.TOO_LARGE, False),
     425: (ModelErrorKind.BUSY, True),
     429: (ModelErrorKind.BUSY, True),
     500: (ModelErrorKind.SERVER, True),
     502: (ModelErrorKind.SERVER, True),
-    503: (ModelErrorKind.BUSY, True),
+    503: (ModelErrorKind.UNAVAILABLE, True),
     504: (ModelErrorKind.TIMEOUT, True),
     529: (ModelErrorKind.BUSY, True),
 }
 
 
 def classify_status(status: int, body: ErrorBody) -> tuple[ModelErrorKind, bool]:
-    """Return the kind behind an HTTP status of 400 or more, and whether another try is worth it."""
-    if status in {400, 422, 500} and body.is_too_long:
-        return ModelErrorKind.TOO_LONG, False
-    if status == 429 and body.is_refused:
+    """Return the kind behind an HTTP status of 300 or more, and whether another try is worth it."""
+    if status < 400:
+        return ModelErrorKind.REDIRECTED, False
+    found = body.find_kind()
+    if (
+        (found is ModelErrorKind.TOO_LONG and status in _ANSWERS_ABOUT_LENGTH)
         # OpenAI says 429 to an account without money, too, and no wait cures that.
-        return ModelErrorKind.UNAUTHORIZED, False
+        or (found is ModelErrorKind.QUOTA and status in _ANSWERS_ABOUT_MONEY)
+        or (found is ModelErrorKind.FILTERED and status in _ANSWERS_ABOUT_CONTENT)
+    ):
+        return found, False
+    if status == 502 and not body.name:
+        # A gateway's page or plain text: there was nobody behind it.
+        return ModelErrorKind.UNAVAILABLE, True
+    if status == 503 and body.is_busy and not body.is_unavailable:
+        return ModelErrorKind.BUSY, True
     return _STATUSES.get(status, (ModelErrorKind.SERVER if status >= 500 else ModelErrorKind.BAD_REQUEST, False))
 
 
 def classify_event(body: ErrorBody) -> tuple[ModelErrorKind, bool]:
-    """Return the kind behind an error event, and whether another try is worth it.
+    """Return the kind behind an error that came with status 200, and whether another try is worth it.
 
-    The event may have taken minutes to come (docs/openclaw.md), so only an express wish is worth another try.
+    Something was done for it already, hence only what says that it passes is worth another try.
     """
-    if body.is_too_long:
-        return ModelErrorKind.TOO_LONG, False
     if upstream := _UPSTREAM.search(body.message):
         return (ModelErrorKind.TIMEOUT if upstream[1].lower() == "timeout" else ModelErrorKind.SERVER), False
-    if body.is_refused:
-        return ModelErrorKind.UNAUTHORIZED, False
-    if body.wants_retry:
-        return ModelErrorKind.BUSY, True
-    return ModelErrorKind.SERVER, False
+    kind = body.find_told_kind()
+    if kind is ModelErrorKind.SERVER and body.status:
+        kind, _ = classify_status(body.status, body)
+    return kind, kind in {ModelErrorKind.BUSY, ModelErrorKind.UNAVAILABLE} or body.is_session_race
 
 
-def classify_error(
-    error: BaseException, *, began: bool, history_kept_elsewhere: bool, wall: float, private: Iterable[str] = ()
-) -> ModelError:
-    """Make the ModelError of `error`. `began`: text had come; `private`: texts that the reason must not show.
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """Where a request was when it failed.
+
+    `head`: the response had begun; `text`: what had come of the answer; `elapsed`: seconds since it was sent; `wall` is
+    now, in seconds since the epoch.
+    """
+
+    history_kept_elsewhere: bool
+    wall: float
+    head: bool = False
+    text: str = ""
+    elapsed: float = 0.0
+
+
+def classify_error(error: BaseException, at: Circumstances, private: Iterable[str] = ()) -> ModelError:
+    """Make the ModelError of `error`; `private` are texts that the reason must not show.
 
     Another try is worth it where the server asks for one or could not be reached. It is not where the settings are at
-    fault or the failure took minutes, nor where text had come and the gateway keeps the history: after its restart it
-    takes such a turn up by itself, and another try would run the agent's tools twice (docs/openclaw.md). `wall` is now,
-    in seconds since the epoch.
+    fault or the server has tried for a minute by itself, nor where text had come and the gateway keeps the history:
+    after its restart it takes such a turn up by itself, and another try would run the agent's tools twice
+    (docs/openclaw.md).
     """
     import openai  # noqa: PLC0415 - half a second, off the critical path; who holds an error of it has it loaded
 
+    began = bool(at.text)
     kind, retry, body, wait = ModelErrorKind.SERVER, False, ErrorBody(), None
     status: int | None = None
+    waits = False
     match error:
         case ModelError():
             return error
@@ -167,30 +140,90 @@ def classify_error(
         case openai.APIStatusError():
             status, body = error.status_code, ErrorBody.parse(error.body)
             kind, retry = classify_status(status, body)
-            reason = f"HTTP {status}: {body.message}" if body.message else f"HTTP {status}"
-            wait = parse_wait(error.response.headers, wall)
+            reason = _describe_status(status, body, error.response.headers)
+            wait = parse_wait(error.response.headers, at.wall)
+            waits = kind is ModelErrorKind.UNAVAILABLE or (status == 504 and not body.name)
         case openai.APIConnectionError():
             kind, retry = (ModelErrorKind.BROKEN_OFF if began else ModelErrorKind.UNREACHABLE), True
             reason = root_cause(error)
+            waits = not at.head and _may_come_back(error)
         case EventError() | openai.APIError():
             body = ErrorBody.parse(error.body)
+            status = body.status
             kind, retry = classify_event(body)
-            reason = body.message or "an error event without words"
+            reason = body.message or _describe_shape(error.body)
+            waits = kind is ModelErrorKind.UNAVAILABLE
         case UnreadableError():
-            kind, reason = (ModelErrorKind.BROKEN_OFF if began else ModelErrorKind.SERVER), str(error)
+            retry = error.truncated
+            kind = ModelErrorKind.BROKEN_OFF if began or retry else ModelErrorKind.SERVER
+            reason = str(error)
         case _:
             # Its words may quote what was said: nobody foresaw it.
             reason = f"unexpected {type(error).__name__}"
-    # The gateway takes the turn up again by itself: asking once more would run the agent's tools twice.
-    retry = retry and not (began and history_kept_elsewhere)
+    told = not isinstance(error, openai.APIConnectionError | UnreadableError)
+    retry = retry and not (told and at.elapsed >= OWN_RETRIES_S) and not (began and at.history_kept_elsewhere)
+    # To have no connection takes time, and begins nothing.
+    in_time = at.elapsed < NOT_BEGUN_S or _is_connect_error(error)
     return ModelError(
         kind,
         mask_echo(reason, private),
         status=status,
         code=SESSION_RACE if body.is_session_race else mask_echo(body.name, private),
         began=began,
+        partial=at.text,
         retryable=retry,
+        waits=waits and retry and in_time and not began,
         retry_after=wait if retry else None,
+    )
+
+
+def _describe_status(status: int, body: ErrorBody, headers: Mapping[str, str]) -> str:
+    if status < 400:
+        # The host only: an address may hold a key.
+        target = urlsplit(headers.get("location", "")).hostname
+        return f"HTTP {status}: it points to {target or 'another path'}, which is not followed"
+    return f"HTTP {status}: {body.message}" if body.message else f"HTTP {status}"
+
+
+def _describe_shape(body: object) -> str:
+    if isinstance(body, dict) and body:
+        # Names of fields tell an operator which API answered, and nothing of what was said.
+        return f"no answer, but an object of: {', '.join(sorted(map(str, body)))}"
+    return "an error without words"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what caused it, outermost first."""
+    each: BaseException | None = error
+    for _ in range(CAUSES_MAX):
+        if each is None:
+            return
+        yield each
+        each = each.__cause__ or each.__context__
+
+
+def _is_connect_error(error: BaseException) -> bool:
+    names = {type(each).__name__ for each in _chain(error)}
+    return bool(names & {"ConnectError", "ConnectTimeout"})
+
+
+def _may_come_back(error: BaseException) -> bool:
+    """Whether the server may be there a little later: what is set up wrongly is not cured by waiting."""
+    chain = list(_chain(error))
+    # A certificate, or TLS where there is none.
+    if any(
+        isinstance(each, ssl.SSLError | aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError)
+        for each in chain
+    ):
+        return False
+    for each in chain:
+        if isinstance(each, aiohttp.ClientHttpProxyError):
+            # A proxy that knows no way, and not one that lets nobody through.
+            return each.status in {502, 503, 504}
+    return any(
+        # What the SDK tells without a cause is its own limit for a connection.
+        isinstance(each, OSError | aiohttp.ServerDisconnectedError) or type(each).__name__ == "APITimeoutError"
+        for each in chain
     )
 
 
@@ -208,11 +241,16 @@ def parse_wait(headers: Mapping[str, str], wall: float) -> float | None:
 
 REMEDIES: Final = {
     ModelErrorKind.UNREACHABLE: "check OPENAI_BASE_URL, the server, and HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE",
+    ModelErrorKind.UNAVAILABLE: "look at the model's server and the gateway before it: it starts, drains or is away",
     ModelErrorKind.TIMEOUT: "look at the model's server; raise CLAW_TURN_TIMEOUT if its answers need longer",
     ModelErrorKind.BUSY: "wait; if it lasts, lower CLAW_MAX_CONCURRENCY or raise the server's limits",
-    ModelErrorKind.UNAUTHORIZED: "check OPENAI_API_KEY, and the account's balance and permissions at the provider",
+    ModelErrorKind.UNAUTHORIZED: "check OPENAI_API_KEY, and the account's permissions at the provider",
+    ModelErrorKind.QUOTA: "pay or raise the account at the model's provider: its balance or allowance is used up",
     ModelErrorKind.BAD_REQUEST: "the server understood and refused: check OPENAI_MODEL against its words",
+    ModelErrorKind.REDIRECTED: "put the address that the server points to into OPENAI_BASE_URL, if it is yours",
+    ModelErrorKind.FILTERED: "nothing, unless it is too strict: then change the content policy at the provider",
     ModelErrorKind.TOO_LONG: "lower CLAW_HISTORY_TURNS, shorten CLAW_SYSTEM_PROMPT, or raise the server's context size",
+    ModelErrorKind.TOO_LARGE: "raise the size of a request that the server, or a proxy before it, takes",
     ModelErrorKind.BROKEN_OFF: "look at the model's server and at proxies on the way: the answer had no end",
     ModelErrorKind.EMPTY: "look at the model's server: it ended without any text",
     ModelErrorKind.SERVER: "look at the log of the model's server; OPENAI_BASE_URL must name a chat completions API",
@@ -231,11 +269,9 @@ def suggest_remedy(error: Exception) -> str:
 
 def root_cause(error: BaseException) -> str:
     """Return the innermost cause that has words, as the system told it: connection errors come wrapped."""
-    root, each = error, error.__cause__ or error.__context__
-    for _ in range(CAUSES_MAX):
-        if each is None:
-            break
-        root, each = (each if str(each) else root), each.__cause__ or each.__context__
+    root = error
+    for each in _chain(error):
+        root = each if str(each) else root
     return f"{type(root).__name__}: {root}"
 
 

@@ -1,11 +1,12 @@
 """A model's answer as it comes off the wire: server-sent events, or one JSON body where `stream` was ignored.
 
 Order of events: `feed` looks at the first byte to tell events from JSON and from an HTML page. Each event is taken as
-a chunk of a chat completion, and its text is handed out as it comes. `finished` says that nothing more is wanted.
-`end` takes what is left when the server has closed.
+a chunk of a chat completion, and its text is handed out as it comes. `finished` says that nothing more is wanted, and
+`is_closing` that nothing more has to come. `end` takes what is left when the server has closed.
 
 Everything in here was written by others, so nothing is believed: what has another type than it should is passed over,
-what cannot be read at all is `UnreadableError`, and size is bounded. Why not the SDK's own stream, client.py says.
+what cannot be read at all is `UnreadableError`, and size is bounded. An object without an answer in it is the server's
+word about why there is none: `EventError`. Why not the SDK's own stream, client.py says.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
+from claw.turn.model.finish import FinishReason
+
 TEXT_MAX_CHARS: Final = 1_048_576
 """The longest answer; what comes after it is not read."""
 EVENT_MAX_BYTES: Final = 4 * 1_048_576
@@ -24,17 +27,28 @@ FIELD_MAX_CHARS: Final = 200
 """What is kept of a model's name, an id or a finish reason: they go into spans, metrics and errors."""
 TOKENS_MAX: Final = 2**31
 """A count of tokens from here on is no count: a metric must be able to hold it."""
+STRAY_MAX_CHARS: Final = 300
+"""What is kept of a text that is neither events nor JSON."""
+JSON_TRIES_MAX: Final = 16
+"""How often a JSON body is looked at for its end before the server closes: each look reads all of it."""
 
 _BLANK: Final = b"\xef\xbb\xbf \t\r\n"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class UnreadableError(Exception):
-    """What came is no answer of a model. The message says what it was, and never quotes it."""
+    """What came is no answer of a model. The message says what it was, and never quotes it.
+
+    `truncated`: it may be the beginning of one, whose rest never came.
+    """
+
+    def __init__(self, reason: str, *, truncated: bool = False) -> None:
+        super().__init__(reason)
+        self.truncated = truncated
 
 
 class EventError(Exception):
-    """The server told an error inside of an answer with status 200; `body` is what it said, of any type."""
+    """The server told an error with status 200, as an event or in place of an answer; `body` is of any type."""
 
     def __init__(self, body: object) -> None:
         super().__init__("error event")
@@ -60,6 +74,7 @@ class StreamParser:
 
     def __init__(self) -> None:
         self.finish_reason = ""
+        """The server's own word for how it ended."""
         self.model = ""
         self.id = ""
         self.usage: TokenUsage | None = None
@@ -74,6 +89,13 @@ class StreamParser:
         self._size = 0
         # The first half of a character (a surrogate) whose second half is in the next chunk.
         self._half = ""
+        self._index: object = None
+        # Where the first text stood. Some servers repeat the whole answer elsewhere in their last chunk.
+        self._holder = ""
+        self._word: dict[str, Any] | None = None
+        self._stray = ""
+        self._is_line_seen = False
+        self._json_tries = JSON_TRIES_MAX
 
     @property
     def text(self) -> str:
@@ -85,20 +107,38 @@ class StreamParser:
         return self._size > 0
 
     @property
+    def chars(self) -> int:
+        return self._size
+
+    @property
     def finished(self) -> bool:
         """Whether nothing more is wanted: the server said that this is all, or it has said too much."""
         return self.done or self._size >= TEXT_MAX_CHARS
 
     @property
-    def complete(self) -> bool:
-        """Whether the server said how the answer ended, so that this is not the beginning of one that broke off."""
-        return self.done or bool(self.finish_reason)
+    def finish(self) -> FinishReason:
+        """How the answer ended, as far as the server has said."""
+        return FinishReason.parse(self.finish_reason)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the answer is there, however the connection ends; usage and `[DONE]` may follow.
+
+        Not after a tool call: an agent that runs the tool by itself writes on when it has the result.
+        """
+        return self.done or self.finish not in {FinishReason.NONE, FinishReason.TOOL_CALLS}
 
     def feed(self, part: bytes) -> str:
         """Take the next bytes; return the text that they brought. Raises EventError and UnreadableError."""
         self._tail += part
         if self._form is _Form.UNKNOWN:
             self._form = self._detect_form()
+        if self._form is _Form.JSON and b"\n" in part and not self._is_line_seen:
+            # A line that is an object by itself: they stream one a line, without the events around them. Only the first
+            # line tells, and is looked at once: a body may have as many as it has bytes.
+            self._is_line_seen = True
+            first, _, _ = self._tail.lstrip(_BLANK).partition(b"\n")
+            self._form = _Form.EVENTS if _decode(first) is not None else _Form.JSON
         # Only the new part is searched: searching the whole tail again for each part would make a long line quadratic.
         if self._form is _Form.EVENTS and b"\n" in part:
             *lines, rest = self._tail.split(b"\n")
@@ -106,18 +146,40 @@ class StreamParser:
             return "".join([self._take_line(bytes(line)) for line in lines if not self.finished])
         # A JSON body ends with the connection, and a line with a newline: neither has to come from a hostile server.
         self._check_size(len(self._tail) + self._data_size)
+        if self._form is _Form.JSON and self._json_tries and part.rstrip().endswith((b"}", b"]")):
+            # The answer may be whole although the server keeps the connection open.
+            self._json_tries -= 1
+            if _decode(self._tail) is not None:
+                tail, self._tail = bytes(self._tail), bytearray()
+                return self._take_body(tail)
         return ""
 
     def end(self) -> str:
-        """Take what no line end or blank line has completed: the server has closed."""
+        """Take what no line end or blank line has completed: the server has closed. Raises as `feed`."""
         tail, self._tail = bytes(self._tail), bytearray()
-        if self._form is _Form.JSON:
-            text = self._take_chunk(self._decode(tail), "message")
-            self.done = True
-            return text
-        if self._form is _Form.UNKNOWN or self.finished:
-            return ""
-        return self._take_line(tail) + self._take_line(b"")
+        text = ""
+        if not self.finished:
+            if self._form is _Form.JSON:
+                return self._take_body(tail)
+            if self._form is _Form.EVENTS:
+                text = self._take_line(tail)
+                try:
+                    text += self._take_line(b"")
+                except UnreadableError as error:
+                    raise UnreadableError(str(error), truncated=bool(tail)) from None
+        self._raise_word()
+        return text
+
+    def _raise_word(self) -> None:
+        """Raise what the server said in place of an answer, or of its end, if it did."""
+        if self.finish is not FinishReason.NONE:
+            return
+        word = self._word or {}
+        # After text, pings and counts are passed over still: a message is none.
+        if word and (not self.has_text or isinstance(word.get("message"), str)):
+            raise EventError(word)
+        if self._stray and not self.has_text and not self.done:
+            raise EventError(self._stray)
 
     def _detect_form(self) -> _Form:
         first = bytes(self._tail.lstrip(_BLANK)[:1])
@@ -138,54 +200,81 @@ class StreamParser:
         if not line:
             data, name = b"\n".join(self._data), self._event
             self._data, self._data_size, self._event = [], 0, b""
-            return self._dispatch(name, data)
+            if not data.strip():
+                return ""
+            chunk = _decode(data)
+            if chunk is None and name == b"error":
+                raise EventError(data.decode("utf-8", "replace"))
+            if chunk is None:
+                raise UnreadableError("what came is no JSON object")
+            return self._dispatch(name, chunk)
         # A byte order mark may stand before the first line only, but never belongs to a field's name.
         field, _, value = line.lstrip(b"\xef\xbb\xbf").partition(b":")
         if field == b"data":
-            self._data.append(value.removeprefix(b" "))
-            self._data_size += len(value)
-            # Many lines of one event that never ends: each of them is short.
-            self._check_size(self._data_size)
-        elif field == b"event":
+            return self._take_data(value)
+        if line.startswith(b"{"):
+            return self._take_data(line)
+        if field == b"event":
             self._event = value.strip()
+        elif field not in {b"", b"id", b"retry"} and not self._stray:
+            self._stray = line[:STRAY_MAX_CHARS].decode("utf-8", "replace").strip()
         return ""
 
-    def _dispatch(self, name: bytes, data: bytes) -> str:
-        if not data.strip():
+    def _take_data(self, value: bytes) -> str:
+        value = value.removeprefix(b" ")
+        # Proxies wrap what another one has wrapped already, its comments included.
+        while value.startswith(b"data:"):
+            value = value[5:].lstrip(b" ")
+        if value.startswith(b":"):
             return ""
-        if data.lstrip().startswith(b"[DONE]"):
+        # A line that is a whole event is taken as one: some servers leave out the blank line after it.
+        if not self._data and (chunk := _decode(value)) is not None:
+            return self._dispatch(self._event, chunk)
+        if value.startswith(b"[DONE]"):
             self.done = True
             return ""
-        chunk = self._decode(data)
-        if name == b"error":
+        self._data.append(value)
+        self._data_size += len(value)
+        # Many lines of one event that never ends: each of them is short.
+        self._check_size(self._data_size)
+        return ""
+
+    def _dispatch(self, name: bytes, chunk: dict[str, Any]) -> str:
+        if name == b"error" or _is_error(chunk):
             raise EventError(chunk)
-        return self._take_chunk(chunk, "delta")
+        return self._take_chunk(chunk, ("delta", "message", "text"))
 
-    def _decode(self, data: bytes) -> dict[str, Any]:
-        try:
-            value = json.loads(data.lstrip(_BLANK))
-        except (ValueError, RecursionError):
-            # Not chained: the decoder's error carries the text, which may be private.
-            raise UnreadableError("what came is not JSON") from None
-        if not isinstance(value, dict):
-            raise UnreadableError("what came is JSON, but no object")
-        # OpenClaw tells an error within a stream of status 200, with or without an event's name (docs/openclaw.md).
-        if value.get("error"):
-            raise EventError(value["error"])
-        return value
+    def _take_body(self, data: bytes) -> str:
+        body = _decode(data)
+        if body is None:
+            raise UnreadableError("what came is no JSON object", truncated=True)
+        if _is_error(body) or _choose(body.get("choices"), None) is None:
+            raise EventError(body)
+        text = self._take_chunk(body, ("message", "delta", "text"))
+        self.done = True
+        return text
 
-    def _take_chunk(self, chunk: dict[str, Any], holder: str) -> str:
-        """Take a chunk's first choice, whose text is in `holder`: `delta` in a stream, `message` in a whole body."""
+    def _take_chunk(self, chunk: dict[str, Any], holders: tuple[str, ...]) -> str:
+        """Take a chunk's choice, whose text is in one of `holders`: `delta` in a stream, `message` in a whole body."""
         self.model = self.model or clip_text(chunk.get("model"))
         self.id = self.id or clip_text(chunk.get("id"))
         # Usage comes with the last chunk, which has no choices, or with each; the last count stands.
-        self.usage = _parse_usage(chunk.get("usage")) or self.usage
+        usage = _parse_usage(chunk.get("usage"))
+        self.usage = usage or self.usage
         choices = chunk.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and choice.get("index") in (0, None):  # May be unhashable.
-                self.finish_reason = clip_text(choice.get("finish_reason")) or self.finish_reason
-                said = choice.get(holder)
-                return self._append(_extract_text(said)) if isinstance(said, dict) else ""
+        choice = _choose(choices, self._index)
+        if choice is None:
+            # Vendors' pings and counts have no choices either: it is a word only if nothing else comes.
+            self._word = self._word if usage else chunk
+            return ""
+        self._index = choice.get("index") or 0
+        word = clip_text(choice.get("finish_reason"))
+        if FinishReason.parse(word) is not FinishReason.NONE:
+            self.finish_reason = word
+        for holder in holders:
+            if self._holder in {"", holder} and (text := _extract_text(choice.get(holder))):
+                self._holder = holder
+                return self._append(text)
         return ""
 
     def _append(self, text: str) -> str:
@@ -209,13 +298,52 @@ def clip_text(value: object) -> str:
     return value[:FIELD_MAX_CHARS] if isinstance(value, str) else ""
 
 
-def _extract_text(said: dict[str, Any]) -> str:
+def _decode(data: bytes | bytearray) -> dict[str, Any] | None:
+    """Return the JSON object that `data` is, or that a list of one holds; None for anything else."""
+    try:
+        # A decoder's error carries the text, which may be private: it goes no further.
+        value = json.loads(data.lstrip(_BLANK))
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, dict) else None
+
+
+def _is_error(chunk: dict[str, Any]) -> bool:
+    """Whether it is an error by its own words, with or without an event's name (docs/openclaw.md)."""
+    if chunk.get("error"):
+        return True
+    if _choose(chunk.get("choices"), None) is not None:
+        return False
+    codes = chunk.get("code"), chunk.get("status"), chunk.get("status_code")
+    return chunk.get("object") == "error" or chunk.get("type") == "error" or any(map(_is_refusal, codes))
+
+
+def _is_refusal(code: object) -> bool:
+    return type(code) is int and 400 <= code < 600
+
+
+def _choose(choices: object, index: object) -> dict[str, Any] | None:
+    """Return the choice of that index; the first time the one of index 0, or the first where a server counts from 1."""
+    usable = [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
+    wanted = 0 if index is None else index
+    for each in usable:
+        if each.get("index", 0) in (wanted, None):  # May be unhashable.
+            return each
+    return usable[0] if usable and index is None else None
+
+
+def _extract_text(said: object) -> str:
     """Return what a delta or message says to the person; reasoning and tool calls are not said to anybody."""
-    content = said.get("content") or said.get("refusal")
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        return "".join(part for part in parts if isinstance(part, str))
-    return content if isinstance(content, str) else ""
+    if isinstance(said, dict):
+        said = said.get("content") or said.get("refusal") or (said.get("text") if "type" not in said else "")
+    if isinstance(said, dict):
+        said = [said]
+    if isinstance(said, list):
+        parts = [part for part in said if isinstance(part, dict) and part.get("type") in (None, "text", "output_text")]
+        return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    return said if isinstance(said, str) else ""
 
 
 def _parse_usage(value: object) -> TokenUsage | None:

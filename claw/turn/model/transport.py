@@ -11,12 +11,17 @@ and takes every broken connection for a connect timeout. This module goes when t
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Final
 
 import aiohttp
 import httpx2
 from yarl import URL
 
-from claw.http_client import send, trace_connecting
+from claw.http_client import TunnelError, send, trace_connecting
+
+HEADER_MAX_BYTES: Final = 65_536
+"""The longest header of a response, and its first line. aiohttp's own 8 190 are too few for the policies and cookies
+that gateways add; what is longer ends the request."""
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -56,6 +61,8 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
+                max_line_size=HEADER_MAX_BYTES,
+                max_field_size=HEADER_MAX_BYTES,
                 timeout=self._timeout,
                 trace_configs=[trace_connecting()],
             )
@@ -68,7 +75,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 data=await request.aread(),
                 timeout=self._timeout,
             )
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, TunnelError) as error:  # Nothing was sent.
             raise httpx2.ConnectError(_describe(error), request=request) from error
         except (aiohttp.ConnectionTimeoutError, TimeoutError) as error:
             raise httpx2.ConnectTimeout(_describe(error), request=request) from error

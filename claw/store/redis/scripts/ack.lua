@@ -1,10 +1,16 @@
 -- The token is asked first: the first try has removed the message, and would make the second one a lost lease.
 local reply = earlier_reply()
 if reply then return reply end
-local seq, fence, history_key, exchange = unpack(ARGV, 3)
+local seq, fence, history_key, exchange, epoch = unpack(ARGV, 3)
 if not holds(seq, fence) then return false end
 finish(seq)
 call('DEL', msg(seq))
+-- Asked here, in one step with the append: a `/new` that comes between the two would not be seen.
+if exchange and epoch ~= '' then
+  local id = call('GET', P .. 'id')
+  local now_in = (id and id .. '.' or '') .. (call('HGET', P .. 'epochs', history_key) or 0)
+  if epoch ~= now_in then exchange = nil end
+end
 if exchange then
   local history = P .. 'history:' .. history_key
   if call('RPUSH', history, text(now) .. ' ' .. exchange) == 1 then call('ZADD', P .. 'memories', now, history_key) end

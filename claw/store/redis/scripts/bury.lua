@@ -1,13 +1,14 @@
 -- Without `inbound` the message cannot be read, and is kept as it is.
 local reply = earlier_reply()
 if reply then return reply end
-local seq, fence, cause, inbound = unpack(ARGV, 3)
+local seq, fence, cause, attempts, inbound = unpack(ARGV, 3)
 if not holds(seq, fence) then return false end
 finish(seq)
 local letter = P .. 'letter:' .. seq
 call('RENAME', msg(seq), letter)
 call('HDEL', letter, 'lane', 'urgent', 'trace', 'stop', 'fence', 'claims', 'conversation', 'waiting', 'worked')
 call('HSET', letter, 'error', cause, 'buried', now)
+if attempts and attempts ~= '' then call('HSET', letter, 'attempts', attempts) end
 if inbound then call('HSET', letter, 'inbound', inbound) end
 if call('LPUSH', P .. 'dead', seq) > DEAD_MAX then call('DEL', P .. 'letter:' .. call('RPOP', P .. 'dead')) end
 return remember({1, announce()})
