@@ -89,7 +89,9 @@ async def test_the_route_names_the_conversation(store: SqliteStore) -> None:
     answer = await turn.handler.handle(inbound("hi"), Route("robot:elsewhere", "a queue of its own"), turn.draft)
     assert answer.exchange is not None
     assert answer.exchange.history_key == "robot:elsewhere"
-    assert turn.model.users == [hash_id(f"robot:elsewhere:{await store.epoch('robot:elsewhere')}")]
+    epoch = await store.epoch("robot:elsewhere")
+    assert turn.model.users == [hash_id(f"robot:elsewhere:{epoch}")]
+    assert answer.exchange.epoch == epoch, "by which the store knows an exchange that was forgotten meanwhile"
 
 
 async def test_cut_answer_is_told(store: SqliteStore) -> None:
