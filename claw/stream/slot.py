@@ -17,7 +17,6 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never
@@ -30,6 +29,7 @@ from claw.retry import Verdict, full_jitter, verdict
 from claw.stream.gateway import Registration, rejection_text
 from claw.stream.reason import Reason
 from claw.stream.session import SessionCounters, SessionEnd, next_turn
+from claw.stream.state import MOVES, SlotState
 from claw.stream.tasks import stop_tasks, wait_first
 
 log: Final = logging.getLogger(__name__)
@@ -47,30 +47,6 @@ RETIRE_S: Final = 10.0
 ROTATE_SPREAD: Final = 0.1
 FAILURES_LOGGED: Final = 5
 FAILURES_LOGGED_EACH: Final = 20
-
-
-class SlotState(Enum):
-    """What a slot, or all of them together, is at. In order: the further up, the better for the people."""
-
-    OPEN = "OPEN"
-    REPLACING = "REPLACING"
-    """A session still reads while its successor is being opened."""
-    CONNECTING = "CONNECTING"
-    BACKOFF = "BACKOFF"
-    """Since the first attempt that failed, until one succeeds."""
-    REJECTED = "REJECTED"
-    """DingTalk refuses us, and only a person can cure it."""
-    CLOSED = "CLOSED"
-
-
-_MOVES: Final = {
-    SlotState.CONNECTING: {SlotState.OPEN, SlotState.BACKOFF, SlotState.REJECTED, SlotState.CLOSED},
-    SlotState.OPEN: {SlotState.REPLACING, SlotState.CONNECTING, SlotState.BACKOFF, SlotState.CLOSED},
-    SlotState.REPLACING: set(SlotState) - {SlotState.REPLACING},
-    SlotState.BACKOFF: {SlotState.OPEN, SlotState.REJECTED, SlotState.CLOSED},
-    SlotState.REJECTED: {SlotState.OPEN, SlotState.BACKOFF, SlotState.CLOSED},
-    SlotState.CLOSED: {SlotState.CONNECTING},
-}
 
 
 class SessionLike(Protocol):
@@ -207,7 +183,7 @@ class Slot:
         before = self.state
         if to is before:
             return
-        if to not in _MOVES[before]:
+        if to not in MOVES[before]:
             raise RuntimeError(f"a slot cannot go from {before.value} to {to.value} ({reason})")
         self.state, self.since = to, self._clock.wall()
         fields = {"slot": self.number, "from_state": before.value, "to_state": to.value, "reason": reason}
@@ -342,13 +318,13 @@ class Slot:
     async def _establish(self, reason: Reason, delay: float) -> RunningSession:
         """Register and connect until a session is open, after `delay` seconds; never gives up."""
         if delay:
-            await self._pause(delay)
+            await self._wait_to_retry(delay)
         # A new object for each outage: its count of attempts is the outage's.
         retrying = AsyncRetrying(
             retry=retry_if_exception(_is_worth_another_try),
             wait=self._retry_delay,
             stop=stop_never,
-            sleep=self._pause,
+            sleep=self._wait_to_retry,
             before_sleep=self._on_failure,
             reraise=True,
         )
@@ -399,7 +375,7 @@ class Slot:
             return SlotState.CONNECTING
         return SlotState.REJECTED if verdict(self.last_error) is Verdict.REJECTED else SlotState.BACKOFF
 
-    async def _pause(self, seconds: float) -> None:
+    async def _wait_to_retry(self, seconds: float) -> None:
         """Sleep, unless an operator wants a try now, or there are other credentials than those that were refused."""
         waits: dict[str, Coroutine[Any, Any, object]] = {
             "time": self._clock.sleep(seconds),

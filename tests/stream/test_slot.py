@@ -17,7 +17,8 @@ from claw.secret import Secret
 from claw.stream.gateway import RateLimiter, Registration
 from claw.stream.reason import Reason
 from claw.stream.session import SessionCounters, SessionEnd
-from claw.stream.slot import Slot, SlotState
+from claw.stream.slot import Slot
+from claw.stream.state import SlotState
 from tests.clock import FakeClock
 from tests.stream.dingtalk import nothing_left
 
