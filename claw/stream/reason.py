@@ -28,6 +28,8 @@ class Reason(StrEnum):
     FAILED = "failed"
     REJECTED = "rejected"
 
+    PAUSE = "pause"
+    RESUME = "resume"
     CLOSED = "closed"
     """A session, by us."""
     STOP = "stop"

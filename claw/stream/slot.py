@@ -122,6 +122,8 @@ class Slot:
         """Sessions in a row that ended too early to say that the way to DingTalk is sound."""
         self._replace_requested = asyncio.Event()
         self._drain_requested = asyncio.Event()
+        self._pause_requested, self._resume_requested = asyncio.Event(), asyncio.Event()
+        """One of them is set at most. Two, since an event can be waited for in one direction only."""
         telemetry.stream_slots.add(1, {"state": self.state.value})
 
     @property
@@ -138,21 +140,22 @@ class Slot:
         """Serve until `drain` is called; a cancellation cuts every connection at once. May be run again later."""
         if self.state is SlotState.CLOSED:
             self.transition(SlotState.CONNECTING, Reason.START)
-        serve = asyncio.create_task(self._serve(), name=f"claw.stream.slot{self.number}.serve")
-        drain = asyncio.create_task(self._drain_requested.wait(), name=f"claw.stream.slot{self.number}.drain")
+        reason = Reason.START
         try:
-            await asyncio.wait({serve, drain}, return_when=asyncio.FIRST_COMPLETED)
-            if serve.done():
-                serve.result()  # it never ends by itself: this raises what is wrong with us
-            # The loop ends first: it would take the close of its session for an outage, and open the next one.
-            await stop_tasks(serve)
+            while await self._serve_until_asked(reason) is Reason.PAUSE:
+                self._begin_pause()
+                waits = {Reason.STOP: self._drain_requested.wait(), Reason.RESUME: self._resume_requested.wait()}
+                if await wait_first(waits) is Reason.STOP:
+                    break
+                reason = Reason.RESUME
+                self.transition(SlotState.CONNECTING, reason)
             await asyncio.gather(*(running.session.drain() for running in self._sessions()))
         finally:
             sessions = self._sessions()
             for running in sessions:
                 # A task that is cancelled before its first step does not run its `finally`, and its socket would stay.
                 running.session.abort()
-            await stop_tasks(serve, drain, *self._retiring.values(), *(running.task for running in sessions))
+            await stop_tasks(*self._retiring.values(), *(running.task for running in sessions))
             self._current = None
             # Here and not at the start of `run`: a drain that comes before the first step of `run` must not be lost.
             self._drain_requested.clear()
@@ -162,12 +165,22 @@ class Slot:
         """Have `run` end: no new session, and those that are there close after their pending acks."""
         self._drain_requested.set()
 
+    def pause(self) -> None:
+        """Have `run` close what is open, as a drain does, and open nothing until `resume`."""
+        self._resume_requested.clear()
+        self._pause_requested.set()
+
+    def resume(self) -> None:
+        """Have `run` serve again; sessions that still write their last acks do not hold up the next one."""
+        self._pause_requested.clear()
+        self._resume_requested.set()
+
     def replace(self) -> bool:
         """Open a new session in place of the present one, or try again now where there is none.
 
         False: that is under way already.
         """
-        if self.state in {SlotState.CONNECTING, SlotState.REPLACING, SlotState.CLOSED}:
+        if self.state in {SlotState.CONNECTING, SlotState.REPLACING, SlotState.PAUSED, SlotState.CLOSED}:
             return False
         if self._replace_requested.is_set():
             return False
@@ -194,8 +207,30 @@ class Slot:
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
-        reason, delay = Reason.START, 0.0
+    async def _serve_until_asked(self, reason: Reason) -> Reason | None:
+        """Serve until a drain (STOP) or a pause; what is open then still reads. Raises what is wrong with us."""
+        if self._pause_requested.is_set():
+            return Reason.PAUSE
+        serve = asyncio.create_task(self._serve(reason), name=f"claw.stream.slot{self.number}.serve")
+        try:
+            waits = {Reason.STOP: self._drain_requested.wait(), Reason.PAUSE: self._pause_requested.wait()}
+            asked = await wait_first(waits, serve)
+        finally:
+            # The loop ends first: it would take the close of its session for an outage, and open the next one.
+            await stop_tasks(serve)
+        if asked is None:
+            serve.result()  # it never ends by itself: this raises
+        return asked
+
+    def _begin_pause(self) -> None:
+        self._replace_requested.clear()
+        if self._current is not None:
+            self._begin_retirement(self._current)
+            self._current = None
+        self.transition(SlotState.PAUSED, Reason.PAUSE)
+
+    async def _serve(self, reason: Reason) -> None:
+        delay = 0.0
         while True:
             running = await self._establish_beside_old(reason, delay)
             reason = await self._hold(running)
@@ -274,9 +309,7 @@ class Slot:
         self._current = running
         # The old one is let go only now: from here on DingTalk pushes to the new one, and no message falls in between.
         if old is not None:
-            retire = asyncio.create_task(self._retire(old), name=f"claw.stream.slot{self.number}.retire")
-            self._retiring[old] = retire
-            retire.add_done_callback(lambda _: self._retiring.pop(old, None))
+            self._begin_retirement(old)
         if reason is not Reason.START:
             self.reconnects[reason] += 1
             telemetry.stream_reconnects.add(1, {"reason": reason})
@@ -287,15 +320,22 @@ class Slot:
         self.transition(SlotState.OPEN, reason)
         return running
 
+    def _begin_retirement(self, old: RunningSession) -> None:
+        retire = asyncio.create_task(self._retire(old), name=f"claw.stream.slot{self.number}.retire")
+        self._retiring[old] = retire
+        retire.add_done_callback(lambda _: self._retiring.pop(old, None))
+
     async def _retire(self, old: RunningSession) -> None:
         """Let a replaced session read and ack until DingTalk closes it, for 10 s at most; then close it ourselves.
 
-        DingTalk may have pushed messages to it up to the last moment, and their acks count on this socket only.
+        DingTalk may have pushed messages to it up to the last moment, and their acks count on this socket only. In a
+        pause it is closed as soon as those acks are written.
         """
-        await wait_first({"time": self._clock.sleep(RETIRE_S)}, old.task)
+        waits = {Reason.PAUSE: self._pause_requested.wait(), Reason.CLOSED: self._clock.sleep(RETIRE_S)}
+        over = await wait_first(waits, old.task)
         if not old.task.done():
             # With a close frame: DingTalk goes on pushing to a socket that merely vanished.
-            await old.session.close()
+            await (old.session.drain() if over is Reason.PAUSE else old.session.close())
         await asyncio.wait({old.task})
         self._log_end(old.task.result())
 

@@ -18,14 +18,19 @@ class SlotState(Enum):
     """Since the first attempt that failed, until one succeeds."""
     REJECTED = "REJECTED"
     """DingTalk refuses us, and only a person can cure it."""
+    PAUSED = "PAUSED"
+    """We hold no connection by our own wish, so that DingTalk pushes to other processes."""
     CLOSED = "CLOSED"
 
 
+_ENDS: Final = {SlotState.PAUSED, SlotState.CLOSED}
+
 MOVES: Final[Mapping[SlotState, set[SlotState]]] = {
-    SlotState.CONNECTING: {SlotState.OPEN, SlotState.BACKOFF, SlotState.REJECTED, SlotState.CLOSED},
-    SlotState.OPEN: {SlotState.REPLACING, SlotState.CONNECTING, SlotState.BACKOFF, SlotState.CLOSED},
+    SlotState.CONNECTING: {SlotState.OPEN, SlotState.BACKOFF, SlotState.REJECTED} | _ENDS,
+    SlotState.OPEN: {SlotState.REPLACING, SlotState.CONNECTING, SlotState.BACKOFF} | _ENDS,
     SlotState.REPLACING: set(SlotState) - {SlotState.REPLACING},
-    SlotState.BACKOFF: {SlotState.OPEN, SlotState.REJECTED, SlotState.CLOSED},
-    SlotState.REJECTED: {SlotState.OPEN, SlotState.BACKOFF, SlotState.CLOSED},
+    SlotState.BACKOFF: {SlotState.OPEN, SlotState.REJECTED} | _ENDS,
+    SlotState.REJECTED: {SlotState.OPEN, SlotState.BACKOFF} | _ENDS,
+    SlotState.PAUSED: {SlotState.CONNECTING, SlotState.CLOSED},
     SlotState.CLOSED: {SlotState.CONNECTING},
 }

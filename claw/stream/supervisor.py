@@ -2,7 +2,7 @@
 
 DingTalk pushes each message to one of the open connections, so with two of them a `disconnect`, a rotation or a reset
 of one leaves no gap. Slots rotate and ping at different times. Where DingTalk turns out to keep one connection only,
-all slots but one are closed until the next rotation.
+all slots but one are closed until the next rotation. In a pause all are closed, so that DingTalk pushes to others.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class Supervisor:
         )
         self._state = SlotState.CONNECTING
         self._since = self._clock.wall()
+        self._pause_reason: str | None = None
         self._was_connected = False
         self._lost_at: float | None = None
         self._limit = ConnectionLimit(self._clock)
@@ -141,6 +142,33 @@ class Supervisor:
         begun = [slot.replace() for slot in self.slots]  # a list: `any` alone would stop at the first
         return any(begun)
 
+    def pause(self, reason: str) -> bool:
+        """Close all connections in order, and open none until `resume`: DingTalk then pushes to other processes.
+
+        Acks under way are written first, for 2 s at most. Readiness is false from now on and tells `reason`, which is
+        for operators. May come before `run`; `drain` works meanwhile. False: paused already, now for this reason.
+        """
+        begun = self._pause_reason is None
+        self._pause_reason = reason
+        if begun:
+            log.warning("connections paused", extra={"reason": reason})
+            self._lost_at = None
+            for slot in self.slots:
+                slot.pause()
+        self._update()
+        return begun
+
+    def resume(self) -> bool:
+        """Open the connections again, at once. False: they were not paused."""
+        if self._pause_reason is None:
+            return False
+        log.info("connections resumed", extra={"reason": self._pause_reason})
+        self._pause_reason = None
+        for slot in self.slots:
+            slot.resume()
+        self._update()
+        return True
+
     # --- changes of slots --------------------------------------------------------------------------------------------
 
     def _on_transition(self, slot: Slot, reason: Reason) -> None:
@@ -179,6 +207,9 @@ class Supervisor:
         """See what the slots are together, and whether an outage begins or ends."""
         order = list(SlotState)
         state = min((slot.state for slot in self.slots), key=order.index)
+        if self._pause_reason is not None and state is not SlotState.CLOSED:
+            # From the wish on: its slots follow within a turn of the loop.
+            state = SlotState.PAUSED
         if state is not self._state:
             self._state, self._since = state, self._clock.wall()
         # From the sessions and not from the states: a slot that is REPLACING may have nobody who takes messages.
@@ -186,7 +217,7 @@ class Supervisor:
         if connected and not self._was_connected and self._lost_at is not None:
             telemetry.stream_outage_duration.record(self._clock.monotonic() - self._lost_at)
             self._lost_at = None
-        elif self._was_connected and not connected:
+        elif self._was_connected and not connected and self._pause_reason is None:
             self._lost_at = self._clock.monotonic()
         self._was_connected = connected
 
@@ -197,7 +228,7 @@ class Supervisor:
         # DingTalk's `disconnect` ends a session's service some turns of the loop before its slot says so.
         self._update()
         lost = self._lost_at is not None and self._clock.monotonic() - self._lost_at < GRACE_S
-        ok = self._state is not SlotState.CLOSED and (self.connected > 0 or lost)
+        ok = self._state not in {SlotState.PAUSED, SlotState.CLOSED} and (self.connected > 0 or lost)
         return Check(ok, self._state.value, self._trouble(), self._since)
 
     def status(self) -> dict[str, Any]:
@@ -229,7 +260,9 @@ class Supervisor:
         }
 
     def _trouble(self) -> str:
-        """Why some slot has no session, if so; a rejection first, in both languages."""
+        """Why some slot has no session, if so; a pause first, then a rejection, in both languages."""
+        if self._pause_reason is not None:
+            return self._pause_reason
         errors = [slot.last_error for slot in self.slots if slot.last_error is not None]
         for error in errors:
             if isinstance(error, GatewayError) and error.reason.is_rejection:
