@@ -23,12 +23,10 @@ from functools import partial
 from typing import Any, Final
 
 import aiohttp
-from yarl import URL
 
 from claw.clock import Clock
-from claw.errors import FrameError, HandshakeError
+from claw.errors import FrameError
 from claw.messages import CardCallback, Delivery
-from claw.proxy import proxy_of
 from claw.stream import frames
 from claw.stream.cards import to_card_callback
 from claw.stream.frames import Frame, FrameKind
@@ -36,10 +34,10 @@ from claw.stream.gateway import Registration
 from claw.stream.inbound import to_inbound
 from claw.stream.reason import Reason
 from claw.stream.tasks import stop_tasks, wait_first
+from claw.stream.upgrade import HANDSHAKE_TIMEOUT_S, upgrade
 
 log: Final = logging.getLogger(__name__)
 
-HANDSHAKE_TIMEOUT_S: Final = 5.0
 CARD_RESPONSE_S: Final = 1.5
 """Seconds that a card's handler gets to respond; DingTalk waits for 2 s (docs/protocol.md section 3.2)."""
 CLOSE_TIMEOUT_S: Final = 2.0
@@ -51,15 +49,11 @@ PINGS_UNANSWERED_MAX: Final = 2
 LAST_WAIT_SHARE: Final = 0.7
 """Share of a heartbeat for which the last ping is waited for, so that a peer which falls silent just after a pong is
 left, and the next session open, within three heartbeats (docs/architecture.md)."""
-FRAME_MAX_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of one frame, the most that any client is known to accept (docs/protocol.md section 1.4)."""
 DELIVERIES_MAX: Final = 1_000
 """Deliveries of one session that are under way at once; beyond that reading rests, and TCP holds the peer back."""
 REFUSALS_LOGGED: Final = 10
 REFUSALS_LOGGED_EACH: Final = 1_000
 """Of refused frames, the first 10 are logged and then each 1 000th: a broken peer must not fill the disk."""
-
-_WS_TO_HTTP: Final = {"ws": "http", "wss": "https"}
 
 
 class SessionState(Enum):
@@ -123,28 +117,7 @@ async def open_session(
     counters: SessionCounters | None = None,
 ) -> Session:
     """Upgrade to a WebSocket within 5 s. Raises HandshakeError; the ticket is used up either way."""
-    url = URL(registration.url.reveal(), encoded=True)
-    # aiohttp looks for WSS_PROXY where a wss address is given; as https the usual HTTPS_PROXY and NO_PROXY hold.
-    url = url.with_scheme(_WS_TO_HTTP.get(url.scheme, url.scheme))
-    try:
-        async with asyncio.timeout(config.handshake_timeout):
-            socket = await http.ws_connect(
-                url,
-                autoclose=False,
-                autoping=False,
-                heartbeat=None,
-                proxy=proxy_of(url),
-                max_msg_size=FRAME_MAX_BYTES,
-                timeout=aiohttp.ClientWSTimeout(ws_close=config.close_timeout),
-            )
-    except TimeoutError:
-        raise HandshakeError("the endpoint did not upgrade in time") from None
-    except aiohttp.WSServerHandshakeError as error:
-        raise HandshakeError(
-            f"the endpoint refused the upgrade with HTTP {error.status}", status=error.status
-        ) from None
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise HandshakeError(f"the endpoint cannot be reached ({type(error).__name__})") from None
+    socket = await upgrade(http, registration, timeout=config.handshake_timeout, close_timeout=config.close_timeout)
     return Session(socket, registration, config, counters or SessionCounters())
 
 

@@ -26,10 +26,11 @@ from claw.observe import telemetry
 from claw.stream.gateway import Gateway, Registration, rejection_text
 from claw.stream.limit import ConnectionLimit
 from claw.stream.reason import Reason
-from claw.stream.session import HANDSHAKE_TIMEOUT_S, SessionConfig, SessionCounters, open_session
+from claw.stream.session import SessionConfig, SessionCounters, open_session
 from claw.stream.slot import Connect, SessionLike, Slot
 from claw.stream.state import SlotState
 from claw.stream.tasks import stop_tasks
+from claw.stream.upgrade import HANDSHAKE_TIMEOUT_S
 
 log: Final = logging.getLogger(__name__)
 

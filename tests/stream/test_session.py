@@ -17,6 +17,7 @@ from claw.messages import Delivery
 from claw.proxy import forget
 from claw.secret import Secret
 from claw.stream import session as module
+from claw.stream import upgrade
 from claw.stream.gateway import Registration
 from claw.stream.reason import Reason
 from claw.stream.session import open_session
@@ -262,7 +263,7 @@ async def test_delivery_outlives_its_session(connect: Connect) -> None:
 
 async def test_too_large_frame_ends_the_session_only(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame beyond the limit is a typed end, not a crash."""
-    monkeypatch.setattr(module, "FRAME_MAX_BYTES", 1024)
+    monkeypatch.setattr(upgrade, "FRAME_MAX_BYTES", 1024)
     harness = await connect()
     await harness.peer.push("x" * 2048)
     end = await harness.end()
@@ -473,6 +474,32 @@ async def test_refused_upgrade(status: int) -> None:
             await open_session(http, registration, quiet())
         assert caught.value.status == status
         assert caught.value.retryable
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirect_of_the_upgrade(status: int) -> None:
+    """A redirect is told with the host that it names, and nobody calls there: the ticket was for one address."""
+    async with DingTalk() as other, DingTalk() as dingtalk, aiohttp.ClientSession() as http:
+        dingtalk.upgrade = status
+        dingtalk.location = f"http://localhost:{other.port}/connect?ticket=t"
+        registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "c")
+        with pytest.raises(HandshakeError, match="redirect to localhost") as caught:
+            await open_session(http, registration, quiet())
+        assert (caught.value.status, caught.value.retryable) == (status, True)
+        assert "ticket" not in str(caught.value)
+        assert other.peers == []
+        assert http.connector is not None
+        assert not http.connector._acquired
+
+
+@pytest.mark.parametrize("location", ["", "http://[", "//"])
+async def test_redirect_to_nowhere(location: str) -> None:
+    """A redirect whose address is none is told as well."""
+    async with DingTalk() as dingtalk, aiohttp.ClientSession() as http:
+        dingtalk.upgrade, dingtalk.location = 302, location
+        registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "c")
+        with pytest.raises(HandshakeError, match="redirect to"):
+            await open_session(http, registration, quiet())
 
 
 async def test_upgrade_that_never_comes() -> None:
