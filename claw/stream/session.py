@@ -34,7 +34,7 @@ from claw.stream.gateway import Registration
 from claw.stream.inbound import to_inbound
 from claw.stream.reason import Reason
 from claw.stream.tasks import stop_tasks, wait_first
-from claw.stream.upgrade import HANDSHAKE_TIMEOUT_S, upgrade
+from claw.stream.upgrade import FRAME_MAX_BYTES, HANDSHAKE_TIMEOUT_S, upgrade
 
 log: Final = logging.getLogger(__name__)
 
@@ -54,6 +54,12 @@ DELIVERIES_MAX: Final = 1_000
 REFUSALS_LOGGED: Final = 10
 REFUSALS_LOGGED_EACH: Final = 1_000
 """Of refused frames, the first 10 are logged and then each 1 000th: a broken peer must not fill the disk."""
+TOO_LARGE_REMEDY: Final = (
+    "钉钉推送了一条超过 8 MiB 的消息，无法读取，所在连接因此断开并重连；钉钉会在 60 秒后再推送一次。"
+    "发送者不会收到回复：请其拆成几条，或改为发送文件。 / "
+    "DingTalk pushed a message above 8 MiB, which cannot be read and ended its connection; another one follows. "
+    "DingTalk pushes it once more after 60 s. Whoever sent it gets no answer: have it sent in pieces, or as a file."
+)
 
 
 class SessionState(Enum):
@@ -82,6 +88,8 @@ class SessionCounters:
 
     frames: int = 0
     refused: int = 0
+    too_large: int = 0
+    too_large_at: float = 0.0
     last_frame_at: float = 0.0
 
 
@@ -103,6 +111,10 @@ class SessionConfig:
     handshake_timeout: float = HANDSHAKE_TIMEOUT_S
     close_timeout: float = CLOSE_TIMEOUT_S
     deliveries_max: int = DELIVERIES_MAX
+
+
+def _is_logged(count: int) -> bool:
+    return count <= REFUSALS_LOGGED or count % REFUSALS_LOGGED_EACH == 0
 
 
 def next_turn(now: float, period: float, phase: float, at_least: float = 0.0) -> float:
@@ -239,7 +251,11 @@ class Session:
                     await self._send(self._socket.send_frame(struct.pack("!H", code), aiohttp.WSMsgType.CLOSE))
                     return Reason.PEER_CLOSED, str(message.data or "no code")
                 case aiohttp.WSMsgType.ERROR:
-                    return Reason.BAD_PROTOCOL, str(self._socket.close_code)
+                    code = self._socket.close_code
+                    if code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
+                        self._note_too_large()
+                        return Reason.TOO_LARGE, str(code)
+                    return Reason.BAD_PROTOCOL, str(code)
                 case _:
                     return Reason.LOST, str(self._socket.close_code)
 
@@ -341,8 +357,16 @@ class Session:
     def _refuse(self, reason: str, size: int) -> None:
         self.counters.refused += 1
         count = self.counters.refused
-        if count <= REFUSALS_LOGGED or count % REFUSALS_LOGGED_EACH == 0:
+        if _is_logged(count):
             log.warning("frame refused", extra={"reason": reason, "size": size, "refused": count})
+
+    def _note_too_large(self) -> None:
+        # The library judges by the length in the header and passes nothing on: nobody can be told but the operator.
+        self.counters.too_large += 1
+        self.counters.too_large_at = self._clock.wall()
+        count = self.counters.too_large
+        if _is_logged(count):
+            log.error("frame too large", extra={"limit": FRAME_MAX_BYTES, "count": count, "remedy": TOO_LARGE_REMEDY})
 
     # --- writing -------------------------------------------------------------------------------------------------
 

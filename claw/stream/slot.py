@@ -40,8 +40,8 @@ BACKOFF_BASE_S: Final = 0.5
 BACKOFF_CEILING_S: Final = 5.0
 REJECTED_WAIT_S: Final = (30.0, 60.0)
 CREDENTIALS_POLL_S: Final = 1.0
-INSTANT_DISCONNECT_S: Final = 0.5
-"""Seconds of life below which a `disconnect` says more of the gateway than of the connection's age."""
+INSTANT_END_S: Final = 0.5
+"""Seconds of life below which a `disconnect` or a frame too large says more of the gateway than of the connection."""
 RETIRE_S: Final = 10.0
 """Seconds for which a replaced session reads and acks; DingTalk closes after 10 s (docs/protocol.md section 4)."""
 ROTATE_SPREAD: Final = 0.1
@@ -275,11 +275,14 @@ class Slot:
         if self._current is running:
             # To be replaced, which is no failure; but a gateway that sends each new session away must not be asked in
             # a tight circle. Once is forgiven: a server that is being taken down accepts sessions to the last moment.
-            instant = reason is Reason.DISCONNECT and lived < INSTANT_DISCONNECT_S
+            instant = reason is Reason.DISCONNECT and lived < INSTANT_END_S
             self._early_ends = self._early_ends + 1 if instant else 0
             tries = self._early_ends - 1
         else:
-            self._early_ends = 0 if verdict(error) is Verdict.NOW else self._early_ends + 1
+            # One person's frame says nothing of the way. With a wait the next frame, or the repeat of this one, might
+            # meet the other slot before we are back, and nobody would serve.
+            is_theirs = reason is Reason.TOO_LARGE and lived >= INSTANT_END_S
+            self._early_ends = 0 if is_theirs or verdict(error) is Verdict.NOW else self._early_ends + 1
             tries = self._early_ends
             if not tries:
                 # The link broke, nothing says that it is down. The jitter keeps many claws from coming back in step.

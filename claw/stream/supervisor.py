@@ -26,7 +26,7 @@ from claw.observe import telemetry
 from claw.stream.gateway import Gateway, Registration, rejection_text
 from claw.stream.limit import ConnectionLimit
 from claw.stream.reason import Reason
-from claw.stream.session import SessionConfig, SessionCounters, open_session
+from claw.stream.session import TOO_LARGE_REMEDY, SessionConfig, SessionCounters, open_session
 from claw.stream.slot import Connect, SessionLike, Slot
 from claw.stream.state import SlotState
 from claw.stream.tasks import stop_tasks
@@ -38,6 +38,8 @@ GRACE_S: Final = 5.0
 """Seconds without a session that readiness does not speak of."""
 DELIVERIES_TIMEOUT_S: Final = 2.0
 """Seconds that deliveries under way get when we stop."""
+TOO_LARGE_TOLD_S: Final = 600.0
+"""Seconds for which readiness tells of a frame too large, ready as it is: it comes again, and a person may look."""
 ONE_CONNECTION: Final = (
     "钉钉只允许本应用保持一个连接：另有新连接时旧连接即被关闭，暂以一个连接运行。 / "
     "DingTalk lets this app hold one connection only: each new one closed the other; claw goes on with one."
@@ -256,12 +258,13 @@ class Supervisor:
             "reconnects": dict(reconnects),
             "clock_skew_s": None if skew_s is None else round(skew_s, 1),
             "refused_frames": sum(slot.counters.refused for slot in self.slots),
+            "too_large_frames": sum(slot.counters.too_large for slot in self.slots),
             "last_frame_at": format_rfc3339(self.last_frame_at),
             "last_error": self._trouble(),
         }
 
     def _trouble(self) -> str:
-        """Why some slot has no session, if so; a pause first, then a rejection, in both languages."""
+        """Say what an operator should know: a pause, else why some slot has no session, else a frame too large."""
         if self._pause_reason is not None:
             return self._pause_reason
         errors = [slot.last_error for slot in self.slots if slot.last_error is not None]
@@ -270,4 +273,7 @@ class Supervisor:
                 return rejection_text(error)
         if self._limited_since:
             return ONE_CONNECTION
-        return str(errors[0]) if errors else ""
+        if errors:
+            return str(errors[0])
+        too_large_at = max(slot.counters.too_large_at for slot in self.slots)
+        return TOO_LARGE_REMEDY if self._clock.wall() - too_large_at < TOO_LARGE_TOLD_S else ""

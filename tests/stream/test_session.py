@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import random
+import struct
 from typing import Any
 
 import aiohttp
@@ -261,13 +262,33 @@ async def test_delivery_outlives_its_session(connect: Connect) -> None:
     await until(lambda: not harness.config.deliveries)
 
 
-async def test_too_large_frame_ends_the_session_only(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame beyond the limit is a typed end, not a crash."""
+@pytest.mark.parametrize("parts", [1, 3])
+async def test_too_large_frame_ends_the_session_only(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, parts: int
+) -> None:
+    """A frame beyond the limit, in one piece or in fragments, is an end of its own kind, told with what helps."""
     monkeypatch.setattr(upgrade, "FRAME_MAX_BYTES", 1024)
     harness = await connect()
-    await harness.peer.push("x" * 2048)
+    transport = harness.peer.request.transport
+    assert isinstance(transport, asyncio.Transport)
+    for part in range(parts):
+        head = bytes([(0x80 if part == parts - 1 else 0) | (0 if part else 1), 126])
+        transport.write(head + struct.pack("!H", 2048 // parts) + b"x" * (2048 // parts))
     end = await harness.end()
-    assert (end.kind, end.detail) == (Reason.BAD_PROTOCOL, "1009")
+    assert (end.kind, end.detail) == (Reason.TOO_LARGE, "1009")
+    assert (harness.session.counters.too_large, harness.session.counters.too_large_at) == (1, harness.clock.wall())
+    await harness.peer.closed.wait()
+    assert harness.peer.close_code == 1009
+    assert [each.levelname for each in caplog.records if each.message == "frame too large"] == ["ERROR"]
+
+
+async def test_frame_that_is_no_text(connect: Connect) -> None:
+    """Bytes that are no UTF-8 end the session as broken protocol."""
+    harness = await connect()
+    transport = harness.peer.request.transport
+    assert isinstance(transport, asyncio.Transport)
+    transport.write(b"\x81\x02\xff\xff")
+    assert (await harness.end()).kind is Reason.BAD_PROTOCOL
 
 
 async def test_frame_of_eight_mebibytes(connect: Connect) -> None:

@@ -180,6 +180,26 @@ async def test_end_after_short_service_backs_off(make_slot: MakeSlot) -> None:
     assert len([at for at in harness.registered if at > 60]) < 30
 
 
+async def test_frames_too_large_bring_no_wait(make_slot: MakeSlot) -> None:
+    """One after the other, as long as each session served for a moment: nobody else's way is worse for them."""
+    harness = make_slot()
+    for number in range(2, 20):
+        await harness.clock.advance(1.5)
+        harness.session.end(Reason.TOO_LARGE)
+        await harness.clock.advance(0.1)
+        assert (len(harness.sessions), harness.state()) == (number, SlotState.OPEN)
+
+
+async def test_frame_too_large_at_each_begin(make_slot: MakeSlot) -> None:
+    """A gateway or proxy that begins each session with such a frame is asked less and less, as for any early end."""
+    harness = make_slot()
+    harness.on_open = lambda session: session.end(Reason.TOO_LARGE)
+    await harness.clock.advance(120)
+    assert harness.state() is SlotState.BACKOFF
+    assert 10 < len(harness.sessions) < 80
+    assert busiest_second(harness.registered) <= 2
+
+
 async def test_failing_attempts(make_slot: MakeSlot) -> None:
     """Refused upgrades for 12 s never cost more than two registrations in any second, nor two at once."""
     harness = make_slot()

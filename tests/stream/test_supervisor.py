@@ -458,6 +458,33 @@ async def test_reset_of_one_of_two_is_no_outage(make_harness: MakeHarness) -> No
     assert each.supervisor._lost_at is None
 
 
+async def test_frame_too_large_and_its_repeat(make_harness: MakeHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It and its repeat on the other connection cost one session each: no wait, always one that serves, and told."""
+    monkeypatch.setattr("claw.stream.upgrade.FRAME_MAX_BYTES", 1024)
+    clock = SteppedClock()
+    each = make_harness(connections=2, clock=clock)
+    peers = [await each.dingtalk.peer(), await each.dingtalk.peer()]
+    await until(lambda: each.supervisor.connected == 2)
+    for victim, other in ((0, 1), (1, 0)):
+        clock.ahead += 1
+        await peers[victim].push("x" * 2048)
+        await until(lambda: each.supervisor.connected == 1)
+        assert "BACKOFF" not in [slot.state.value for slot in each.supervisor.slots]
+        await peers[other].push(vectors.robot(victim))
+        assert (await peers[other].ack())["headers"]["messageId"] == f"push-{victim}"
+        peers[victim] = await each.dingtalk.peer()
+        await until(lambda: each.supervisor.connected == 2)
+        check = each.supervisor.check()
+        assert (check.ok, check.state) == (True, "OPEN")
+        assert "above 8 MiB" in check.reason
+        assert "超过 8 MiB" in check.reason
+    status = each.supervisor.status()
+    assert (status["too_large_frames"], status["reconnects"]) == (2, {"too_large": 2})
+    assert status["one_connection_since"] is None
+    clock.ahead += 600
+    assert each.supervisor.check().reason == ""
+
+
 async def test_card_callback_is_handed_on(make_harness: MakeHarness) -> None:
     """A press of a button reaches whoever is there for cards, on whatever slot it came."""
     each = make_harness(connections=2)
