@@ -15,8 +15,10 @@ import asyncio
 import logging
 import math
 import struct
+import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -24,17 +26,19 @@ from typing import Any, Final
 
 import aiohttp
 
+from claw.budget import ByteBudget
 from claw.clock import Clock
 from claw.errors import FrameError
 from claw.messages import CardCallback, Delivery
 from claw.stream import frames
 from claw.stream.cards import to_card_callback
+from claw.stream.counters import SessionCounters
 from claw.stream.frames import Frame, FrameKind
 from claw.stream.gateway import Registration
 from claw.stream.inbound import to_inbound
 from claw.stream.reason import Reason
 from claw.stream.tasks import stop_tasks, wait_first
-from claw.stream.upgrade import FRAME_MAX_BYTES, HANDSHAKE_TIMEOUT_S, upgrade
+from claw.stream.upgrade import HANDSHAKE_TIMEOUT_S, upgrade
 
 log: Final = logging.getLogger(__name__)
 
@@ -51,15 +55,10 @@ LAST_WAIT_SHARE: Final = 0.7
 left, and the next session open, within three heartbeats (docs/architecture.md)."""
 DELIVERIES_MAX: Final = 1_000
 """Deliveries of one session that are under way at once; beyond that reading rests, and TCP holds the peer back."""
-REFUSALS_LOGGED: Final = 10
-REFUSALS_LOGGED_EACH: Final = 1_000
-"""Of refused frames, the first 10 are logged and then each 1 000th: a broken peer must not fill the disk."""
-TOO_LARGE_REMEDY: Final = (
-    "钉钉推送了一条超过 8 MiB 的消息，无法读取，所在连接因此断开并重连；钉钉会在 60 秒后再推送一次。"
-    "发送者不会收到回复：请其拆成几条，或改为发送文件。 / "
-    "DingTalk pushed a message above 8 MiB, which cannot be read and ended its connection; another one follows. "
-    "DingTalk pushes it once more after 60 s. Whoever sent it gets no answer: have it sent in pieces, or as a file."
-)
+IN_FLIGHT_MAX_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of all sessions' deliveries under way; beyond that reading rests as well: 1 000 frames may be of 8 MiB each."""
+DELIVERY_BYTES: Final = 4 * 1024
+"""What a delivery takes beside its text: task, message and trace."""
 
 
 class SessionState(Enum):
@@ -82,23 +81,13 @@ class SessionEnd:
     lived: float
 
 
-@dataclass(slots=True)
-class SessionCounters:
-    """What went through the sessions of a slot. Times: seconds since the epoch, 0 for never."""
-
-    frames: int = 0
-    refused: int = 0
-    too_large: int = 0
-    too_large_at: float = 0.0
-    last_frame_at: float = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
     """What all sessions of a slot share.
 
     `accept` stores a message and then calls its `acknowledge`; `on_card` may answer a button that was pressed.
     `deliveries` owns the tasks that do so: they outlive their session, and whoever stops the supervisor waits for them.
+    `in_flight` bounds what these tasks hold. It is one for all slots, since a store that hangs sees many sessions.
     Times are in seconds; `phase` (0 to 1) is the share of a heartbeat by which pings come later than those of phase 0.
     """
 
@@ -111,10 +100,7 @@ class SessionConfig:
     handshake_timeout: float = HANDSHAKE_TIMEOUT_S
     close_timeout: float = CLOSE_TIMEOUT_S
     deliveries_max: int = DELIVERIES_MAX
-
-
-def _is_logged(count: int) -> bool:
-    return count <= REFUSALS_LOGGED or count % REFUSALS_LOGGED_EACH == 0
+    in_flight: ByteBudget = field(default_factory=lambda: ByteBudget(IN_FLIGHT_MAX_BYTES))
 
 
 def next_turn(now: float, period: float, phase: float, at_least: float = 0.0) -> float:
@@ -155,6 +141,7 @@ class Session:
         self._clock = config.clock
         self._deliveries: set[asyncio.Task[None]] = set()
         self._capacity = asyncio.Semaphore(config.deliveries_max)
+        self._reading_rests = False
         self._unanswered = 0
         self._state = SessionState.OPEN
         self._closed_how = ""
@@ -245,7 +232,7 @@ class Session:
                     await self._send(self._socket.pong(message.data))
                 case aiohttp.WSMsgType.BINARY:
                     self._unanswered = 0
-                    self._refuse("a binary frame", len(message.data))
+                    self.counters.note_refused("a binary frame", len(message.data))
                 case aiohttp.WSMsgType.CLOSE:
                     code = message.data or aiohttp.WSCloseCode.OK
                     await self._send(self._socket.send_frame(struct.pack("!H", code), aiohttp.WSMsgType.CLOSE))
@@ -253,7 +240,7 @@ class Session:
                 case aiohttp.WSMsgType.ERROR:
                     code = self._socket.close_code
                     if code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
-                        self._note_too_large()
+                        self.counters.note_too_large(self._clock.wall())
                         return Reason.TOO_LARGE, str(code)
                     return Reason.BAD_PROTOCOL, str(code)
                 case _:
@@ -266,10 +253,10 @@ class Session:
         try:
             await self._act(frames.parse(text), read_at)
         except FrameError as error:
-            self._refuse(error.reason, error.size)
+            self.counters.note_refused(error.reason, error.size)
             await self._reply(error.message_id, frames.BAD_REQUEST, "{}", "bad request")
         except Exception as error:  # noqa: BLE001 - no single frame, whatever it holds, may end the session
-            self._refuse(type(error).__name__, len(text))
+            self.counters.note_refused(type(error).__name__, len(text))
 
     async def _act(self, frame: Frame, read_at: float) -> None:
         match frame.kind:
@@ -287,7 +274,7 @@ class Session:
             case FrameKind.LEGACY:
                 pass
             case FrameKind.UNKNOWN:
-                self._refuse("an unknown topic", frame.size)
+                self.counters.note_refused("an unknown topic", frame.size)
                 await self._reply(frame.message_id, frames.NOT_FOUND, "{}", "topic not supported")
 
     async def _hand_on(self, frame: Frame, read_at: float) -> None:
@@ -297,14 +284,25 @@ class Session:
         async def acknowledge() -> None:
             await self._reply(push, frames.OK, frames.ROBOT_ACK)
 
-        await self._start(partial(self._deliver, Delivery(inbound, read_at, acknowledge)), "deliver")
+        await self._start(partial(self._deliver, Delivery(inbound, read_at, acknowledge)), frame, "deliver")
 
-    async def _start(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    async def _start(self, work: Callable[[], Coroutine[Any, Any, None]], frame: Frame, name: str) -> None:
         """Do something for a frame beside reading on, which rests while too much is under way."""
-        # Before the next frame is read, so that a flood fills TCP's window and not our memory.
-        await self._capacity.acquire()
+        # What is kept of a frame is pieces of its data, as Python holds it: with one emoji a character takes 4 bytes.
+        size = sys.getsizeof(frame.data) + DELIVERY_BYTES
+        held = AsyncExitStack()
+        self._reading_rests = True
+        try:
+            # Before the next frame is read, so that a flood fills TCP's window and not our memory.
+            await held.enter_async_context(self._config.in_flight.reserve(size))
+            await self._capacity.acquire()
+        except BaseException:
+            await held.aclose()
+            raise
+        finally:
+            self._reading_rests = False
         # Tasks start in the order of their creation, so messages reach the store in the order of their arrival.
-        task = asyncio.create_task(work(), name=f"claw.stream.session.{name}")
+        task = asyncio.create_task(_work_within(held, work), name=f"claw.stream.session.{name}")
         self._deliveries.add(task)
         # Not this session's alone: the socket may end now, and the message still become durable.
         self._config.deliveries.add(task)
@@ -331,7 +329,7 @@ class Session:
             is_answered = True
             await self._reply(push, frames.OK, data)
 
-        await self._start(partial(self._answer_card, to_card_callback(frame, respond)), "card")
+        await self._start(partial(self._answer_card, to_card_callback(frame, respond)), frame, "card")
 
     async def _answer_card(self, callback: CardCallback) -> None:
         """See to it that a callback is answered in time, whatever its handler does; the handler may take longer."""
@@ -353,20 +351,6 @@ class Session:
         self._deliveries.discard(task)
         self._config.deliveries.discard(task)
         self._capacity.release()
-
-    def _refuse(self, reason: str, size: int) -> None:
-        self.counters.refused += 1
-        count = self.counters.refused
-        if _is_logged(count):
-            log.warning("frame refused", extra={"reason": reason, "size": size, "refused": count})
-
-    def _note_too_large(self) -> None:
-        # The library judges by the length in the header and passes nothing on: nobody can be told but the operator.
-        self.counters.too_large += 1
-        self.counters.too_large_at = self._clock.wall()
-        count = self.counters.too_large
-        if _is_logged(count):
-            log.error("frame too large", extra={"limit": FRAME_MAX_BYTES, "count": count, "remedy": TOO_LARGE_REMEDY})
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -397,12 +381,15 @@ class Session:
             jump = max(abs((wall - was_wall) - (monotonic - was_monotonic)), monotonic - was_monotonic - CLOCK_CHECK_S)
             if jump > CLOCK_JUMP_S:
                 return Reason.CLOCK_JUMP, f"{jump:.0f} s"
+            if self._reading_rests and self._transport is not None and self._transport.is_closing():
+                # The end of a connection is read like a frame, which nobody does now.
+                return Reason.LOST, "while reading rested"
             if monotonic < due:
                 continue
             if self._unanswered >= PINGS_UNANSWERED_MAX:
                 return Reason.PONGS_MISSED, f"{self._unanswered} pings"
             # While reading rests, a pong could not be seen: that is our fault and no sign of the peer's death.
-            if not self._capacity.locked():
+            if not self._reading_rests:
                 self._unanswered += 1
             is_last = self._unanswered >= PINGS_UNANSWERED_MAX
             due = monotonic + heartbeat * LAST_WAIT_SHARE if is_last else self._next_ping(monotonic, heartbeat / 2)
@@ -420,6 +407,11 @@ class Session:
                 await self._send(self._socket.ping(payload))
         except TimeoutError:
             log.debug("ping could not be written")
+
+
+async def _work_within(held: AsyncExitStack, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async with held:
+        await work()
 
 
 def _transport_of(socket: aiohttp.ClientWebSocketResponse) -> asyncio.Transport | None:

@@ -26,9 +26,10 @@ from claw.config.settings import Credentials
 from claw.errors import ClawError, GatewayError, SessionLostError
 from claw.observe import telemetry
 from claw.retry import Verdict, full_jitter, verdict
+from claw.stream.counters import SessionCounters
 from claw.stream.gateway import Registration, rejection_text
 from claw.stream.reason import Reason
-from claw.stream.session import SessionCounters, SessionEnd, next_turn
+from claw.stream.session import SessionEnd, next_turn
 from claw.stream.state import MOVES, SlotState
 from claw.stream.tasks import stop_tasks, wait_first
 

@@ -23,10 +23,11 @@ from claw.config.settings import StreamSettings
 from claw.errors import GatewayError
 from claw.messages import CardCallback, Delivery
 from claw.observe import telemetry
+from claw.stream.counters import TOO_LARGE_REMEDY, SessionCounters
 from claw.stream.gateway import Gateway, Registration, rejection_text
 from claw.stream.limit import ConnectionLimit
 from claw.stream.reason import Reason
-from claw.stream.session import TOO_LARGE_REMEDY, SessionConfig, SessionCounters, open_session
+from claw.stream.session import SessionConfig, open_session
 from claw.stream.slot import Connect, SessionLike, Slot
 from claw.stream.state import SlotState
 from claw.stream.tasks import stop_tasks

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from claw.budget import ByteBudget
 from claw.clock import Clock
 from claw.errors import HandshakeError
 from claw.messages import Delivery
@@ -123,6 +124,69 @@ async def test_backpressure(connect: Connect) -> None:
     gate.set()
     for _ in range(10):
         await harness.peer.ack()
+
+
+async def test_backpressure_by_bytes(connect: Connect) -> None:
+    """Reading rests while 32 MiB are not stored yet, is no sign of a dead peer meanwhile, and all is acked then."""
+    gate = asyncio.Event()
+
+    async def accept(delivery: Delivery) -> None:
+        await gate.wait()
+        await delivery.acknowledge()
+
+    harness = await connect(accept=accept)
+
+    async def push() -> None:
+        for number in range(8):
+            await harness.peer.push(vectors.robot(number, "x" * (7 << 20)))
+
+    pushing = asyncio.create_task(push())
+    await until(lambda: len(harness.delivered) == 4)
+    for _ in range(30):
+        await harness.clock.advance(1)
+    await asyncio.sleep(0.1)
+    assert len(harness.delivered) == 4
+    assert harness.config.in_flight.used <= 32 << 20
+    assert harness.session.counters.frames == 5
+    assert not harness.running.done()
+    gate.set()
+    acks = [(await harness.peer.ack())["headers"]["messageId"] for _ in range(8)]
+    assert sorted(acks) == [f"push-{number}" for number in range(8)]
+    await pushing
+    await until(lambda: harness.config.in_flight.used == 0)
+
+
+async def test_bytes_are_bounded_over_all_sessions(connect: Connect) -> None:
+    """Sessions that come and go under a store that hangs hold no more than one does."""
+    gate = asyncio.Event()
+
+    async def accept(delivery: Delivery) -> None:
+        await gate.wait()
+        await delivery.acknowledge()
+
+    in_flight = ByteBudget(100_000)
+    lost = await connect(accept=accept, in_flight=in_flight)
+    for number in range(20):
+        await lost.peer.push(vectors.robot(number, "x" * 10_000))
+    await until(lambda: lost.session.counters.frames == len(lost.delivered) + 1)
+    lost.peer.reset()
+    # Nobody reads the end of the connection now: our next ping finds it, within a heartbeat.
+    while not lost.running.done():
+        await lost.clock.advance(1)
+        await asyncio.sleep(0.005)
+    assert (await lost.end()).kind is Reason.LOST
+    assert 5 <= len(lost.delivered) <= 7
+    harness = await connect(accept=accept, in_flight=in_flight)
+    await harness.peer.push(vectors.robot(50, "x" * 20_000))
+    await harness.peer.push(vectors.robot(51, "x" * 200_000))
+    await until(lambda: harness.session.counters.frames == 1)
+    await asyncio.sleep(0.05)
+    assert harness.delivered == []
+    assert in_flight.used <= 100_000
+    gate.set()
+    # The second is larger than the whole, and still gets through, alone.
+    assert {(await harness.peer.ack())["headers"]["messageId"] for _ in range(2)} == {"push-50", "push-51"}
+    await until(lambda: in_flight.used == 0)
 
 
 async def test_delivery_that_fails_is_not_acked(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:

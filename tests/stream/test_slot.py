@@ -14,9 +14,10 @@ from claw.clock import Clock
 from claw.config.settings import Credentials
 from claw.errors import GatewayError, GatewayReason, HandshakeError
 from claw.secret import Secret
+from claw.stream.counters import SessionCounters
 from claw.stream.gateway import RateLimiter, Registration
 from claw.stream.reason import Reason
-from claw.stream.session import SessionCounters, SessionEnd
+from claw.stream.session import SessionEnd
 from claw.stream.slot import Slot
 from claw.stream.state import SlotState
 from tests.clock import FakeClock
