@@ -42,6 +42,8 @@ from claw.stream.upgrade import HANDSHAKE_TIMEOUT_S, upgrade
 
 log: Final = logging.getLogger(__name__)
 
+READ_SLICE_S: Final = 0.002
+"""Seconds of reading after which everything else in this process gets its turn."""
 CARD_RESPONSE_S: Final = 1.5
 """Seconds that a card's handler gets to respond; DingTalk waits for 2 s (docs/protocol.md section 3.2)."""
 CLOSE_TIMEOUT_S: Final = 2.0
@@ -218,7 +220,13 @@ class Session:
     # --- reading -------------------------------------------------------------------------------------------------
 
     async def _read(self) -> tuple[Reason, str]:
+        loop = asyncio.get_running_loop()
+        yielded_at = loop.time()
         while True:
+            # Frames that have arrived are received without giving way, thousands of them: acks and probes come first.
+            if loop.time() - yielded_at > READ_SLICE_S:
+                await asyncio.sleep(0)
+                yielded_at = loop.time()
             message = await self._socket.receive()
             # Whatever the peer sent, it lives; what we do with it here never counts as its life.
             match message.type:
@@ -232,7 +240,7 @@ class Session:
                     await self._send(self._socket.pong(message.data))
                 case aiohttp.WSMsgType.BINARY:
                     self._unanswered = 0
-                    self.counters.note_refused("a binary frame", len(message.data))
+                    self._refuse("a binary frame", len(message.data))
                 case aiohttp.WSMsgType.CLOSE:
                     code = message.data or aiohttp.WSCloseCode.OK
                     await self._send(self._socket.send_frame(struct.pack("!H", code), aiohttp.WSMsgType.CLOSE))
@@ -253,10 +261,10 @@ class Session:
         try:
             await self._act(frames.parse(text), read_at)
         except FrameError as error:
-            self.counters.note_refused(error.reason, error.size)
+            self._refuse(error.reason, error.size)
             await self._reply(error.message_id, frames.BAD_REQUEST, "{}", "bad request")
         except Exception as error:  # noqa: BLE001 - no single frame, whatever it holds, may end the session
-            self.counters.note_refused(type(error).__name__, len(text))
+            self._refuse(type(error).__name__, len(text))
 
     async def _act(self, frame: Frame, read_at: float) -> None:
         match frame.kind:
@@ -274,7 +282,7 @@ class Session:
             case FrameKind.LEGACY:
                 pass
             case FrameKind.UNKNOWN:
-                self.counters.note_refused("an unknown topic", frame.size)
+                self._refuse("an unknown topic", frame.size)
                 await self._reply(frame.message_id, frames.NOT_FOUND, "{}", "topic not supported")
 
     async def _hand_on(self, frame: Frame, read_at: float) -> None:
@@ -351,6 +359,9 @@ class Session:
         self._deliveries.discard(task)
         self._config.deliveries.discard(task)
         self._capacity.release()
+
+    def _refuse(self, reason: str, size: int) -> None:
+        self.counters.note_refused(reason, size, self._clock.wall())
 
     # --- writing -------------------------------------------------------------------------------------------------
 

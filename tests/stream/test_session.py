@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import random
@@ -528,6 +529,39 @@ async def test_thousands_of_hostile_frames(connect: Connect, caplog: pytest.LogC
     harnesses = [record for record in caplog.records if record.message == "frame refused"]
     assert len(harnesses) < 20
     assert "private words" not in caplog.text
+
+
+async def test_flood_leaves_the_loop_to_others(connect: Connect) -> None:
+    """However many frames have arrived, everything else gets its turns; a good one behind them is acked."""
+    harness = await connect(clock=Clock())
+    frames = harness.session.counters
+    seen = [0]
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(0)
+            seen.append(frames.frames)
+
+    watching = asyncio.create_task(watch())
+    transport = harness.peer.request.transport
+    assert isinstance(transport, asyncio.Transport)
+    transport.write(b"\x81\x01x" * 100_000)
+    await harness.peer.push(vectors.robot(1))
+    assert (await harness.peer.ack())["headers"]["messageId"] == "push-1"
+    watching.cancel()
+    assert frames.refused == 100_000
+    assert max(later - before for before, later in itertools.pairwise(seen)) < 10_000
+
+
+@pytest.mark.parametrize("is_data", [False, True])
+async def test_frame_of_many_objects(connect: Connect, is_data: bool) -> None:
+    """JSON that would take many times its own length is not taken apart, neither the envelope nor its data."""
+    many = "[" + "[]," * 300_000 + "1]"
+    harness = await connect()
+    await harness.peer.push(vectors.frame(many) if is_data else many)
+    await harness.peer.push(vectors.PING)
+    assert (await harness.peer.ack())["headers"]["messageId"] == json.loads(vectors.PING)["headers"]["messageId"]
+    assert (harness.session.counters.refused, harness.delivered) == (1, [])
 
 
 async def test_fault_of_ours_in_one_frame(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
