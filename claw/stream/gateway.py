@@ -34,6 +34,7 @@ from claw.proxy import proxy_of
 from claw.retry import parse_http_date, parse_retry_after
 from claw.secret import Secret
 from claw.stream import frames
+from claw.stream.endpoint import find_refusal
 from claw.stream.skew import ClockSkew
 
 PATH: Final = "/v1.0/gateway/connections/open"
@@ -105,7 +106,7 @@ class Gateway:
     ) -> None:
         self.credentials = credentials
         self._http = http
-        self._url = endpoint.rstrip("/") + PATH
+        self._endpoint = endpoint
         self._clock = clock or Clock()
         self._timeout = timeout
         self._rate_limiter = RateLimiter(self._clock)
@@ -155,6 +156,9 @@ class Gateway:
                 measure()
             raise
         measure()
+        if refusal := find_refusal(registration.url.reveal(), self._endpoint):
+            detail = f"the gateway named an endpoint at {registration.host[:100]} that we do not go to: {refusal}"
+            raise GatewayError(GatewayReason.BAD_ANSWER, detail, status=status)
         return registration
 
     async def _post(self, credentials: Credentials) -> tuple[int, Mapping[str, str], bytes]:
@@ -174,7 +178,7 @@ class Gateway:
             # A pooled connection may have died of the very fault that we recover from, and cost us an attempt.
             "Connection": "close",
         }
-        url = URL(self._url)
+        url = URL(self._endpoint.rstrip("/") + PATH)
         # A redirect would carry the secret to whoever is named there.
         async with self._http.post(
             url, json=body, headers=headers, allow_redirects=False, proxy=proxy_of(url)

@@ -15,16 +15,26 @@ TEXT_MAX_CHARS: Final = 200_000
 """Characters of a message that are kept; what a person can type ends far below, a model's window as well."""
 NODES_MAX: Final = 10_000
 """Nodes of a nested card, records of a forwarded chat and items of a rich text that are looked at."""
+CONTAINERS_MAX: Final = 200_000
+"""Objects and lists of one JSON text. An empty list is 3 characters and takes 64 bytes: 8 MiB of them would become 180
+MB, and a second of the loop's time."""
 YEAR_9999_S: Final = 253_402_300_799.0
 
 
 def loads(text: str, size: int, message_id: str = "") -> Any:
     """JSON as standardised: no NaN, no number of 4 301 digits, no nesting beyond the interpreter's stack."""
-    # NaN would pass here and fail later, in a store or at the model, where nobody knows any more who sent it.
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _parse(text)
     except (ValueError, RecursionError):
         raise FrameError("a frame is not JSON", size=size, message_id=message_id) from None
+
+
+def _parse(text: str) -> Any:
+    # Counted with those in strings, which is no more than a guess, but takes no time and no memory.
+    if text.count("[") + text.count("{") > CONTAINERS_MAX:
+        raise ValueError("too many objects")
+    # NaN would pass here and fail later, in a store or at the model, where nobody knows any more who sent it.
+    return json.loads(text, parse_constant=_refuse_constant)
 
 
 def _refuse_constant(constant: str) -> NoReturn:
@@ -40,7 +50,7 @@ def maybe_json(value: Any) -> Any:
     """Return an object or list that may have come as JSON text; a text that is none stays a text."""
     if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
         try:
-            opened = json.loads(value, parse_constant=_refuse_constant)
+            opened = _parse(value)
         except (ValueError, RecursionError):
             return value
         return opened if isinstance(opened, dict | list) else value

@@ -16,8 +16,10 @@ class Reason(StrEnum):
     PEER_CLOSED = "peer_closed"
     PONGS_MISSED = "pongs_missed"
     CLOCK_JUMP = "clock_jump"
+    TOO_LARGE = "too_large"
+    """A frame above the limit, of which nothing can be read, not even what to ack."""
     BAD_PROTOCOL = "bad_protocol"
-    """No WebSocket any more: a frame too large, text that is not UTF-8, a broken header."""
+    """No WebSocket any more: text that is not UTF-8, a broken header."""
 
     # A session is to be replaced while it serves.
     DISCONNECT = "disconnect"
@@ -28,6 +30,8 @@ class Reason(StrEnum):
     FAILED = "failed"
     REJECTED = "rejected"
 
+    PAUSE = "pause"
+    RESUME = "resume"
     CLOSED = "closed"
     """A session, by us."""
     STOP = "stop"

@@ -15,32 +15,35 @@ import asyncio
 import logging
 import math
 import struct
+import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import Any, Final
 
 import aiohttp
-from yarl import URL
 
+from claw.budget import ByteBudget
 from claw.clock import Clock
-from claw.errors import FrameError, HandshakeError
-from claw.http_client import describe_failure
+from claw.errors import FrameError
 from claw.messages import CardCallback, Delivery
-from claw.proxy import proxy_of
 from claw.stream import frames
 from claw.stream.cards import to_card_callback
+from claw.stream.counters import SessionCounters
 from claw.stream.frames import Frame, FrameKind
 from claw.stream.gateway import Registration
 from claw.stream.inbound import to_inbound
 from claw.stream.reason import Reason
 from claw.stream.tasks import stop_tasks, wait_first
+from claw.stream.upgrade import HANDSHAKE_TIMEOUT_S, upgrade
 
 log: Final = logging.getLogger(__name__)
 
-HANDSHAKE_TIMEOUT_S: Final = 5.0
+READ_SLICE_S: Final = 0.002
+"""Seconds of reading after which everything else in this process gets its turn."""
 CARD_RESPONSE_S: Final = 1.5
 """Seconds that a card's handler gets to respond; DingTalk waits for 2 s (docs/protocol.md section 3.2)."""
 CLOSE_TIMEOUT_S: Final = 2.0
@@ -52,15 +55,12 @@ PINGS_UNANSWERED_MAX: Final = 2
 LAST_WAIT_SHARE: Final = 0.7
 """Share of a heartbeat for which the last ping is waited for, so that a peer which falls silent just after a pong is
 left, and the next session open, within three heartbeats (docs/architecture.md)."""
-FRAME_MAX_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of one frame, the most that any client is known to accept (docs/protocol.md section 1.4)."""
 DELIVERIES_MAX: Final = 1_000
 """Deliveries of one session that are under way at once; beyond that reading rests, and TCP holds the peer back."""
-REFUSALS_LOGGED: Final = 10
-REFUSALS_LOGGED_EACH: Final = 1_000
-"""Of refused frames, the first 10 are logged and then each 1 000th: a broken peer must not fill the disk."""
-
-_WS_TO_HTTP: Final = {"ws": "http", "wss": "https"}
+IN_FLIGHT_MAX_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of all sessions' deliveries under way; beyond that reading rests as well: 1 000 frames may be of 8 MiB each."""
+DELIVERY_BYTES: Final = 4 * 1024
+"""What a delivery takes beside its text: task, message and trace."""
 
 
 class SessionState(Enum):
@@ -83,21 +83,13 @@ class SessionEnd:
     lived: float
 
 
-@dataclass(slots=True)
-class SessionCounters:
-    """What went through the sessions of a slot. Times: seconds since the epoch, 0 for never."""
-
-    frames: int = 0
-    refused: int = 0
-    last_frame_at: float = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
     """What all sessions of a slot share.
 
     `accept` stores a message and then calls its `acknowledge`; `on_card` may answer a button that was pressed.
     `deliveries` owns the tasks that do so: they outlive their session, and whoever stops the supervisor waits for them.
+    `in_flight` bounds what these tasks hold. It is one for all slots, since a store that hangs sees many sessions.
     Times are in seconds; `phase` (0 to 1) is the share of a heartbeat by which pings come later than those of phase 0.
     """
 
@@ -110,6 +102,7 @@ class SessionConfig:
     handshake_timeout: float = HANDSHAKE_TIMEOUT_S
     close_timeout: float = CLOSE_TIMEOUT_S
     deliveries_max: int = DELIVERIES_MAX
+    in_flight: ByteBudget = field(default_factory=lambda: ByteBudget(IN_FLIGHT_MAX_BYTES))
 
 
 def next_turn(now: float, period: float, phase: float, at_least: float = 0.0) -> float:
@@ -124,28 +117,7 @@ async def open_session(
     counters: SessionCounters | None = None,
 ) -> Session:
     """Upgrade to a WebSocket within 5 s. Raises HandshakeError; the ticket is used up either way."""
-    url = URL(registration.url.reveal(), encoded=True)
-    # aiohttp looks for WSS_PROXY where a wss address is given; as https the usual HTTPS_PROXY and NO_PROXY hold.
-    url = url.with_scheme(_WS_TO_HTTP.get(url.scheme, url.scheme))
-    try:
-        async with asyncio.timeout(config.handshake_timeout):
-            socket = await http.ws_connect(
-                url,
-                autoclose=False,
-                autoping=False,
-                heartbeat=None,
-                proxy=proxy_of(url),
-                max_msg_size=FRAME_MAX_BYTES,
-                timeout=aiohttp.ClientWSTimeout(ws_close=config.close_timeout),
-            )
-    except TimeoutError:
-        raise HandshakeError("the endpoint did not upgrade in time") from None
-    except aiohttp.WSServerHandshakeError as error:
-        raise HandshakeError(
-            f"the endpoint refused the upgrade with HTTP {error.status}", status=error.status
-        ) from None
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise HandshakeError(f"the endpoint cannot be reached ({describe_failure(error)})") from None
+    socket = await upgrade(http, registration, timeout=config.handshake_timeout, close_timeout=config.close_timeout)
     return Session(socket, registration, config, counters or SessionCounters())
 
 
@@ -171,6 +143,7 @@ class Session:
         self._clock = config.clock
         self._deliveries: set[asyncio.Task[None]] = set()
         self._capacity = asyncio.Semaphore(config.deliveries_max)
+        self._reading_rests = False
         self._unanswered = 0
         self._state = SessionState.OPEN
         self._closed_how = ""
@@ -247,7 +220,13 @@ class Session:
     # --- reading -------------------------------------------------------------------------------------------------
 
     async def _read(self) -> tuple[Reason, str]:
+        loop = asyncio.get_running_loop()
+        yielded_at = loop.time()
         while True:
+            # Frames that have arrived are received without giving way, thousands of them: acks and probes come first.
+            if loop.time() - yielded_at > READ_SLICE_S:
+                await asyncio.sleep(0)
+                yielded_at = loop.time()
             message = await self._socket.receive()
             # Whatever the peer sent, it lives; what we do with it here never counts as its life.
             match message.type:
@@ -267,7 +246,11 @@ class Session:
                     await self._send(self._socket.send_frame(struct.pack("!H", code), aiohttp.WSMsgType.CLOSE))
                     return Reason.PEER_CLOSED, str(message.data or "no code")
                 case aiohttp.WSMsgType.ERROR:
-                    return Reason.BAD_PROTOCOL, str(self._socket.close_code)
+                    code = self._socket.close_code
+                    if code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
+                        self.counters.note_too_large(self._clock.wall())
+                        return Reason.TOO_LARGE, str(code)
+                    return Reason.BAD_PROTOCOL, str(code)
                 case _:
                     return Reason.LOST, str(self._socket.close_code)
 
@@ -309,14 +292,25 @@ class Session:
         async def acknowledge() -> None:
             await self._reply(push, frames.OK, frames.ROBOT_ACK)
 
-        await self._start(partial(self._deliver, Delivery(inbound, read_at, acknowledge)), "deliver")
+        await self._start(partial(self._deliver, Delivery(inbound, read_at, acknowledge)), frame, "deliver")
 
-    async def _start(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    async def _start(self, work: Callable[[], Coroutine[Any, Any, None]], frame: Frame, name: str) -> None:
         """Do something for a frame beside reading on, which rests while too much is under way."""
-        # Before the next frame is read, so that a flood fills TCP's window and not our memory.
-        await self._capacity.acquire()
+        # What is kept of a frame is pieces of its data, as Python holds it: with one emoji a character takes 4 bytes.
+        size = sys.getsizeof(frame.data) + DELIVERY_BYTES
+        held = AsyncExitStack()
+        self._reading_rests = True
+        try:
+            # Before the next frame is read, so that a flood fills TCP's window and not our memory.
+            await held.enter_async_context(self._config.in_flight.reserve(size))
+            await self._capacity.acquire()
+        except BaseException:
+            await held.aclose()
+            raise
+        finally:
+            self._reading_rests = False
         # Tasks start in the order of their creation, so messages reach the store in the order of their arrival.
-        task = asyncio.create_task(work(), name=f"claw.stream.session.{name}")
+        task = asyncio.create_task(_work_within(held, work), name=f"claw.stream.session.{name}")
         self._deliveries.add(task)
         # Not this session's alone: the socket may end now, and the message still become durable.
         self._config.deliveries.add(task)
@@ -343,7 +337,7 @@ class Session:
             is_answered = True
             await self._reply(push, frames.OK, data)
 
-        await self._start(partial(self._answer_card, to_card_callback(frame, respond)), "card")
+        await self._start(partial(self._answer_card, to_card_callback(frame, respond)), frame, "card")
 
     async def _answer_card(self, callback: CardCallback) -> None:
         """See to it that a callback is answered in time, whatever its handler does; the handler may take longer."""
@@ -367,10 +361,7 @@ class Session:
         self._capacity.release()
 
     def _refuse(self, reason: str, size: int) -> None:
-        self.counters.refused += 1
-        count = self.counters.refused
-        if count <= REFUSALS_LOGGED or count % REFUSALS_LOGGED_EACH == 0:
-            log.warning("frame refused", extra={"reason": reason, "size": size, "refused": count})
+        self.counters.note_refused(reason, size, self._clock.wall())
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -401,12 +392,15 @@ class Session:
             jump = max(abs((wall - was_wall) - (monotonic - was_monotonic)), monotonic - was_monotonic - CLOCK_CHECK_S)
             if jump > CLOCK_JUMP_S:
                 return Reason.CLOCK_JUMP, f"{jump:.0f} s"
+            if self._reading_rests and self._transport is not None and self._transport.is_closing():
+                # The end of a connection is read like a frame, which nobody does now.
+                return Reason.LOST, "while reading rested"
             if monotonic < due:
                 continue
             if self._unanswered >= PINGS_UNANSWERED_MAX:
                 return Reason.PONGS_MISSED, f"{self._unanswered} pings"
             # While reading rests, a pong could not be seen: that is our fault and no sign of the peer's death.
-            if not self._capacity.locked():
+            if not self._reading_rests:
                 self._unanswered += 1
             is_last = self._unanswered >= PINGS_UNANSWERED_MAX
             due = monotonic + heartbeat * LAST_WAIT_SHARE if is_last else self._next_ping(monotonic, heartbeat / 2)
@@ -424,6 +418,11 @@ class Session:
                 await self._send(self._socket.ping(payload))
         except TimeoutError:
             log.debug("ping could not be written")
+
+
+async def _work_within(held: AsyncExitStack, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async with held:
+        await work()
 
 
 def _transport_of(socket: aiohttp.ClientWebSocketResponse) -> asyncio.Transport | None:

@@ -17,7 +17,6 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never
@@ -27,9 +26,11 @@ from claw.config.settings import Credentials
 from claw.errors import ClawError, GatewayError, SessionLostError
 from claw.observe import telemetry
 from claw.retry import Verdict, full_jitter, verdict
+from claw.stream.counters import SessionCounters
 from claw.stream.gateway import Registration, rejection_text
 from claw.stream.reason import Reason
-from claw.stream.session import SessionCounters, SessionEnd, next_turn
+from claw.stream.session import SessionEnd, next_turn
+from claw.stream.state import MOVES, SlotState
 from claw.stream.tasks import stop_tasks, wait_first
 
 log: Final = logging.getLogger(__name__)
@@ -40,37 +41,13 @@ BACKOFF_BASE_S: Final = 0.5
 BACKOFF_CEILING_S: Final = 5.0
 REJECTED_WAIT_S: Final = (30.0, 60.0)
 CREDENTIALS_POLL_S: Final = 1.0
-INSTANT_DISCONNECT_S: Final = 0.5
-"""Seconds of life below which a `disconnect` says more of the gateway than of the connection's age."""
+INSTANT_END_S: Final = 0.5
+"""Seconds of life below which a `disconnect` or a frame too large says more of the gateway than of the connection."""
 RETIRE_S: Final = 10.0
 """Seconds for which a replaced session reads and acks; DingTalk closes after 10 s (docs/protocol.md section 4)."""
 ROTATE_SPREAD: Final = 0.1
 FAILURES_LOGGED: Final = 5
 FAILURES_LOGGED_EACH: Final = 20
-
-
-class SlotState(Enum):
-    """What a slot, or all of them together, is at. In order: the further up, the better for the people."""
-
-    OPEN = "OPEN"
-    REPLACING = "REPLACING"
-    """A session still reads while its successor is being opened."""
-    CONNECTING = "CONNECTING"
-    BACKOFF = "BACKOFF"
-    """Since the first attempt that failed, until one succeeds."""
-    REJECTED = "REJECTED"
-    """DingTalk refuses us, and only a person can cure it."""
-    CLOSED = "CLOSED"
-
-
-_MOVES: Final = {
-    SlotState.CONNECTING: {SlotState.OPEN, SlotState.BACKOFF, SlotState.REJECTED, SlotState.CLOSED},
-    SlotState.OPEN: {SlotState.REPLACING, SlotState.CONNECTING, SlotState.BACKOFF, SlotState.CLOSED},
-    SlotState.REPLACING: set(SlotState) - {SlotState.REPLACING},
-    SlotState.BACKOFF: {SlotState.OPEN, SlotState.REJECTED, SlotState.CLOSED},
-    SlotState.REJECTED: {SlotState.OPEN, SlotState.BACKOFF, SlotState.CLOSED},
-    SlotState.CLOSED: {SlotState.CONNECTING},
-}
 
 
 class SessionLike(Protocol):
@@ -146,6 +123,8 @@ class Slot:
         """Sessions in a row that ended too early to say that the way to DingTalk is sound."""
         self._replace_requested = asyncio.Event()
         self._drain_requested = asyncio.Event()
+        self._pause_requested, self._resume_requested = asyncio.Event(), asyncio.Event()
+        """One of them is set at most. Two, since an event can be waited for in one direction only."""
         telemetry.stream_slots.add(1, {"state": self.state.value})
 
     @property
@@ -162,21 +141,22 @@ class Slot:
         """Serve until `drain` is called; a cancellation cuts every connection at once. May be run again later."""
         if self.state is SlotState.CLOSED:
             self.transition(SlotState.CONNECTING, Reason.START)
-        serve = asyncio.create_task(self._serve(), name=f"claw.stream.slot{self.number}.serve")
-        drain = asyncio.create_task(self._drain_requested.wait(), name=f"claw.stream.slot{self.number}.drain")
+        reason = Reason.START
         try:
-            await asyncio.wait({serve, drain}, return_when=asyncio.FIRST_COMPLETED)
-            if serve.done():
-                serve.result()  # it never ends by itself: this raises what is wrong with us
-            # The loop ends first: it would take the close of its session for an outage, and open the next one.
-            await stop_tasks(serve)
+            while await self._serve_until_asked(reason) is Reason.PAUSE:
+                self._begin_pause()
+                waits = {Reason.STOP: self._drain_requested.wait(), Reason.RESUME: self._resume_requested.wait()}
+                if await wait_first(waits) is Reason.STOP:
+                    break
+                reason = Reason.RESUME
+                self.transition(SlotState.CONNECTING, reason)
             await asyncio.gather(*(running.session.drain() for running in self._sessions()))
         finally:
             sessions = self._sessions()
             for running in sessions:
                 # A task that is cancelled before its first step does not run its `finally`, and its socket would stay.
                 running.session.abort()
-            await stop_tasks(serve, drain, *self._retiring.values(), *(running.task for running in sessions))
+            await stop_tasks(*self._retiring.values(), *(running.task for running in sessions))
             self._current = None
             # Here and not at the start of `run`: a drain that comes before the first step of `run` must not be lost.
             self._drain_requested.clear()
@@ -186,12 +166,22 @@ class Slot:
         """Have `run` end: no new session, and those that are there close after their pending acks."""
         self._drain_requested.set()
 
+    def pause(self) -> None:
+        """Have `run` close what is open, as a drain does, and open nothing until `resume`."""
+        self._resume_requested.clear()
+        self._pause_requested.set()
+
+    def resume(self) -> None:
+        """Have `run` serve again; sessions that still write their last acks do not hold up the next one."""
+        self._pause_requested.clear()
+        self._resume_requested.set()
+
     def replace(self) -> bool:
         """Open a new session in place of the present one, or try again now where there is none.
 
         False: that is under way already.
         """
-        if self.state in {SlotState.CONNECTING, SlotState.REPLACING, SlotState.CLOSED}:
+        if self.state in {SlotState.CONNECTING, SlotState.REPLACING, SlotState.PAUSED, SlotState.CLOSED}:
             return False
         if self._replace_requested.is_set():
             return False
@@ -207,7 +197,7 @@ class Slot:
         before = self.state
         if to is before:
             return
-        if to not in _MOVES[before]:
+        if to not in MOVES[before]:
             raise RuntimeError(f"a slot cannot go from {before.value} to {to.value} ({reason})")
         self.state, self.since = to, self._clock.wall()
         fields = {"slot": self.number, "from_state": before.value, "to_state": to.value, "reason": reason}
@@ -218,8 +208,30 @@ class Slot:
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
-        reason, delay = Reason.START, 0.0
+    async def _serve_until_asked(self, reason: Reason) -> Reason | None:
+        """Serve until a drain (STOP) or a pause; what is open then still reads. Raises what is wrong with us."""
+        if self._pause_requested.is_set():
+            return Reason.PAUSE
+        serve = asyncio.create_task(self._serve(reason), name=f"claw.stream.slot{self.number}.serve")
+        try:
+            waits = {Reason.STOP: self._drain_requested.wait(), Reason.PAUSE: self._pause_requested.wait()}
+            asked = await wait_first(waits, serve)
+        finally:
+            # The loop ends first: it would take the close of its session for an outage, and open the next one.
+            await stop_tasks(serve)
+        if asked is None:
+            serve.result()  # it never ends by itself: this raises
+        return asked
+
+    def _begin_pause(self) -> None:
+        self._replace_requested.clear()
+        if self._current is not None:
+            self._begin_retirement(self._current)
+            self._current = None
+        self.transition(SlotState.PAUSED, Reason.PAUSE)
+
+    async def _serve(self, reason: Reason) -> None:
+        delay = 0.0
         while True:
             running = await self._establish_beside_old(reason, delay)
             reason = await self._hold(running)
@@ -264,11 +276,14 @@ class Slot:
         if self._current is running:
             # To be replaced, which is no failure; but a gateway that sends each new session away must not be asked in
             # a tight circle. Once is forgiven: a server that is being taken down accepts sessions to the last moment.
-            instant = reason is Reason.DISCONNECT and lived < INSTANT_DISCONNECT_S
+            instant = reason is Reason.DISCONNECT and lived < INSTANT_END_S
             self._early_ends = self._early_ends + 1 if instant else 0
             tries = self._early_ends - 1
         else:
-            self._early_ends = 0 if verdict(error) is Verdict.NOW else self._early_ends + 1
+            # One person's frame says nothing of the way. With a wait the next frame, or the repeat of this one, might
+            # meet the other slot before we are back, and nobody would serve.
+            is_theirs = reason is Reason.TOO_LARGE and lived >= INSTANT_END_S
+            self._early_ends = 0 if is_theirs or verdict(error) is Verdict.NOW else self._early_ends + 1
             tries = self._early_ends
             if not tries:
                 # The link broke, nothing says that it is down. The jitter keeps many claws from coming back in step.
@@ -298,9 +313,7 @@ class Slot:
         self._current = running
         # The old one is let go only now: from here on DingTalk pushes to the new one, and no message falls in between.
         if old is not None:
-            retire = asyncio.create_task(self._retire(old), name=f"claw.stream.slot{self.number}.retire")
-            self._retiring[old] = retire
-            retire.add_done_callback(lambda _: self._retiring.pop(old, None))
+            self._begin_retirement(old)
         if reason is not Reason.START:
             self.reconnects[reason] += 1
             telemetry.stream_reconnects.add(1, {"reason": reason})
@@ -311,15 +324,22 @@ class Slot:
         self.transition(SlotState.OPEN, reason)
         return running
 
+    def _begin_retirement(self, old: RunningSession) -> None:
+        retire = asyncio.create_task(self._retire(old), name=f"claw.stream.slot{self.number}.retire")
+        self._retiring[old] = retire
+        retire.add_done_callback(lambda _: self._retiring.pop(old, None))
+
     async def _retire(self, old: RunningSession) -> None:
         """Let a replaced session read and ack until DingTalk closes it, for 10 s at most; then close it ourselves.
 
-        DingTalk may have pushed messages to it up to the last moment, and their acks count on this socket only.
+        DingTalk may have pushed messages to it up to the last moment, and their acks count on this socket only. In a
+        pause it is closed as soon as those acks are written.
         """
-        await wait_first({"time": self._clock.sleep(RETIRE_S)}, old.task)
+        waits = {Reason.PAUSE: self._pause_requested.wait(), Reason.CLOSED: self._clock.sleep(RETIRE_S)}
+        over = await wait_first(waits, old.task)
         if not old.task.done():
             # With a close frame: DingTalk goes on pushing to a socket that merely vanished.
-            await old.session.close()
+            await (old.session.drain() if over is Reason.PAUSE else old.session.close())
         await asyncio.wait({old.task})
         self._log_end(old.task.result())
 
@@ -342,13 +362,13 @@ class Slot:
     async def _establish(self, reason: Reason, delay: float) -> RunningSession:
         """Register and connect until a session is open, after `delay` seconds; never gives up."""
         if delay:
-            await self._pause(delay)
+            await self._wait_to_retry(delay)
         # A new object for each outage: its count of attempts is the outage's.
         retrying = AsyncRetrying(
             retry=retry_if_exception(_is_worth_another_try),
             wait=self._retry_delay,
             stop=stop_never,
-            sleep=self._pause,
+            sleep=self._wait_to_retry,
             before_sleep=self._on_failure,
             reraise=True,
         )
@@ -399,7 +419,7 @@ class Slot:
             return SlotState.CONNECTING
         return SlotState.REJECTED if verdict(self.last_error) is Verdict.REJECTED else SlotState.BACKOFF
 
-    async def _pause(self, seconds: float) -> None:
+    async def _wait_to_retry(self, seconds: float) -> None:
         """Sleep, unless an operator wants a try now, or there are other credentials than those that were refused."""
         waits: dict[str, Coroutine[Any, Any, object]] = {
             "time": self._clock.sleep(seconds),

@@ -2,7 +2,7 @@
 
 DingTalk pushes each message to one of the open connections, so with two of them a `disconnect`, a rotation or a reset
 of one leaves no gap. Slots rotate and ping at different times. Where DingTalk turns out to keep one connection only,
-all slots but one are closed until the next rotation.
+all slots but one are closed until the next rotation. In a pause all are closed, so that DingTalk pushes to others.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from claw.config.settings import StreamSettings
 from claw.errors import GatewayError
 from claw.messages import CardCallback, Delivery
 from claw.observe import telemetry
+from claw.stream.counters import TOO_LARGE_REMEDY, SessionCounters
 from claw.stream.gateway import Gateway, Registration, rejection_text
 from claw.stream.limit import ConnectionLimit
 from claw.stream.reason import Reason
-from claw.stream.session import HANDSHAKE_TIMEOUT_S, SessionConfig, SessionCounters, open_session
-from claw.stream.slot import Connect, SessionLike, Slot, SlotState
+from claw.stream.session import SessionConfig, open_session
+from claw.stream.slot import Connect, SessionLike, Slot
+from claw.stream.state import SlotState
 from claw.stream.tasks import stop_tasks
+from claw.stream.upgrade import HANDSHAKE_TIMEOUT_S
 
 log: Final = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ GRACE_S: Final = 5.0
 """Seconds without a session that readiness does not speak of."""
 DELIVERIES_TIMEOUT_S: Final = 2.0
 """Seconds that deliveries under way get when we stop."""
+TOO_LARGE_TOLD_S: Final = 600.0
+"""Seconds for which readiness tells of a frame too large, ready as it is: it comes again, and a person may look."""
 ONE_CONNECTION: Final = (
     "钉钉只允许本应用保持一个连接：另有新连接时旧连接即被关闭，暂以一个连接运行。 / "
     "DingTalk lets this app hold one connection only: each new one closed the other; claw goes on with one."
@@ -86,6 +91,7 @@ class Supervisor:
         )
         self._state = SlotState.CONNECTING
         self._since = self._clock.wall()
+        self._pause_reason: str | None = None
         self._was_connected = False
         self._lost_at: float | None = None
         self._limit = ConnectionLimit(self._clock)
@@ -140,6 +146,33 @@ class Supervisor:
         begun = [slot.replace() for slot in self.slots]  # a list: `any` alone would stop at the first
         return any(begun)
 
+    def pause(self, reason: str) -> bool:
+        """Close all connections in order, and open none until `resume`: DingTalk then pushes to other processes.
+
+        Acks under way are written first, for 2 s at most. Readiness is false from now on and tells `reason`, which is
+        for operators. May come before `run`; `drain` works meanwhile. False: paused already, now for this reason.
+        """
+        begun = self._pause_reason is None
+        self._pause_reason = reason
+        if begun:
+            log.warning("connections paused", extra={"reason": reason})
+            self._lost_at = None
+            for slot in self.slots:
+                slot.pause()
+        self._update()
+        return begun
+
+    def resume(self) -> bool:
+        """Open the connections again, at once. False: they were not paused."""
+        if self._pause_reason is None:
+            return False
+        log.info("connections resumed", extra={"reason": self._pause_reason})
+        self._pause_reason = None
+        for slot in self.slots:
+            slot.resume()
+        self._update()
+        return True
+
     # --- changes of slots --------------------------------------------------------------------------------------------
 
     def _on_transition(self, slot: Slot, reason: Reason) -> None:
@@ -178,6 +211,9 @@ class Supervisor:
         """See what the slots are together, and whether an outage begins or ends."""
         order = list(SlotState)
         state = min((slot.state for slot in self.slots), key=order.index)
+        if self._pause_reason is not None and state is not SlotState.CLOSED:
+            # From the wish on: its slots follow within a turn of the loop.
+            state = SlotState.PAUSED
         if state is not self._state:
             self._state, self._since = state, self._clock.wall()
         # From the sessions and not from the states: a slot that is REPLACING may have nobody who takes messages.
@@ -185,7 +221,7 @@ class Supervisor:
         if connected and not self._was_connected and self._lost_at is not None:
             telemetry.stream_outage_duration.record(self._clock.monotonic() - self._lost_at)
             self._lost_at = None
-        elif self._was_connected and not connected:
+        elif self._was_connected and not connected and self._pause_reason is None:
             self._lost_at = self._clock.monotonic()
         self._was_connected = connected
 
@@ -196,7 +232,7 @@ class Supervisor:
         # DingTalk's `disconnect` ends a session's service some turns of the loop before its slot says so.
         self._update()
         lost = self._lost_at is not None and self._clock.monotonic() - self._lost_at < GRACE_S
-        ok = self._state is not SlotState.CLOSED and (self.connected > 0 or lost)
+        ok = self._state not in {SlotState.PAUSED, SlotState.CLOSED} and (self.connected > 0 or lost)
         return Check(ok, self._state.value, self._trouble(), self._since)
 
     def status(self) -> dict[str, Any]:
@@ -223,16 +259,22 @@ class Supervisor:
             "reconnects": dict(reconnects),
             "clock_skew_s": None if skew_s is None else round(skew_s, 1),
             "refused_frames": sum(slot.counters.refused for slot in self.slots),
+            "too_large_frames": sum(slot.counters.too_large for slot in self.slots),
             "last_frame_at": format_rfc3339(self.last_frame_at),
             "last_error": self._trouble(),
         }
 
     def _trouble(self) -> str:
-        """Why some slot has no session, if so; a rejection first, in both languages."""
+        """Say what an operator should know: a pause, else why some slot has no session, else a frame too large."""
+        if self._pause_reason is not None:
+            return self._pause_reason
         errors = [slot.last_error for slot in self.slots if slot.last_error is not None]
         for error in errors:
             if isinstance(error, GatewayError) and error.reason.is_rejection:
                 return rejection_text(error)
         if self._limited_since:
             return ONE_CONNECTION
-        return str(errors[0]) if errors else ""
+        if errors:
+            return str(errors[0])
+        too_large_at = max(slot.counters.too_large_at for slot in self.slots)
+        return TOO_LARGE_REMEDY if self._clock.wall() - too_large_at < TOO_LARGE_TOLD_S else ""

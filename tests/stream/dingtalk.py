@@ -44,7 +44,7 @@ class Peer:
 
 
 class DingTalk:
-    """Switches: `answer` (gateway), `upgrade` (status to refuse with), `greet` (after open), `pongs`.
+    """Switches: `answer` (gateway), `upgrade` (status to refuse with, and `location`), `greet` (after open), `pongs`.
 
     `single`: each new socket closes the others.
     """
@@ -58,6 +58,7 @@ class DingTalk:
         self.journal: list[str] = []
         self.answer: Callable[[], Awaitable[web.Response]] | None = None
         self.upgrade = 0
+        self.location = ""
         self.greet: Callable[[Peer], Awaitable[None]] | None = None
         self.pongs = True
         self.single = False
@@ -98,7 +99,8 @@ class DingTalk:
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         if self.upgrade:
-            return web.json_response({"code": "authFailed"}, status=self.upgrade)
+            headers = {"Location": self.location} if self.location else None
+            return web.json_response({"code": "authFailed"}, status=self.upgrade, headers=headers)
         socket = web.WebSocketResponse(autoping=False, timeout=1)
         await socket.prepare(request)
         peer = Peer(next(self._numbers), socket, request)

@@ -13,12 +13,14 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from claw import __version__
 from claw.config.settings import Credentials
 from claw.errors import GatewayError, GatewayReason
 from claw.secret import Secret
 from claw.stream import gateway
+from claw.stream.endpoint import find_refusal
 from claw.stream.gateway import Gateway, RateLimiter, Registration, parse_registration, rejection_text
 from tests.clock import FakeClock
 from tests.stream import vectors
@@ -225,6 +227,68 @@ async def test_redirects_are_not_followed(dingtalk: DingTalk, http: aiohttp.Clie
     with pytest.raises(GatewayError):
         await Gateway(http, dingtalk.url, lambda: CREDENTIALS).register()
     assert len(dingtalk.registrations) == 1
+
+
+DINGTALK = "https://api.dingtalk.com"
+
+
+@pytest.mark.parametrize(
+    ("gateway_url", "endpoint", "refusal"),
+    [
+        (DINGTALK, "wss://wss-open-connection.dingtalk.com:443/connect", ""),
+        (DINGTALK, "wss://wss-open-connection-union.dingtalk.com:443/connect", ""),
+        (DINGTALK, "ws://wss-open-connection.dingtalk.com/connect", "TLS"),
+        (DINGTALK, "wss://evil.example/connect", "DingTalk's"),
+        (DINGTALK, "wss://dingtalk.com.evil.example/connect", "DingTalk's"),
+        (DINGTALK, "wss://169.254.169.254/latest", "DingTalk's"),
+        (DINGTALK, "wss://127.0.0.1/", "DingTalk's"),
+        (DINGTALK, "wss://api.dingtalk.com@evil.example/", "user"),
+        (DINGTALK, "wss://u:p@wss-open-connection.dingtalk.com/", "user"),
+        (DINGTALK, "wss://钉钉.dingtalk.com/", "odd"),
+        ("https://ding.corp.example", "wss://stream.corp.example/connect", ""),
+        ("https://ding.corp.example", "wss://ding.corp.example:8443/connect", ""),
+        ("https://ding.corp.example", "ws://ding.corp.example/connect", "TLS"),
+        ("https://ding.corp.example", "wss://10.1.2.3/connect", "private"),
+        ("https://ding.corp.example", "wss://localhost/connect", "loopback"),
+        ("http://ding.corp.example", "ws://stream.corp.example/connect", ""),
+        ("http://ding.corp.example", "ws://169.254.169.254/latest", "local"),
+        ("http://ding.corp.example", "ws://127.1/", "disguised"),
+        ("http://ding.corp.example", "ws://2130706433/", "disguised"),
+        ("http://ding.corp.example", "ws://0x7f000001/", "disguised"),
+        ("http://ding.corp.example", "ws://localhost./", "loopback"),
+        ("http://ding.corp.example", "ws://[::ffff:127.0.0.1]/", "loopback"),
+        ("http://10.0.0.5:8080", "ws://10.0.0.6:9000/connect", ""),
+        ("http://10.0.0.5:8080", "ws://100.100.100.200/", "local"),
+        ("http://10.0.0.5:8080", "ws://127.0.0.1/", "loopback"),
+        ("http://127.0.0.1:8080", "ws://127.0.0.1:9/connect", ""),
+        ("http://127.0.0.1:8080", "ws://[::1]:9/connect", ""),
+        ("http://127.0.0.1:8080", "ws://169.254.169.254/latest", "local"),
+        ("http://127.0.0.1:8080", "ws://[fe80::1]/", "local"),
+        ("http://127.0.0.1:8080", "ws://192.168.1.1/", "private"),
+        ("http://127.0.0.1:8080", "wss://wss-open-connection.dingtalk.com:443/connect", ""),
+    ],
+)
+def test_where_we_go(gateway_url: str, endpoint: str, refusal: str) -> None:
+    """DingTalk's gateway names DingTalk's hosts; an operator's own names public ones, or some beside itself."""
+    found = find_refusal(f"{endpoint}?ticket=t", gateway_url)
+    assert refusal in found
+    assert bool(found) is bool(refusal)
+
+
+@pytest.mark.parametrize("endpoint", ["ws://169.254.169.254/latest/meta-data", "ws://u:p@127.0.0.1:1/connect"])
+async def test_refused_endpoint_is_told(dingtalk: DingTalk, http: aiohttp.ClientSession, endpoint: str) -> None:
+    """An endpoint that we do not go to is an odd answer of the gateway, told with its host and tried again later."""
+
+    async def answer() -> web.Response:
+        return web.json_response({"endpoint": endpoint, "ticket": "t-1"})
+
+    dingtalk.answer = answer
+    with pytest.raises(GatewayError, match="that we do not go to") as caught:
+        await Gateway(http, dingtalk.url, lambda: CREDENTIALS).register()
+    assert (caught.value.reason, caught.value.retryable) == (GatewayReason.BAD_ANSWER, True)
+    assert str(URL(endpoint).host) in str(caught.value)
+    assert "t-1" not in str(caught.value)
+    assert "meta-data" not in str(caught.value)
 
 
 async def test_nothing_secret_is_logged(

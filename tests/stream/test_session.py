@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import random
+import struct
 from typing import Any
 
 import aiohttp
 import pytest
 
+from claw.budget import ByteBudget
 from claw.clock import Clock
 from claw.errors import HandshakeError
 from claw.messages import Delivery
 from claw.proxy import forget
 from claw.secret import Secret
 from claw.stream import session as module
+from claw.stream import upgrade
 from claw.stream.gateway import Registration
 from claw.stream.reason import Reason
 from claw.stream.session import open_session
@@ -121,6 +125,69 @@ async def test_backpressure(connect: Connect) -> None:
     gate.set()
     for _ in range(10):
         await harness.peer.ack()
+
+
+async def test_backpressure_by_bytes(connect: Connect) -> None:
+    """Reading rests while 32 MiB are not stored yet, is no sign of a dead peer meanwhile, and all is acked then."""
+    gate = asyncio.Event()
+
+    async def accept(delivery: Delivery) -> None:
+        await gate.wait()
+        await delivery.acknowledge()
+
+    harness = await connect(accept=accept)
+
+    async def push() -> None:
+        for number in range(8):
+            await harness.peer.push(vectors.robot(number, "x" * (7 << 20)))
+
+    pushing = asyncio.create_task(push())
+    await until(lambda: len(harness.delivered) == 4)
+    for _ in range(30):
+        await harness.clock.advance(1)
+    await asyncio.sleep(0.1)
+    assert len(harness.delivered) == 4
+    assert harness.config.in_flight.used <= 32 << 20
+    assert harness.session.counters.frames == 5
+    assert not harness.running.done()
+    gate.set()
+    acks = [(await harness.peer.ack())["headers"]["messageId"] for _ in range(8)]
+    assert sorted(acks) == [f"push-{number}" for number in range(8)]
+    await pushing
+    await until(lambda: harness.config.in_flight.used == 0)
+
+
+async def test_bytes_are_bounded_over_all_sessions(connect: Connect) -> None:
+    """Sessions that come and go under a store that hangs hold no more than one does."""
+    gate = asyncio.Event()
+
+    async def accept(delivery: Delivery) -> None:
+        await gate.wait()
+        await delivery.acknowledge()
+
+    in_flight = ByteBudget(100_000)
+    lost = await connect(accept=accept, in_flight=in_flight)
+    for number in range(20):
+        await lost.peer.push(vectors.robot(number, "x" * 10_000))
+    await until(lambda: lost.session.counters.frames == len(lost.delivered) + 1)
+    lost.peer.reset()
+    # Nobody reads the end of the connection now: our next ping finds it, within a heartbeat.
+    while not lost.running.done():
+        await lost.clock.advance(1)
+        await asyncio.sleep(0.005)
+    assert (await lost.end()).kind is Reason.LOST
+    assert 5 <= len(lost.delivered) <= 7
+    harness = await connect(accept=accept, in_flight=in_flight)
+    await harness.peer.push(vectors.robot(50, "x" * 20_000))
+    await harness.peer.push(vectors.robot(51, "x" * 200_000))
+    await until(lambda: harness.session.counters.frames == 1)
+    await asyncio.sleep(0.05)
+    assert harness.delivered == []
+    assert in_flight.used <= 100_000
+    gate.set()
+    # The second is larger than the whole, and still gets through, alone.
+    assert {(await harness.peer.ack())["headers"]["messageId"] for _ in range(2)} == {"push-50", "push-51"}
+    await until(lambda: in_flight.used == 0)
 
 
 async def test_delivery_that_fails_is_not_acked(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
@@ -260,13 +327,33 @@ async def test_delivery_outlives_its_session(connect: Connect) -> None:
     await until(lambda: not harness.config.deliveries)
 
 
-async def test_too_large_frame_ends_the_session_only(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame beyond the limit is a typed end, not a crash."""
-    monkeypatch.setattr(module, "FRAME_MAX_BYTES", 1024)
+@pytest.mark.parametrize("parts", [1, 3])
+async def test_too_large_frame_ends_the_session_only(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, parts: int
+) -> None:
+    """A frame beyond the limit, in one piece or in fragments, is an end of its own kind, told with what helps."""
+    monkeypatch.setattr(upgrade, "FRAME_MAX_BYTES", 1024)
     harness = await connect()
-    await harness.peer.push("x" * 2048)
+    transport = harness.peer.request.transport
+    assert isinstance(transport, asyncio.Transport)
+    for part in range(parts):
+        head = bytes([(0x80 if part == parts - 1 else 0) | (0 if part else 1), 126])
+        transport.write(head + struct.pack("!H", 2048 // parts) + b"x" * (2048 // parts))
     end = await harness.end()
-    assert (end.kind, end.detail) == (Reason.BAD_PROTOCOL, "1009")
+    assert (end.kind, end.detail) == (Reason.TOO_LARGE, "1009")
+    assert (harness.session.counters.too_large, harness.session.counters.too_large_at) == (1, harness.clock.wall())
+    await harness.peer.closed.wait()
+    assert harness.peer.close_code == 1009
+    assert [each.levelname for each in caplog.records if each.message == "frame too large"] == ["ERROR"]
+
+
+async def test_frame_that_is_no_text(connect: Connect) -> None:
+    """Bytes that are no UTF-8 end the session as broken protocol."""
+    harness = await connect()
+    transport = harness.peer.request.transport
+    assert isinstance(transport, asyncio.Transport)
+    transport.write(b"\x81\x02\xff\xff")
+    assert (await harness.end()).kind is Reason.BAD_PROTOCOL
 
 
 async def test_frame_of_eight_mebibytes(connect: Connect) -> None:
@@ -444,6 +531,39 @@ async def test_thousands_of_hostile_frames(connect: Connect, caplog: pytest.LogC
     assert "private words" not in caplog.text
 
 
+async def test_flood_leaves_the_loop_to_others(connect: Connect) -> None:
+    """However many frames have arrived, everything else gets its turns; a good one behind them is acked."""
+    harness = await connect(clock=Clock())
+    frames = harness.session.counters
+    seen = [0]
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(0)
+            seen.append(frames.frames)
+
+    watching = asyncio.create_task(watch())
+    transport = harness.peer.request.transport
+    assert isinstance(transport, asyncio.Transport)
+    transport.write(b"\x81\x01x" * 100_000)
+    await harness.peer.push(vectors.robot(1))
+    assert (await harness.peer.ack())["headers"]["messageId"] == "push-1"
+    watching.cancel()
+    assert frames.refused == 100_000
+    assert max(later - before for before, later in itertools.pairwise(seen)) < 10_000
+
+
+@pytest.mark.parametrize("is_data", [False, True])
+async def test_frame_of_many_objects(connect: Connect, is_data: bool) -> None:
+    """JSON that would take many times its own length is not taken apart, neither the envelope nor its data."""
+    many = "[" + "[]," * 300_000 + "1]"
+    harness = await connect()
+    await harness.peer.push(vectors.frame(many) if is_data else many)
+    await harness.peer.push(vectors.PING)
+    assert (await harness.peer.ack())["headers"]["messageId"] == json.loads(vectors.PING)["headers"]["messageId"]
+    assert (harness.session.counters.refused, harness.delivered) == (1, [])
+
+
 async def test_fault_of_ours_in_one_frame(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even a fault in our own reading of a frame ends that frame only."""
 
@@ -473,6 +593,32 @@ async def test_refused_upgrade(status: int) -> None:
             await open_session(http, registration, quiet())
         assert caught.value.status == status
         assert caught.value.retryable
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirect_of_the_upgrade(status: int) -> None:
+    """A redirect is told with the host that it names, and nobody calls there: the ticket was for one address."""
+    async with DingTalk() as other, DingTalk() as dingtalk, aiohttp.ClientSession() as http:
+        dingtalk.upgrade = status
+        dingtalk.location = f"http://localhost:{other.port}/connect?ticket=t"
+        registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "c")
+        with pytest.raises(HandshakeError, match="redirect to localhost") as caught:
+            await open_session(http, registration, quiet())
+        assert (caught.value.status, caught.value.retryable) == (status, True)
+        assert "ticket" not in str(caught.value)
+        assert other.peers == []
+        assert http.connector is not None
+        assert not http.connector._acquired
+
+
+@pytest.mark.parametrize("location", ["", "http://[", "//"])
+async def test_redirect_to_nowhere(location: str) -> None:
+    """A redirect whose address is none is told as well."""
+    async with DingTalk() as dingtalk, aiohttp.ClientSession() as http:
+        dingtalk.upgrade, dingtalk.location = 302, location
+        registration = Registration(Secret(f"{dingtalk.endpoint}?ticket=t"), "127.0.0.1", "c")
+        with pytest.raises(HandshakeError, match="redirect to"):
+            await open_session(http, registration, quiet())
 
 
 async def test_upgrade_that_never_comes() -> None:

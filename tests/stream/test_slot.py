@@ -14,10 +14,12 @@ from claw.clock import Clock
 from claw.config.settings import Credentials
 from claw.errors import GatewayError, GatewayReason, HandshakeError
 from claw.secret import Secret
+from claw.stream.counters import SessionCounters
 from claw.stream.gateway import RateLimiter, Registration
 from claw.stream.reason import Reason
-from claw.stream.session import SessionCounters, SessionEnd
-from claw.stream.slot import Slot, SlotState
+from claw.stream.session import SessionEnd
+from claw.stream.slot import Slot
+from claw.stream.state import SlotState
 from tests.clock import FakeClock
 from tests.stream.dingtalk import nothing_left
 
@@ -177,6 +179,26 @@ async def test_end_after_short_service_backs_off(make_slot: MakeSlot) -> None:
     assert 10 < len(harness.sessions) < 60
     assert busiest_second(harness.registered) <= 2
     assert len([at for at in harness.registered if at > 60]) < 30
+
+
+async def test_frames_too_large_bring_no_wait(make_slot: MakeSlot) -> None:
+    """One after the other, as long as each session served for a moment: nobody else's way is worse for them."""
+    harness = make_slot()
+    for number in range(2, 20):
+        await harness.clock.advance(1.5)
+        harness.session.end(Reason.TOO_LARGE)
+        await harness.clock.advance(0.1)
+        assert (len(harness.sessions), harness.state()) == (number, SlotState.OPEN)
+
+
+async def test_frame_too_large_at_each_begin(make_slot: MakeSlot) -> None:
+    """A gateway or proxy that begins each session with such a frame is asked less and less, as for any early end."""
+    harness = make_slot()
+    harness.on_open = lambda session: session.end(Reason.TOO_LARGE)
+    await harness.clock.advance(120)
+    assert harness.state() is SlotState.BACKOFF
+    assert 10 < len(harness.sessions) < 80
+    assert busiest_second(harness.registered) <= 2
 
 
 async def test_failing_attempts(make_slot: MakeSlot) -> None:
@@ -434,6 +456,70 @@ async def test_drain_of_a_slot(make_slot: MakeSlot) -> None:
     assert sorted(harness.journal[2:]) == ["drain 1", "drain 2", "end 1", "end 2"]
 
 
+async def test_pause_of_a_slot(make_slot: MakeSlot) -> None:
+    """A pause closes what is open as a drain does, opens nothing however long it lasts, and ends at once."""
+    harness = make_slot(rotate=3600)
+    await harness.clock.advance(60)
+    harness.session.disconnect_requested.set()
+    await harness.clock.advance(1)
+    harness.slot.pause()
+    await harness.clock.advance(0)
+    assert (harness.state(), harness.slot.is_open) == (SlotState.PAUSED, False)
+    assert sorted(harness.journal[2:]) == ["drain 1", "drain 2", "end 1", "end 2"]
+    assert not harness.slot.replace()
+    await harness.clock.advance(10_000)
+    assert len(harness.registered) == 2
+    harness.slot.resume()
+    await harness.clock.advance(0)
+    assert harness.state() is SlotState.OPEN
+    assert harness.moves[-3:] == [
+        (SlotState.PAUSED, Reason.PAUSE),
+        (SlotState.CONNECTING, Reason.RESUME),
+        (SlotState.OPEN, Reason.RESUME),
+    ]
+    assert harness.slot.reconnects == {"disconnect": 1, "resume": 1}
+
+
+@pytest.mark.parametrize("error", [GatewayError(GatewayReason.BUSY, "503", status=503, retry_after=200), REFUSED])
+async def test_pause_of_a_slot_that_waits(make_slot: MakeSlot, error: GatewayError) -> None:
+    """A pause ends the attempts of a slot in trouble; after it the next one comes without the rest of the wait."""
+    harness = make_slot()
+    harness.gateway = error
+    await harness.clock.advance(3)
+    tried = len(harness.registered)
+    harness.slot.pause()
+    await harness.clock.advance(1_000)
+    assert (harness.state(), len(harness.registered)) == (SlotState.PAUSED, tried)
+    harness.gateway = None
+    harness.slot.resume()
+    await harness.clock.advance(0)
+    assert harness.state() is SlotState.OPEN
+
+
+async def test_pause_that_is_taken_back_at_once(make_slot: MakeSlot) -> None:
+    """A pause and its end in the same turn of the loop leave one session that serves, whoever of the two is seen."""
+    harness = make_slot()
+    await harness.clock.advance(60)
+    for _ in range(3):
+        harness.slot.pause()
+        harness.slot.resume()
+        await harness.clock.advance(20)
+        assert harness.slot.is_open
+    assert sum(not session._end.done() for session in harness.sessions) == 1
+
+
+async def test_pause_before_the_first_step(make_slot: MakeSlot) -> None:
+    """A slot that begins in a pause registers nowhere, and drains like any other."""
+    harness = make_slot()
+    harness.slot.pause()
+    await harness.clock.advance(100)
+    assert (harness.state(), harness.registered) == (SlotState.PAUSED, [])
+    harness.slot.drain()
+    await harness.running
+    assert harness.state() is SlotState.CLOSED
+    harness.slot.resume()
+
+
 @pytest.mark.parametrize("moment", ["waiting", "registering", "is_open"])
 async def test_cancellation_of_a_slot(make_slot: MakeSlot, moment: str) -> None:
     """Cancelling propagates at once, whatever the slot is at (tenacity would swallow it if asked wrongly)."""
@@ -459,14 +545,16 @@ async def test_fault_of_ours_ends_the_slot(make_slot: MakeSlot) -> None:
 
 # --- states ------------------------------------------------------------------------------------------------------
 
+ENDS = (SlotState.PAUSED, SlotState.CLOSED)
 MOVES = {
     (before, to)
     for before, moves in {
-        SlotState.CONNECTING: (SlotState.OPEN, SlotState.BACKOFF, SlotState.REJECTED, SlotState.CLOSED),
-        SlotState.OPEN: (SlotState.REPLACING, SlotState.CONNECTING, SlotState.BACKOFF, SlotState.CLOSED),
+        SlotState.CONNECTING: (SlotState.OPEN, SlotState.BACKOFF, SlotState.REJECTED, *ENDS),
+        SlotState.OPEN: (SlotState.REPLACING, SlotState.CONNECTING, SlotState.BACKOFF, *ENDS),
         SlotState.REPLACING: tuple(set(SlotState) - {SlotState.REPLACING}),
-        SlotState.BACKOFF: (SlotState.OPEN, SlotState.REJECTED, SlotState.CLOSED),
-        SlotState.REJECTED: (SlotState.OPEN, SlotState.BACKOFF, SlotState.CLOSED),
+        SlotState.BACKOFF: (SlotState.OPEN, SlotState.REJECTED, *ENDS),
+        SlotState.REJECTED: (SlotState.OPEN, SlotState.BACKOFF, *ENDS),
+        SlotState.PAUSED: (SlotState.CONNECTING, SlotState.CLOSED),
         SlotState.CLOSED: (SlotState.CONNECTING,),
     }.items()
     for to in moves

@@ -276,6 +276,99 @@ async def test_drain_acks_what_was_read(make_harness: MakeHarness) -> None:
     assert len(each.dingtalk.peers) == 1
 
 
+async def test_pause_hands_over_to_others(make_harness: MakeHarness) -> None:
+    """A pause writes pending acks, closes all with 1000 and tells why it is not ready; its end opens all at once."""
+    each = make_harness(connections=2)
+    peers = [await each.dingtalk.peer() for _ in range(2)]
+    await until(lambda: each.supervisor.connected == 2)
+    gate = asyncio.Event()
+
+    async def accept(delivery: Delivery) -> None:
+        await gate.wait()
+        await delivery.acknowledge()
+
+    each.accept = accept
+    await peers[0].push(vectors.robot(1))
+    await until(lambda: each.delivered)
+    assert each.supervisor.pause("the store fails")
+    assert not each.supervisor.pause("the store fails still")
+    check = each.supervisor.check()
+    assert (check.ok, check.state, check.reason) == (False, "PAUSED", "the store fails still")
+    await until(lambda: [slot.state.value for slot in each.supervisor.slots] == ["PAUSED", "PAUSED"])
+    gate.set()
+    assert (await peers[0].ack())["headers"]["messageId"] == "push-1"
+    for peer in peers:
+        await peer.closed.wait()
+        assert peer.close_code == 1000
+    assert not each.supervisor.replace()
+    status = each.supervisor.status()
+    assert (status["state"], status["connected"], status["last_error"]) == ("PAUSED", 0, "the store fails still")
+    assert len(each.dingtalk.registrations) == 2
+    assert each.supervisor.resume()
+    assert not each.supervisor.resume()
+    peers = [await each.dingtalk.peer() for _ in range(2)]
+    await until(lambda: each.supervisor.connected == 2)
+    check = each.supervisor.check()
+    assert (check.ok, check.state, check.reason) == (True, "OPEN", "")
+    await peers[0].push(vectors.robot(2))
+    assert (await peers[0].ack())["headers"]["messageId"] == "push-2"
+    assert each.supervisor._lost_at is None
+
+
+async def test_resume_does_not_wait_for_last_acks(make_harness: MakeHarness) -> None:
+    """Where a pause ends before its last acks are written, new connections open beside the old ones."""
+    each = make_harness()
+    first = await each.dingtalk.peer()
+    gate = asyncio.Event()
+
+    async def accept(delivery: Delivery) -> None:
+        await gate.wait()
+        await delivery.acknowledge()
+
+    each.accept = accept
+    await first.push(vectors.robot(1))
+    await until(lambda: each.delivered)
+    each.supervisor.pause("for a moment")
+    await until(lambda: each.supervisor.slots[0].state.value == "PAUSED")
+    each.supervisor.resume()
+    await each.dingtalk.peer()
+    assert each.dingtalk.journal == ["open 1", "open 2"]
+    gate.set()
+    assert (await first.ack())["headers"]["messageId"] == "push-1"
+    await first.closed.wait()
+    assert first.close_code == 1000
+
+
+@pytest.mark.parametrize("way", ["drain", "cancel"])
+async def test_stop_during_a_pause(make_harness: MakeHarness, way: str) -> None:
+    """A drain or a cancellation in a pause ends `run` and leaves nothing; there is nothing to resume afterwards."""
+    each = make_harness(connections=2)
+    peers = [await each.dingtalk.peer() for _ in range(2)]
+    each.supervisor.pause("the store fails")
+    await peers[0].closed.wait()
+    if way == "drain":
+        async with asyncio.timeout(5):
+            await each.supervisor.drain()
+    else:
+        each.running.cancel()
+    await asyncio.wait({each.running})
+    assert (each.supervisor.check().ok, each.supervisor.check().state) == (False, "CLOSED")
+    each.supervisor.resume()
+    await asyncio.sleep(0.05)
+    assert len(each.dingtalk.registrations) == 2
+
+
+async def test_start_in_a_pause(make_harness: MakeHarness) -> None:
+    """A pause that was wished before `run` holds: nothing registers until its end."""
+    each = make_harness(connections=2)
+    each.supervisor.pause("not yet")
+    await until(lambda: [slot.state.value for slot in each.supervisor.slots] == ["PAUSED", "PAUSED"])
+    await asyncio.sleep(0.05)
+    assert each.dingtalk.registrations == []
+    each.supervisor.resume()
+    await until(lambda: each.supervisor.connected == 2)
+
+
 @pytest.mark.parametrize("connected", [True, False])
 async def test_cancellation_leaves_nothing(make_harness: MakeHarness, connected: bool) -> None:
     """Cancelling `run` ends every task and socket, also in the middle of an attempt."""
@@ -363,6 +456,33 @@ async def test_reset_of_one_of_two_is_no_outage(make_harness: MakeHarness) -> No
     await each.dingtalk.peer()
     await until(lambda: each.supervisor.connected == 2)
     assert each.supervisor._lost_at is None
+
+
+async def test_frame_too_large_and_its_repeat(make_harness: MakeHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It and its repeat on the other connection cost one session each: no wait, always one that serves, and told."""
+    monkeypatch.setattr("claw.stream.upgrade.FRAME_MAX_BYTES", 1024)
+    clock = SteppedClock()
+    each = make_harness(connections=2, clock=clock)
+    peers = [await each.dingtalk.peer(), await each.dingtalk.peer()]
+    await until(lambda: each.supervisor.connected == 2)
+    for victim, other in ((0, 1), (1, 0)):
+        clock.ahead += 1
+        await peers[victim].push("x" * 2048)
+        await until(lambda: each.supervisor.connected == 1)
+        assert "BACKOFF" not in [slot.state.value for slot in each.supervisor.slots]
+        await peers[other].push(vectors.robot(victim))
+        assert (await peers[other].ack())["headers"]["messageId"] == f"push-{victim}"
+        peers[victim] = await each.dingtalk.peer()
+        await until(lambda: each.supervisor.connected == 2)
+        check = each.supervisor.check()
+        assert (check.ok, check.state) == (True, "OPEN")
+        assert "above 8 MiB" in check.reason
+        assert "超过 8 MiB" in check.reason
+    status = each.supervisor.status()
+    assert (status["too_large_frames"], status["reconnects"]) == (2, {"too_large": 2})
+    assert status["one_connection_since"] is None
+    clock.ahead += 600
+    assert each.supervisor.check().reason == ""
 
 
 async def test_card_callback_is_handed_on(make_harness: MakeHarness) -> None:
