@@ -1,6 +1,7 @@
-"""The command line: `claw run`, `dev`, `auth`, `doctor`, `health`. Only arguments; each command has its own module.
+"""The command line: `claw run`, `dev`, `auth`, `doctor`, `owner`, `health`. Each command has its own module.
 
-A command's module is imported when it is asked for: `claw health` runs every few seconds and must not load the rest.
+Here are only their arguments. A command's module is imported when it is asked for: `claw health` runs every few
+seconds and must not load the rest.
 """
 
 from __future__ import annotations
@@ -52,9 +53,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_auth_arguments(auth)
     doctor = commands.add_parser("doctor", help="check everything that must work; exit code 0 ok, 1 warning, 2 fault")
     _add_doctor_arguments(doctor)
-    for command in (auth, doctor):
+    owner = commands.add_parser("owner", help="show who owns the robot and why, or take the stored owner away")
+    owner.add_argument("action", choices=("show", "reset"), help="reset: pairing begins afresh")
+    owner.add_argument("--yes", action="store_true", help="reset without asking")
+    for command in (auth, doctor, owner):
         command.add_argument("--json", action="store_true", help="answer for programs")
         command.add_argument("--lang", default="", choices=("zh", "en"), help="language (default: CLAW_LANG)")
+    for command in (auth, doctor):
         command.add_argument("--timeout", type=parse_seconds, default=10.0, metavar="S", help="seconds for one answer")
     return parser
 
@@ -90,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _auth(parsed)
         case "doctor":
             return _doctor(parsed)
+        case "owner":
+            return _owner(parsed)
         case _:
             from claw.cli import health  # noqa: PLC0415
 
@@ -139,6 +146,22 @@ def _doctor(parsed: argparse.Namespace) -> int:
         language=parsed.lang,
         symptom=parsed.trouble,
         timeout=parsed.timeout,
+    )
+
+
+def _owner(parsed: argparse.Namespace) -> int:
+    from claw.cli.environment import read_environment  # noqa: PLC0415
+
+    environ, problems = read_environment()
+    from claw.cli import owner  # noqa: PLC0415 - as above
+
+    return owner.main(
+        environ,
+        problems,
+        action=owner.OwnerAction(parsed.action),
+        as_json=parsed.json,
+        confirmed=parsed.yes,
+        language=parsed.lang,
     )
 
 

@@ -27,6 +27,7 @@ from claw.config.settings import EXIT_BAD_SETTINGS, Settings
 from claw.dingtalk.quota import CallCounter
 from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
 from claw.http.admin import Scope
+from claw.http.health import is_stuck
 from claw.http_client import http_session
 from claw.observe import logs, telemetry
 from claw.store.open import open_store
@@ -253,6 +254,7 @@ class App:
         telemetry.gauge("claw.inbox.oldest_age", "s", "Age of the oldest message", lambda: self._depth.oldest_age)
         health = self._parts.model.health
         telemetry.gauge("claw.model.up", "1", "1 if the model's server did its work when last asked", health.read_up)
+        telemetry.gauge("claw.inbox.stuck", "1", "1: messages wait, nobody works", lambda: is_stuck(self._depth))
 
     async def _read_depth_for_ever(self) -> None:
         """Keep the figures that metrics export: their reader is a thread, which must not look into the store."""

@@ -15,7 +15,6 @@ from typing import Any
 
 import aiohttp
 
-from claw.checks import Check
 from claw.clock import Clock
 from claw.config.settings import Settings
 from claw.dingtalk.client import DingTalkClient
@@ -23,10 +22,9 @@ from claw.dingtalk.media import PictureLoader
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.quota import CallCounter
 from claw.dingtalk.webhook import WebhookClient
-from claw.errors import StoreError
 from claw.http.admin import Scope
 from claw.http.admin import routes as admin_routes
-from claw.http.health import Health
+from claw.http.health import Health, check_store
 from claw.http.health import routes as health_routes
 from claw.http.server import Server
 from claw.http.status import Source, Status
@@ -178,16 +176,9 @@ def _build_status(
 
 
 def _build_health(store: Store, supervisor: Supervisor, clock: Clock) -> Health:
-    async def check_store() -> Check:
-        try:
-            await store.check()
-        except StoreError as error:
-            return Check(ok=False, state="FAILING", reason=str(error))
-        return Check(ok=True, state="OPEN")
-
     health = Health(clock)
     health.add("stream", supervisor.check)
-    health.add("store", check_store)
+    health.add("store", lambda: check_store(store))
     return health
 
 

@@ -1,4 +1,4 @@
-"""The environment for the commands that help with a faulty one: `claw auth` and `claw doctor`."""
+"""The environment for the commands that help with a faulty one: `claw auth`, `claw doctor` and `claw owner`."""
 
 from __future__ import annotations
 

@@ -57,17 +57,21 @@ class PlainText:
 
 @dataclass(frozen=True)
 class SecretText:
-    """A secret: one word."""
+    """A secret: one word, of `chars_min` characters at least."""
+
+    chars_min: int = 1
 
     def parse(self, value: str) -> Secret:
         right = "a secret of visible ASCII characters, without blanks or line breaks inside"
         if found := re.search(r"[^\x21-\x7e]", value):
             # The code point says which invisible character a copy from a web page or a chat brought along.
             raise ValueError(f"{right}; character {found.start() + 1} is U+{ord(found[0]):04X}")
+        if len(value) < self.chars_min:
+            raise ValueError(f"{right}, and of at least {self.chars_min} characters")
         return Secret(value)
 
     def json_schema(self) -> Schema:
-        return _text_schema(pattern=r"^\S*$")
+        return _text_schema(pattern=r"^\S*$" if self.chars_min <= 1 else rf"^(\S{{{self.chars_min},}})?$")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from typing import Any, Final
 from claw.config import foreign
 from claw.config.files import BOM, read_secret_file
 from claw.config.settings import Settings, Variable, sections, variables, variables_of
+from claw.config.weak_tokens import REMEDY, describe_weakness
 from claw.errors import SettingsError
+from claw.secret import Secret
 
 _UNREADABLE: Final = "\0"
 """Stands for a secret whose file is at fault, which has been reported already."""
@@ -132,6 +134,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         ("http", "CLAW_ADMIN_TOKEN"),
     ):
         values[section]["secret_file"] = reader.files.get(name)
+    if weakness := describe_weakness(values["http"].get("admin_token", Secret(""))):
+        reader.warnings.append(f"CLAW_ADMIN_TOKEN: it is easy to guess ({weakness}); {REMEDY}")
     values["logs"].setdefault("format", "text" if sys.stderr.isatty() else "json")
     return Settings(
         **{name: kind(**values[name]) for name, _, kind in sections()},

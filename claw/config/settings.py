@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, get_type_hints
 from urllib.parse import unquote, urlsplit
 
+from claw.config import weak_tokens
 from claw.config.files import read_secret_file
 from claw.config.parsers import (
     Choice,
@@ -36,16 +37,18 @@ EXIT_BAD_SETTINGS: Final = 78
 """Exit code, `EX_CONFIG` of sysexits.h."""
 
 
+_ANY_SECRET: Final = SecretText()
+_ADMIN_TOKEN: Final = SecretText(chars_min=weak_tokens.CHARS_MIN)
 _last_good: Final[dict[Path, Secret]] = {}
 """What was last read of each followed file: one that is emptied or replaced must not bring an older one back."""
 
 
-def reread(file: Path | None, secret: Secret) -> Secret:
+def reread(file: Path | None, secret: Secret, parser: SecretText = _ANY_SECRET) -> Secret:
     """Return the secret that stands in `file` now; else what was last read of it; else `secret`. Blocks."""
     if file is None:
         return secret
     try:
-        found = SecretText().parse(read_secret_file(file))
+        found = parser.parse(read_secret_file(file))
     except (OSError, ValueError):
         found = None
     if found:
@@ -346,7 +349,7 @@ class HttpSettings:
 
     admin_token: Secret = variable(
         "CLAW_ADMIN_TOKEN",
-        SecretText(),
+        _ADMIN_TOKEN,
         "Bearer token of `/restart` and `/status`; unset: these routes do not exist",
         default=Secret(""),
         default_text="",
@@ -364,7 +367,8 @@ class HttpSettings:
 
     def read_admin_token(self) -> Secret:
         """Return the token as it is now. Blocks."""
-        return reread(self.secret_file, self.admin_token)
+        # A file that holds too short a token now is one that went bad: the one before goes on.
+        return reread(self.secret_file, self.admin_token, _ADMIN_TOKEN)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from aiohttp import web
 
 from claw.checks import Check
 from claw.clock import Clock, format_rfc3339
-from claw.errors import ClawError
+from claw.errors import ClawError, StoreError
 from claw.http.responses import json_response
 from claw.observe.redact import redact
+from claw.store.ports import Depth, Store
 
 CHECK_TIMEOUT_S: Final = 2.0
 """Seconds for one check; kubelet gives a probe 1 s by default, the chart sets 3 s."""
@@ -192,6 +193,29 @@ class Health:
     async def stop(self) -> None:
         """End the watch; without `start` this does nothing."""
         await self._watchdog.stop()
+
+
+async def check_store(store: Store) -> Check:
+    """Say whether the store takes writes, would be found again by a restart, and whether its messages are worked on.
+
+    The last is more than the store's own fault: what was acked and is claimed by nobody is never answered, while
+    everything else looks well.
+    """
+    try:
+        await store.check()
+        depth = await store.depth()
+    except StoreError as error:
+        return Check(ok=False, state="FAILING", reason=str(error))
+    if is_stuck(depth):
+        age = round(depth.oldest_age)
+        reason = f"{depth.pending} messages wait, the oldest for {age} s, and nobody works on them"
+        return Check(ok=False, state="STUCK", reason=reason)
+    return Check(ok=True, state="OPEN")
+
+
+def is_stuck(depth: Depth) -> bool:
+    """Whether messages have waited for long and nobody works on any."""
+    return bool(getattr(depth, "stuck", False))
 
 
 def routes(health: Health) -> list[web.RouteDef]:

@@ -1,11 +1,13 @@
 """The HTTP server for orchestrators and operators (docs/architecture.md).
 
 Order of events for a request: the router finds its route, else the answer is 404 or 405. An administrator's route
-wants the bearer token, else 401; without a token in the settings such routes do not exist. A body that is too long
-is refused with 413. Then the route answers; each module of this room makes its own by `routes()`. Every error is
-JSON. No answer tells a version or a stack: what fails is logged here and answered with 500.
+wants the bearer token, else 401, later and later for who guesses (guesses.py); without a token in the settings such
+routes do not exist. A body that is too long is refused with 413. Then the route answers; each module of this room makes
+its own by `routes()`. Every error is JSON. No answer tells a version or a stack: what fails is logged here and answered
+with 500.
 
-Connections are few, short-lived and bounded, since this port may be open to more than probes.
+Connections are few, short-lived and bounded, since this port may be open to more than probes. Where there are too many,
+whoever holds the most of them loses one.
 """
 
 from __future__ import annotations
@@ -16,13 +18,16 @@ import hmac
 import ipaddress
 import logging
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import hdrs, web
 
+from claw.clock import Clock
 from claw.errors import SettingsError
+from claw.http.guesses import GuessLimiter, client_of
 from claw.http.responses import HEADERS, ApiError
 from claw.observe.redact import register
 from claw.secret import Secret
@@ -34,11 +39,12 @@ LINGER_S: Final = 1.0
 SHUTDOWN_S: Final = 0.5
 """Seconds that a running answer gets when we stop, and again when it is cancelled."""
 CONNECTIONS_MAX: Final = 256
-"""Open connections; one more closes the oldest, so that a flood of idle ones keeps no probe out."""
+"""Open connections; one more closes the oldest of the client that holds the most: a flood keeps no probe out."""
+BACKLOG: Final = 512
+"""Connections that the kernel completes before we take them: a flood that fills it makes a probe wait for a second."""
 BODY_MAX_BYTES: Final = 1024
 HEADERS_MAX: Final = 64
 ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - a container's probes come from outside of it
-_CHALLENGE: Final = {str(hdrs.WWW_AUTHENTICATE): "Bearer"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -60,12 +66,14 @@ class Server:
         public: Iterable[web.AbstractRouteDef],
         admin: Iterable[web.AbstractRouteDef] = (),
         admin_token: Callable[[], Secret],
+        clock: Clock | None = None,
     ) -> None:
         # An address of IPv6 may come as in a URL.
         self._host = host.strip("[]")
         self._port = port
         self._admin = list(admin)
         self._read_token = admin_token
+        self._guesses = GuessLimiter(clock)
         self._known_token = Secret("")
         self._reading = asyncio.Lock()
         self._app = web.Application(
@@ -102,13 +110,13 @@ class Server:
         """Listen on `host`, which is both families where it is `::`. Raises OSError."""
         loop = asyncio.get_running_loop()
         if not _is_any_ipv6(self._host):
-            return await loop.create_server(make_connection, self._host, self._port)
+            return await loop.create_server(make_connection, self._host, self._port, backlog=BACKLOG)
         both = _open_dual_stack(self._port)
         if both is None:
             log.warning("this machine has no IPv6, listening on IPv4 only", extra={"host": self._host})
-            return await loop.create_server(make_connection, ANY_IPV4, self._port)
+            return await loop.create_server(make_connection, ANY_IPV4, self._port, backlog=BACKLOG)
         try:
-            return await loop.create_server(make_connection, sock=both)
+            return await loop.create_server(make_connection, sock=both, backlog=BACKLOG)
         except BaseException:
             both.close()
             raise
@@ -150,9 +158,12 @@ class Server:
     async def _require_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         # No resource: nothing has this path, or not with this method. That is said to everybody.
-        if resource is not None and resource not in self._public and not await self._is_authorized(request):
-            log.warning("a request without the right token was refused", extra={"remote": request.remote})
-            raise ApiError(401, "unauthorized", "the bearer token is missing or wrong", headers=_CHALLENGE)
+        if resource is not None and resource not in self._public:
+            # Before the token is read: what is refused here costs neither a thread nor a comparison.
+            self._guesses.admit(request.remote)
+            if not await self._is_authorized(request):
+                await self._guesses.punish(request.remote)
+            self._guesses.forget(request.remote)
         return await handler(request)
 
     async def _is_authorized(self, request: web.Request) -> bool:
@@ -267,14 +278,25 @@ class _Connection(web.RequestHandler):
             auto_decompress=False,
         )
         self._server = server
+        self.client = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        # Once, and not for each comparison below; a peer that has gone again already has no name any more.
+        self.client = client_of(str((transport.get_extra_info("peername") or ("",))[0]))
         # Closed ones stay in the list until their last task has ended: they count no more.
-        living = [each for each in self._server.connections if each.connected]
+        living = [each for each in self._server.connections if each.connected and isinstance(each, _Connection)]
         if len(living) > CONNECTIONS_MAX:
-            # The oldest, not the new one: who floods holds the old ones, and a probe comes anew each time.
-            living[0].force_close()
+            held = Counter(each.client for each in living)
+            # Whoever floods holds the most; of theirs the oldest, for a probe from the same address comes anew.
+            next(each for each in living if held[each.client] == max(held.values())).abort()
+
+    def abort(self) -> None:
+        """Close at once: what a peer that never reads has not taken must not keep its socket open."""
+        transport = self.transport
+        self.force_close()
+        if transport is not None:
+            transport.abort()
 
     def handle_error(
         self,

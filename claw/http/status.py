@@ -19,7 +19,7 @@ from claw import __commit__, __version__
 from claw.clock import Clock, format_rfc3339
 from claw.config.settings import Settings
 from claw.dingtalk.quota import month_of, sum_billable
-from claw.http.health import NoAnswerError, ask
+from claw.http.health import NoAnswerError, ask, is_stuck
 from claw.http.responses import json_response
 from claw.observe.redact import redact
 from claw.secret import hash_id
@@ -58,6 +58,7 @@ def depth_json(depth: Depth) -> dict[str, Any]:
         "leased": depth.leased,
         "dead": depth.dead,
         "oldest_age_s": round(depth.oldest_age, 1),
+        "stuck": is_stuck(depth),
     }
 
 
@@ -177,12 +178,12 @@ class Status:
             **{name: self._ask(source, lambda value: value) for name, source in self._more.items()},
         }
         # Together, so that several silent sources cost one timeout and not the sum of theirs.
-        answers = await asyncio.gather(*parts.values())
+        answers = dict(zip(parts, await asyncio.gather(*parts.values()), strict=True))
         return {
             **process_json(self._started_at, now),
-            **dict(zip(parts, answers, strict=True)),
+            **answers,
             "settings": settings_json(self._settings),
-            "warnings": list(self._settings.warnings),
+            "warnings": [*self._settings.warnings, *_find_warnings(answers)],
         }
 
     async def figures(self) -> dict[str, object]:
@@ -194,6 +195,16 @@ class Status:
             return to_json(await ask(source, self._timeout))
         except NoAnswerError as error:
             return {"error": error.reason}
+
+
+def _find_warnings(answers: Mapping[str, Any]) -> list[str]:
+    """Return what the parts warn of, for whoever watches `warnings` alone: an owner in doubt, a dead queue."""
+    found = [
+        str(answer["warning"]) for answer in answers.values() if isinstance(answer, Mapping) and answer.get("warning")
+    ]
+    if answers["inbox"].get("stuck"):
+        found.append("inbox: messages wait and nobody works on them")
+    return found
 
 
 def figures_of(snapshot: Mapping[str, Any]) -> dict[str, object]:

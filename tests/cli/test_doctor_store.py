@@ -50,7 +50,7 @@ async def look(url: str, folder: Path, name: str, *, language: Language = EN, of
     [
         (KEEPS, OK, "redis.ok"),
         (KEEPS | {"appendonly": "no"}, WARNING, "redis.forgets"),
-        (KEEPS | {"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, WARNING, "redis.evicts"),
+        (KEEPS | {"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, FAULT, "redis.evicts"),
         (KEEPS | {"maxmemory": "1"}, FAULT, "redis.failing"),
         (KEEPS | {"min-replicas-to-write": "1"}, FAULT, "redis.failing"),
     ],

@@ -262,7 +262,7 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [info.name for _, info in variables() if info.from_file])
 def test_a_secret_may_come_from_a_file(name: str, tmp_path: Path) -> None:
     """NAME_FILE reads the value from a file, without the line end that editors add."""
-    value = "sqlite:///other.db" if name == "CLAW_STORE_URL" else "value-from-file"
+    value = "sqlite:///other.db" if name == "CLAW_STORE_URL" else "value-from-the-file"
     file = tmp_path / "secret"
     file.write_text(f"{value}\r\n")
     rest = {key: text for key, text in LEAST.items() if key != name}

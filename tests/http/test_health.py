@@ -6,6 +6,9 @@ import asyncio
 import json
 import logging
 import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +17,8 @@ from claw.checks import Check
 from claw.clock import format_rfc3339
 from claw.errors import StoreError
 from claw.http import health as module
-from claw.http.health import CACHE_S, Health, reason_of
+from claw.http.health import CACHE_S, Health, check_store, reason_of
+from claw.store.sqlite.store import SqliteStore
 from tests.clock import FakeClock
 
 OK = Check(ok=True, state="OPEN", since=1_800_000_000.5)
@@ -32,6 +36,14 @@ def clock() -> FakeClock:
 @pytest.fixture
 def health(clock: FakeClock) -> Health:
     return Health(clock, check_timeout=0.05)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "claw.db")
+    await store.open()
+    yield store
+    await store.close()
 
 
 # --- readiness ---------------------------------------------------------------------------------------------------
@@ -199,6 +211,33 @@ async def test_draining_is_seen_at_once(health: Health, clock: FakeClock) -> Non
     assert not report.ok
     assert report.checks["drain"] == Check(ok=False, state="DRAINING", reason="stopping", since=since)
     assert health.liveness().ok
+
+
+async def test_the_store_is_asked_for_more_than_a_write(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that takes writes is open; one whose messages nobody works on is not ready, and the reason says so."""
+    assert await check_store(store) == Check(ok=True, state="OPEN")
+
+    async def depth() -> Any:
+        return SimpleNamespace(pending=7, leased=0, dead=0, oldest_age=312.4, stuck=True)
+
+    monkeypatch.setattr(store, "depth", depth)
+    check = await check_store(store)
+    assert (check.ok, check.state) == (False, "STUCK")
+    assert check.reason == "7 messages wait, the oldest for 312 s, and nobody works on them"
+
+
+async def test_a_store_that_fails_says_why(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason of a store that would not be found again, or does not answer, is the store's own sentence."""
+    reason = "the file /data/claw.db was replaced: a restart would open another one"
+
+    async def check() -> None:
+        raise StoreError(reason)
+
+    monkeypatch.setattr(store, "check", check)
+    assert await check_store(store) == Check(ok=False, state="FAILING", reason=reason)
+    monkeypatch.undo()
+    await store.close()
+    assert await check_store(store) == Check(ok=False, state="FAILING", reason="the store is closed")
 
 
 # --- liveness ----------------------------------------------------------------------------------------------------

@@ -8,14 +8,17 @@ import errno
 import gc
 import hmac
 import json
+import resource
 import socket
 import threading
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
@@ -41,6 +44,11 @@ ENVIRONMENT = {
     "OPENAI_API_KEY": "sk-key-value",
 }
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
+FILES_MIN = 5_000
+"""Files that a test with 2,000 connections, both ends of each, may need."""
 
 
 class Parts:
@@ -684,6 +692,90 @@ async def test_a_flood_of_connections_keeps_no_probe_out(parts: Parts, monkeypat
     assert runner.server is not None
     assert len([each for each in runner.server.connections if each.connected]) <= 20
     for _, writer in idle:
+        writer.close()
+    await server.stop()
+
+
+async def hold(server: Server, count: int, data: bytes) -> list[socket.socket]:
+    """Open `count` connections at once, each of which sends `data` and never reads."""
+    loop = asyncio.get_running_loop()
+    connections = []
+    for _ in range(count):
+        connection = socket.socket()
+        connection.setblocking(False)
+        connections.append(connection)
+        await loop.sock_connect(connection, ("127.0.0.1", server.port))
+        with contextlib.suppress(OSError):
+            connection.send(data)
+    return connections
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"GET /health HTTP/1.1\r\nX-Slow: ", b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n" * 200],
+    ids=["idle", "slow", "unread"],
+)
+async def test_two_thousand_connections_keep_no_probe_out(data: bytes, server: Server) -> None:
+    """2,000 open connections, silent, dribbling or never reading: `/health` answers within a second all the while."""
+    if LIMITS[1] < FILES_MIN:
+        pytest.skip("this machine lets nobody open so many connections")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(LIMITS[0], FILES_MIN), LIMITS[1]))
+    try:
+        holding = asyncio.create_task(hold(server, 2_000, data))
+        slowest = 0.0
+        while not holding.done():
+            started = time.monotonic()
+            assert await alive(server)
+            slowest = max(slowest, time.monotonic() - started)
+        started = time.monotonic()
+        assert await alive(server)
+        assert max(slowest, time.monotonic() - started) < 1
+        runner = server._runner
+        assert runner is not None
+        assert runner.server is not None
+        assert len([each for each in runner.server.connections if each.connected]) <= module.CONNECTIONS_MAX
+    finally:
+        for connection in await holding:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, LIMITS)
+
+
+async def test_a_closed_connection_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is closed for others is gone at once, though its peer has not read what it asked for."""
+    monkeypatch.setattr(module, "CONNECTIONS_MAX", 5)
+    body = bytes(1 << 22)
+
+    async def get_much(_: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    server = Server("127.0.0.1", 0, public=[web.get("/much", get_much)], admin_token=lambda: Secret(""))
+    await server.start()
+    held = await hold(server, 20, b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    def count() -> int:
+        """Sockets of the server's end that are still open."""
+        found = psutil.Process().net_connections("tcp4")
+        return sum(bool(each.raddr) and each.laddr.port == server.port for each in found)
+
+    async with asyncio.timeout(10):
+        while count() > 5:
+            await asyncio.sleep(0.05)
+    for connection in held:
+        connection.close()
+    await server.stop()
+
+
+async def test_the_greediest_client_loses_a_connection(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are too many connections, the one who holds the most of them loses the oldest, and nobody else."""
+    monkeypatch.setattr(module, "CONNECTIONS_MAX", 20)
+    server = serving(parts, host="0.0.0.0")
+    await server.start()
+    quiet = await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.2", 0))
+    idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(60)]
+    quiet[1].write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await asyncio.wait_for(quiet[0].readuntil(b"\r\n"), 30)) == b"HTTP/1.1 200 OK\r\n"
+    assert await asyncio.wait_for(idle[0][0].read(), 30) == b""
+    for _, writer in (quiet, *idle):
         writer.close()
     await server.stop()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ async def test_the_whole(settings: Settings) -> None:
     assert (told["started_at"], told["uptime_s"]) == ("2027-01-15T07:59:50.000Z", 10.0)
     assert told["stream"] == {"state": "OPEN", "since": "now", "slots": [], "clock_skew_s": 0.0}
     assert told["model"] == UP
-    assert told["inbox"] == {"pending": 2, "leased": 1, "dead": 1, "oldest_age_s": 12.3}
+    assert told["inbox"] == {"pending": 2, "leased": 1, "dead": 1, "oldest_age_s": 12.3, "stuck": False}
     assert told["turns_in_flight"] == 1
     assert told["calls"] == {"month": "2027-01", "billable": 5, "by_api": {"token": 2, "webhook": 5}}
     assert told["dead_letters"][0]["error"] == "server: 500 at https://h/?session=***"
@@ -81,6 +82,20 @@ async def test_the_whole(settings: Settings) -> None:
     assert told["warnings"] == list(settings.warnings)
     assert "CLAW_HISTORY_TURNS" in told["warnings"][0]
     assert {"python", "platform"} <= told.keys()
+
+
+async def test_warnings_of_parts_are_among_all_warnings(settings: Settings) -> None:
+    """What a part warns of, and messages that nobody works on, stand beside the warnings of the settings."""
+    stuck = SimpleNamespace(pending=3, leased=0, dead=0, oldest_age=400.0, stuck=True)
+    access = {"owner": [], "warning": "no owner yet"}
+    told = await status_of(settings, more={"access": lambda: access}, depth=lambda: stuck).snapshot()
+    assert told["inbox"]["stuck"] is True
+    assert told["warnings"][len(settings.warnings) :] == [
+        "no owner yet",
+        "inbox: messages wait and nobody works on them",
+    ]
+    quiet = await status_of(settings, more={"access": lambda: {"owner": [], "warning": ""}}).snapshot()
+    assert quiet["warnings"] == list(settings.warnings)
 
 
 async def test_nothing_secret(settings: Settings) -> None:

@@ -28,7 +28,8 @@ async def check_store(context: Context) -> Finding:
         return fault("redis.failing", where=where, cause=error)
     context.store_held = True  # Whether another claw uses it cannot be seen, nor does it stand in its way.
     if Risk.EVICTS in risks:
-        return warn("redis.evicts", where=where, policy=facts["maxmemory_policy"])
+        # Not only a risk: claw does not start with it, for the coldest key is the owner's.
+        return fault("redis.evicts", where=where, policy=facts["maxmemory_policy"])
     if Risk.FORGETS in risks:
         return warn("redis.forgets", where=where)
     return good("redis.ok", where=where, version=facts.get("redis_version", "?"))

@@ -1,4 +1,4 @@
-"""The sentences of `claw doctor` and `claw auth`, read from texts.toml."""
+"""The sentences of `claw doctor`, `claw auth` and `claw owner`, read from texts.toml."""
 
 from __future__ import annotations
 
