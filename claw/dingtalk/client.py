@@ -36,7 +36,7 @@ from claw.dingtalk.codes import (
 )
 from claw.dingtalk.quota import SENDS, Api, CallCounter
 from claw.errors import DingTalkError, DingTalkReason
-from claw.http_client import TunnelError, read_at_most, send
+from claw.http_client import TunnelError, deadline, read_at_most, send
 from claw.observe import telemetry
 from claw.retry import parse_http_date, parse_retry_after
 
@@ -131,7 +131,7 @@ class DingTalkClient:
     ) -> _Answer | DingTalkError:
         """Post and read. Errors are returned, so that none of the library's becomes their context."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with deadline(self._timeout_s):
                 response = await send(self._http, "POST", url, headers=headers, data=data, timeout=self._connecting)
                 async with response:
                     return await self._read(response, redact)

@@ -19,6 +19,7 @@ from claw.dingtalk.client import DingTalkClient
 from claw.dingtalk.hosts import Address, UrlPolicy, is_loopback, is_private, parse_address, parse_url
 from claw.dingtalk.openapi import OpenApiClient
 from claw.errors import DingTalkError, MediaError
+from claw.http_client import deadline
 from claw.messages import Inbound, Media, MediaKind
 from claw.secret import Secret
 
@@ -86,7 +87,7 @@ class PictureLoader:
             return MediaError(f"DingTalk gave no address for the picture: {error.detail}")
         try:
             # Over the look-up as well: a name server can hang as a file server can.
-            async with asyncio.timeout(self._timeout_s):
+            async with deadline(self._timeout_s):
                 url = await self._resolve(link)
                 return MediaError("the picture's address is not allowed") if url is None else await self._read(url)
         except TimeoutError:
