@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from claw.dingtalk.client import DingTalkClient
 from claw.dingtalk.hosts import is_private, parse_address, parse_url
@@ -142,6 +143,18 @@ async def test_addresses_inside_are_refused(
     with pytest.raises(MediaError, match="not allowed") as caught:
         await pictures.fetch("dingfakeclient", PICTURE)
     assert "secret-path" not in everything_of(caught.value) + caplog.text
+
+
+async def test_another_port_of_an_endpoint_is_inside(pictures: PictureLoader, dingtalk: FakeDingTalk) -> None:
+    """A configured endpoint may serve files from inside the network; what else listens on its host may not."""
+    listening = FakeDingTalk()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", listening.handle)
+    async with TestServer(app) as server:
+        dingtalk.will(DOWNLOAD_PATH, (200, {"downloadUrl": str(server.make_url("/files/one"))}))
+        with pytest.raises(MediaError, match="not allowed"):
+            await pictures.fetch("dingfakeclient", PICTURE)
+    assert listening.requests == []
 
 
 async def test_a_name_that_leads_inside_is_refused(
