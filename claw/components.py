@@ -11,9 +11,11 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import aiohttp
 
+from claw.budget import ByteBudget
 from claw.checks import Check
 from claw.clock import Clock
 from claw.config.settings import Settings
@@ -45,6 +47,9 @@ from claw.turn.commands.parser import is_urgent
 from claw.turn.handler import MessageHandler
 from claw.turn.model.client import ModelClient
 from claw.turn.model.errors import suggest_remedy
+
+FETCHED_MAX_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of pictures held for the model at the same time, as `data:` URLs; requests made of them take as much again."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def build(
         access=access,
         commands=CommandHandlers(access, history=store, config=store, chats=store, actions=actions, clock=clock),
         language=settings.logs.language,
-        load_pictures=PictureLoader(client, openapi, endpoints).load,
+        load_pictures=PictureLoader(client, openapi, endpoints, ByteBudget(FETCHED_MAX_BYTES)).load,
     )
     worker = _build_worker(settings, store, handler, Outbound(sender), clock)
     supervisor = _build_supervisor(settings, store, http, clock)

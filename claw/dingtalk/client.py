@@ -100,15 +100,13 @@ class DingTalkClient:
                 raise error
             return answer.body or {} if isinstance(answer, _Answer) else {}
 
-    async def download(self, url: URL, max_bytes: int) -> tuple[int, bytes | None]:
-        """Get a file: its HTTP status, and with 200 its bytes; None where there are more than `max_bytes`.
+    async def get(self, url: URL) -> aiohttp.ClientResponse:
+        """Ask for a file, and return when the head of its response is there; the caller closes the response.
 
         Not counted, since files lie outside of the OpenAPI. Not timed: the caller's timeout covers looking the host
         up as well. Raises what aiohttp raises, with the address in it.
         """
-        async with await send(self._http, "GET", url, timeout=_UNTIMED) as response:
-            content = await read_at_most(response, max_bytes) if response.status == 200 else None
-            return response.status, content
+        return await send(self._http, "GET", url, timeout=_UNTIMED)
 
     def _settle(self, api: Api, answer: _Answer | DingTalkError, span: Span | None) -> DingTalkError | None:
         """Classify, count and trace."""
