@@ -75,7 +75,8 @@ def build(
     calls = CallCounter(clock)
     client = DingTalkClient(http, calls, clock)
     openapi = OpenApiClient(client, dingtalk.openapi_endpoint, dingtalk.credentials, clock)
-    sender = AnswerSender(WebhookClient(client, endpoints), openapi, settings.logs.language)
+    webhook = WebhookClient(client, endpoints)
+    sender = AnswerSender(webhook, openapi, settings.logs.language, settings.reply.max_parts)
     model = ModelClient(settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock)
     access = AccessControl(settings.access, store, store, clock)
 
