@@ -35,8 +35,14 @@ from claw.turn.access import CODE_PREFIX, HANDOVER, OWNER, Owner, Rules, parse_o
 
 NEEDED: Final = frozenset({"DINGTALK_CLIENT_ID", "CLAW_STORE_URL", "CLAW_OWNER", "CLAW_OWNER_PAIRING"})
 """Variables that decide which store is meant and who owns the robot; a fault of any other is none here."""
-RESET: Final = "owner.reset"
+RESET: Final = "owner_reset"
 """The entry that says when the owner was last taken away (RFC 3339)."""
+_PAIRING: Final = {
+    Pairing.FIRST: "owner.pairing_first",
+    Pairing.CODE: "owner.pairing_code",
+    Pairing.OFF: "owner.pairing_off",
+}
+"""How somebody can become the owner where there is none, and its sentence."""
 _YES: Final = frozenset({"y", "yes", "是"})
 
 
@@ -216,7 +222,7 @@ def _say_who_follows(settings: Settings, rules: Rules, prompt: Prompt) -> list[s
     """Say whom the robot obeys, or who can become its owner."""
     if rules.owners:
         return [prompt.render("owner.obeys", owners=", ".join(sorted(rules.owners)))]
-    return [prompt.render(f"owner.pairing_{settings.access.pairing.value}")]
+    return [prompt.render(_PAIRING[settings.access.pairing])]
 
 
 def _say_what_stays(rules: Rules, prompt: Prompt) -> list[str]:
