@@ -66,7 +66,7 @@ $(VENV)/openclaw/.installed: tests/openclaw/package-lock.json tests/openclaw/pac
 	cd $(VENV)/openclaw && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-test-openclaw: $(VENV)/openclaw/.installed ## a real OpenClaw gateway behind a real claw; installs both Node and OpenClaw (832 MB)
+test-openclaw: $(VENV)/openclaw/.installed ## with a real OpenClaw gateway, some 830 MB
 	$(BIN)/python -m pytest -m openclaw tests/openclaw $(PYTEST_ARGS)
 
 # Every fault at real processes for some minutes, with a fresh seed (CHAOS_SEED repeats one); `make test` has one minute.
