@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from claw.dingtalk.client import encode_json
 from claw.dingtalk.openapi import PARAM_MAX_BYTES, OpenApiClient
+from claw.dingtalk.quota import CallCounter
 from claw.dingtalk.webhook import BODY_MAX_BYTES, WebhookClient
 from claw.errors import DingTalkError, DingTalkReason, LeaseLostError
 from claw.language import Language
@@ -85,11 +86,20 @@ async def test_a_short_answer_is_one_call(sender: AnswerSender, dingtalk: FakeDi
     assert progress.counts == []
 
 
-@pytest.mark.parametrize("text", ["", "  \n "])
-async def test_an_empty_answer_sends_nothing(text: str, sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
-    """There is nothing to say."""
-    await send(sender, inbound(webhook=dingtalk.webhook), text)
+@pytest.mark.parametrize(
+    "content", [(), (Markdown(""),), (Markdown("  \n "),), (Markdown(" "), Markdown("\n" * 50_000))], ids=len
+)
+@pytest.mark.parametrize("by_webhook", [True, False])
+async def test_an_empty_answer_costs_no_call(
+    content: tuple[Markdown, ...], by_webhook: bool, sender: AnswerSender, dingtalk: FakeDingTalk, calls: CallCounter
+) -> None:
+    """Whoever is denied in silence is no expense, not even a token."""
+    progress = Progress(Answer(content, Outcome.DENIED))
+    message = inbound(kind=ChatKind.GROUP, webhook=dingtalk.webhook if by_webhook else "")
+    await sender.send(message, progress.answer, progress)
     assert dingtalk.requests == []
+    assert calls.peek() == {}
+    assert progress.counts == []
 
 
 async def test_in_a_group_the_first_part_mentions_who_asked(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
