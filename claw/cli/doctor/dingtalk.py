@@ -22,10 +22,11 @@ from claw.dingtalk.client import DingTalkClient
 from claw.dingtalk.codes import classify
 from claw.dingtalk.quota import Api, CallCounter
 from claw.dingtalk.tokens import TokenCache
-from claw.errors import DingTalkError, DingTalkReason, FrameError, GatewayError, GatewayReason
+from claw.errors import DingTalkError, DingTalkReason, FrameError, GatewayError, GatewayReason, HandshakeError
 from claw.proxy import proxy_of
 from claw.stream import frames
 from claw.stream.gateway import Gateway, Registration
+from claw.stream.upgrade import upgrade
 
 FIRST_FRAME_S: Final = 3.0
 """Seconds that DingTalk gets for its first frame, which comes within 1 s (docs/protocol.md section 2.2)."""
@@ -126,21 +127,12 @@ async def check_session(context: Context) -> Finding:
         return good("session.held", port=context.settings.http.port)
     if registration is None:
         return skip("skip.after", name="stream.registration")
-    url = URL(registration.url.reveal(), encoded=True)
-    # As claw.stream.session does: as https the usual HTTPS_PROXY and NO_PROXY hold.
-    url = url.with_scheme({"ws": "http", "wss": "https"}.get(url.scheme, url.scheme))
-    opening = context.http.ws_connect(
-        url, autoping=False, heartbeat=None, proxy=proxy_of(url), timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
-    )
     try:
-        async with asyncio.timeout(context.timeout):
-            socket = await opening
-    except TimeoutError:
-        return fault("session.unreachable", host=registration.host, cause="timeout")
-    except aiohttp.WSServerHandshakeError as error:
-        return fault("session.refused", host=registration.host, status=error.status)
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        return fault("session.unreachable", host=registration.host, cause=cause_of(error))
+        socket = await upgrade(context.http, registration, timeout=context.timeout, close_timeout=CLOSE_S)
+    except HandshakeError as error:
+        if error.status is not None:
+            return fault("session.refused", host=registration.host, status=error.status)
+        return fault("session.unreachable", host=registration.host, cause=error.reason)
     try:
         return await _prove(socket, registration, context)
     # Also when we are cancelled: an open session would take messages until DingTalk gives it up.
