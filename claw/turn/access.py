@@ -1,6 +1,6 @@
 """Who may talk to the robot: the owner, the policies, the lists and the daily limit.
 
-Order of events for a message: a first direct message may make its sender the owner (`pair`). `resolve_rules` puts what
+Order of events for a message: a first direct message may make its sender the owner (`pair`), if they may talk. `resolve_rules` puts what
 was settled at run time over the environment's defaults. `Rules.find_role` finds what the sender is here, and `decide`,
 a pure function, says whether somebody of this role may talk. `consume_quota` counts a question to its sender's day.
 
@@ -224,12 +224,20 @@ class AccessControl:
 
     async def announce_pairing(self) -> None:
         """Say loudly at the start who can become the owner, and print the code where one is wanted."""
-        if (await self.read_rules()).owners:
+        rules = await self.read_rules()
+        if rules.owners:
             return
         match self._settings.pairing:
-            case Pairing.FIRST:
+            case Pairing.FIRST if rules.direct_policy is DirectPolicy.OWNER:
                 log.warning(
-                    "no owner yet: the first person who writes to the robot in a direct chat becomes it",
+                    "no owner, and only an owner may talk: no first message makes one",
+                    extra={"remedy": "set CLAW_OWNER, or CLAW_OWNER_PAIRING=code"},
+                )
+            case Pairing.FIRST:
+                who = "person" if rules.direct_policy is DirectPolicy.OPEN else "person on the direct list"
+                log.warning(
+                    "no owner yet: the first %s who writes to the robot in a direct chat becomes it",
+                    who,
                     extra={"remedy": "set CLAW_OWNER, or CLAW_OWNER_PAIRING=code, unless this is a first start"},
                 )
             case Pairing.CODE:
@@ -253,6 +261,8 @@ class AccessControl:
             return owner.message == inbound.key and owner.staff_id == inbound.sender.staff_id
         if self._settings.owner or self._settings.pairing is Pairing.OFF:
             return False
+        if not self._may_be_paired(resolve_rules(self._settings, entries), inbound):
+            return False
         codes = {name: value for name, value in entries.items() if name.startswith(CODE_PREFIX)}
         if self.pairs_by_code and not await self._match_code(codes.values(), inbound.text):
             return False
@@ -264,6 +274,14 @@ class AccessControl:
         await self._config.delete(*codes)
         log.warning("the robot has an owner now", extra={"pairing": self._settings.pairing.value})
         return True
+
+    def _may_be_paired(self, rules: Rules, inbound: Inbound) -> bool:
+        """Whether the sender may talk here; whoever is kept out must not get in as the owner."""
+        role = rules.find_role(inbound.sender.staff_id, ChatKind.DIRECT)
+        # Where only the owner may talk, nobody may before there is one: the code of the log is the proof then.
+        if self.pairs_by_code and rules.direct_policy is DirectPolicy.OWNER:
+            return role is not Role.DENIED
+        return decide(rules, ChatKind.DIRECT, role) is Decision.ALLOWED
 
     async def _match_code(self, codes: Iterable[str], said: str) -> bool:
         valid = [code.partition(" ")[0] for code in codes if not self._is_expired(code)]

@@ -133,6 +133,60 @@ async def test_nobody_is_paired(store: SqliteStore, access: AccessSettings) -> N
     assert "u-1" not in (await turn.access.read_rules()).owners
 
 
+BOSS_ONLY = AccessSettings(direct_policy=DirectPolicy.ALLOWLIST, direct_allowed=("boss",))
+
+
+async def test_who_may_not_talk_is_not_paired(store: SqliteStore) -> None:
+    """Whoever the direct policy keeps out does not get in as the owner; the first on the list does."""
+    turn = TurnHarness(store, access=BOSS_ONLY)
+    await turn.tell("mallory", "你好")
+    assert (await turn.access.read_rules()).owners == frozenset()
+    assert await turn.tell("boss", "你好") == f"{texts.PAIRED[ZH]}\n\nfine"
+    assert (await turn.access.read_rules()).owners == {"boss"}
+
+
+async def test_who_was_denied_is_not_paired(store: SqliteStore) -> None:
+    """Who was denied by name stays out when the robot has no owner any more."""
+    await store.set(f"{DENIED_PREFIX}mallory", "1")
+    turn = TurnHarness(store, access=AccessSettings())
+    await turn.tell("mallory", "你好")
+    assert (await turn.access.read_rules()).owners == frozenset()
+
+
+async def test_no_first_where_only_an_owner_may_talk(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    """With the policy `owner` no first message pairs anybody, and the start says what does."""
+    turn = TurnHarness(store, access=AccessSettings(direct_policy=DirectPolicy.OWNER))
+    with caplog.at_level(logging.WARNING, "claw.turn.access"):
+        await turn.access.announce_pairing()
+    assert "CLAW_OWNER_PAIRING=code" in caplog.records[-1].remedy  # type: ignore[attr-defined]
+    await turn.tell("mallory", "你好")
+    assert (await turn.access.read_rules()).owners == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("policy", "person", "paired"),
+    [
+        (DirectPolicy.ALLOWLIST, "mallory", False),
+        (DirectPolicy.ALLOWLIST, "boss", True),
+        (DirectPolicy.OWNER, "anybody", True),
+        (DirectPolicy.OWNER, "denied", False),
+        (DirectPolicy.OPEN, "denied", False),
+    ],
+)
+async def test_the_code_and_the_policy(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture, policy: DirectPolicy, person: str, paired: bool
+) -> None:
+    """The code is proof enough for who may talk, and for anybody not denied where only the owner may."""
+    await store.set(f"{DENIED_PREFIX}denied", "1")
+    access = AccessSettings(pairing=Pairing.CODE, direct_policy=policy, direct_allowed=("boss",))
+    turn = TurnHarness(store, access=access)
+    with caplog.at_level(logging.WARNING, "claw.turn.access"):
+        await turn.access.announce_pairing()
+    code = caplog.records[-1].pairing  # type: ignore[attr-defined]
+    await turn.tell(person, code)
+    assert (await turn.access.read_rules()).owners == (frozenset({person}) if paired else frozenset())
+
+
 async def test_owner_survives_restart(tmp_path: Path) -> None:
     """Owner and policies are there after a restart."""
     store = SqliteStore(tmp_path / "x.db")
