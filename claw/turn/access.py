@@ -1,8 +1,9 @@
 """Who may talk to the robot: the owner, the policies, the lists and the daily limit.
 
-Order of events for a message: a first direct message may make its sender the owner (`pair`), if they may talk. `resolve_rules` puts what
-was settled at run time over the environment's defaults. `Rules.find_role` finds what the sender is here, and `decide`,
-a pure function, says whether somebody of this role may talk. `consume_quota` counts a question to its sender's day.
+Order of events for a message: a first direct message may make its sender the owner (`pair`), if they may talk.
+`resolve_rules` puts what was settled at run time over the environment's defaults, but for the owner: CLAW_OWNER wins.
+`Rules.find_role` finds what the sender is here, and `decide`, a pure function, says whether somebody of this role may
+talk. `consume_quota` counts a question to its sender's day.
 
 Staff ids are compared whole. People from outside of the organisation have none: only an open policy lets them in, and
 no list or ownership can name them.
@@ -49,6 +50,7 @@ DENIED_PREFIX: Final = "denied."
 """Entries of the lists: one for each person, so that two changes at the same moment do not overwrite each other."""
 HANDOVER: Final = "handover"
 """The entry of a handover that waits for its confirmation."""
+OTHER_OWNER: Final = "the store holds another owner than CLAW_OWNER names, who has no say"
 
 
 class Decision(StrEnum):
@@ -133,10 +135,10 @@ def resolve_rules(settings: AccessSettings, entries: Mapping[str, str]) -> Rules
     An entry that this version does not understand is passed over on the safe side: the default holds.
     """
     overrides = set()
-    # One owner found at run time replaces all that CLAW_OWNER names: a handover must be able to take the robot away.
+    # CLAW_OWNER wins over what is stored: it is the way back after a stranger was paired, or took the robot over.
     owners = frozenset(settings.owner)
     owner = parse_owner(entries)
-    if owner is not None:
+    if owner is not None and not owners:
         owners = frozenset({owner.staff_id})
         overrides.add(Override.OWNER)
     group, direct = settings.group_policy, settings.direct_policy
@@ -202,6 +204,11 @@ class AccessControl:
         return self._settings.pairing is Pairing.CODE
 
     @property
+    def is_owner_set(self) -> bool:
+        """Whether CLAW_OWNER names the owner, which nothing in chat can change then."""
+        return bool(self._settings.owner)
+
+    @property
     def daily_limit(self) -> int:
         return self._settings.daily_limit
 
@@ -211,10 +218,14 @@ class AccessControl:
 
     async def report(self) -> dict[str, object]:
         """Report owner and policies for `/status`; staff ids are hashed, as everywhere."""
-        rules = await self.read_rules()
+        entries = await self._config.items()
+        rules = resolve_rules(self._settings, entries)
+        other = self._find_other_owner(entries)
+        warning = "" if rules.owners else f"no owner yet, pairing is: {self._settings.pairing.value}"
         return {
             "owner": sorted(hash_id(owner) for owner in rules.owners),
-            "warning": "" if rules.owners else f"no owner yet, pairing is: {self._settings.pairing.value}",
+            "stored_owner_ignored": hash_id(other.staff_id) if other else "",
+            "warning": OTHER_OWNER if other else warning,
             "group_policy": rules.group_policy.value,
             "direct_policy": rules.direct_policy.value,
             "listed": len(rules.group_listed | rules.direct_listed),
@@ -224,7 +235,16 @@ class AccessControl:
 
     async def announce_pairing(self) -> None:
         """Say loudly at the start who can become the owner, and print the code where one is wanted."""
-        rules = await self.read_rules()
+        entries = await self._config.items()
+        rules = resolve_rules(self._settings, entries)
+        if other := self._find_other_owner(entries):
+            log.warning(
+                OTHER_OWNER,
+                extra={
+                    "stored": hash_id(other.staff_id),
+                    "remedy": "`claw owner reset` removes them; look at `/policy` and the lists if you do not know them",
+                },
+            )
         if rules.owners:
             return
         match self._settings.pairing:
@@ -245,6 +265,11 @@ class AccessControl:
             case Pairing.OFF:
                 log.warning("no owner, and pairing is off: nobody can use the owner's commands")
 
+    def _find_other_owner(self, entries: Mapping[str, str]) -> Owner | None:
+        """Return the stored owner where CLAW_OWNER names others: they have no say, and may have had one."""
+        owner = parse_owner(entries)
+        return owner if owner is not None and self.is_owner_set and owner.staff_id not in self._settings.owner else None
+
     async def pair(self, inbound: Inbound) -> bool:
         """Make the sender the owner if this message may; True if this very message makes, or made, them so.
 
@@ -253,14 +278,14 @@ class AccessControl:
         # Without a staff id nobody could be recognised as the owner later.
         if inbound.conversation.kind is not ChatKind.DIRECT or not inbound.sender.staff_id:
             return False
+        if self.is_owner_set or self._settings.pairing is Pairing.OFF:
+            return False
         entries = await self._config.items()
         owner = parse_owner(entries)
         if owner is not None:
             # Another try of the pairing message, after a crash, tells its sender so once more. By the person, too: the
             # message that handed the robot over made somebody else the owner than who wrote it.
             return owner.message == inbound.key and owner.staff_id == inbound.sender.staff_id
-        if self._settings.owner or self._settings.pairing is Pairing.OFF:
-            return False
         if not self._may_be_paired(resolve_rules(self._settings, entries), inbound):
             return False
         codes = {name: value for name, value in entries.items() if name.startswith(CODE_PREFIX)}

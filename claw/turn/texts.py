@@ -64,6 +64,10 @@ OWNERS: Final = Text(
     "主人：{owners}。移交请发送 `/owner @某人`。",
     "Owner: {owners}. To hand me over, send `/owner @person`.",
 )
+OWNERS_SET: Final = Text(
+    "主人：{owners}，由环境变量 CLAW_OWNER 指定；要更换请修改它并重启。",
+    "Owner: {owners}, as CLAW_OWNER names them. To change that, change CLAW_OWNER and restart me.",
+)
 ONE_OWNER: Final = Text("一次只能移交给一个人。", "I can be handed to one person only.")
 CONFIRM_OWNER: Final = Text(
     "确认把主人身份移交给 {person} 吗？{minutes} 分钟内发送 `/owner confirm` 确认；之后你将不再是主人。",

@@ -13,12 +13,14 @@ from claw.config.settings import AccessSettings, ConversationSettings
 from claw.language import Language
 from claw.messages import ChatKind, Outcome
 from claw.policy import DirectPolicy, GroupPolicy, GroupSession, Pairing
+from claw.secret import hash_id
 from claw.store.sqlite.store import SqliteStore
 from claw.turn import texts
 from claw.turn.access import (
     ALLOWED_PREFIX,
     DENIED_PREFIX,
     GROUP_POLICY,
+    OTHER_OWNER,
     OWNER,
     Decision,
     Role,
@@ -84,9 +86,40 @@ def test_run_time_wins_over_environment() -> None:
     settings = AccessSettings(owner=("o",), group_policy=GroupPolicy.ALLOWLIST)
     assert resolve_rules(settings, {GROUP_POLICY: "disabled"}).group_policy is GroupPolicy.DISABLED
     assert resolve_rules(settings, {GROUP_POLICY: "??"}).group_policy is GroupPolicy.ALLOWLIST
-    assert resolve_rules(settings, {OWNER: '{"staff_id": "new"}'}).owners == {"new"}
+    assert resolve_rules(AccessSettings(), {OWNER: '{"staff_id": "new"}'}).owners == {"new"}
     assert resolve_rules(settings, {OWNER: "not json"}).owners == {"o"}
     assert resolve_rules(settings, {f"{DENIED_PREFIX}x": "1"}).denied == {"x"}
+
+
+async def test_the_way_back_from_a_takeover(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    """CLAW_OWNER wins over who was paired, and over their denials; both are told, at the start once and in /status."""
+    taken = TurnHarness(store, access=AccessSettings())
+    await taken.tell("mallory", "你好")
+    await taken.tell("mallory", "/deny boss")
+    turn = TurnHarness(store, access=AccessSettings(owner=("boss",)))
+    assert (await turn.access.read_rules()).owners == {"boss"}
+    assert await turn.tell("mallory", "/status") == texts.OWNER_ONLY[ZH]
+    assert await turn.tell("mallory", "/deny boss") == texts.OWNER_ONLY[ZH]
+    assert texts.POLICIES[ZH][:4] in await turn.tell("boss", "/status")
+    with caplog.at_level(logging.WARNING, "claw.turn.access"):
+        await turn.access.announce_pairing()
+    record = caplog.records[-1]
+    assert record.message == OTHER_OWNER
+    assert record.stored == hash_id("mallory")  # type: ignore[attr-defined]
+    assert "claw owner reset" in record.remedy  # type: ignore[attr-defined]
+    report = await turn.access.report()
+    assert (report["warning"], report["stored_owner_ignored"]) == (OTHER_OWNER, hash_id("mallory"))
+
+
+async def test_a_stored_owner_of_the_same_name_is_no_news(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    """Where CLAW_OWNER names who was paired, nothing is warned about."""
+    await TurnHarness(store, access=AccessSettings()).tell("boss", "你好")
+    turn = TurnHarness(store, access=AccessSettings(owner=("boss", "deputy")))
+    caplog.clear()
+    await turn.access.announce_pairing()
+    assert caplog.records == []
+    report = await turn.access.report()
+    assert (report["warning"], report["stored_owner_ignored"]) == ("", "")
 
 
 # --- pairing -------------------------------------------------------------------------------------------------

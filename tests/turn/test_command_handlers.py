@@ -25,6 +25,14 @@ def turn(store: SqliteStore) -> TurnHarness:
     return TurnHarness(store)
 
 
+@pytest.fixture
+async def paired(store: SqliteStore) -> TurnHarness:
+    """Return a robot whose owner was paired, and not named by CLAW_OWNER."""
+    turn = TurnHarness(store, access=AccessSettings())
+    await turn.tell(OWNER, "你好")
+    return turn
+
+
 OWNERS_COMMANDS = (
     "/status",
     "/chats",
@@ -110,32 +118,40 @@ async def test_owner_cannot_be_denied(turn: TurnHarness) -> None:
     assert await turn.tell(OWNER, "/deny") == texts.WHOM[ZH].format(command="deny")
 
 
-async def test_handing_over(turn: TurnHarness) -> None:
+async def test_no_handing_over_of_what_the_environment_settles(turn: TurnHarness) -> None:
+    """With CLAW_OWNER the owner is told where to change it, and nothing in chat does."""
+    told = await turn.tell(OWNER, "/owner u-2")
+    assert told == texts.OWNERS_SET[ZH].format(owners=OWNER)
+    assert await turn.tell(OWNER, "/owner confirm") == told
+    assert await turn.store.items() == {}
+
+
+async def test_handing_over(paired: TurnHarness) -> None:
     """The robot is handed over after a confirmation; then the old owner may no longer command it."""
-    assert "u-2" in await turn.tell(OWNER, "/owner @王大伟", group="cidG", mentioned=("u-2",))
-    assert (await turn.access.read_rules()).owners == {OWNER}
-    assert await turn.tell("u-2", "/owner confirm") == texts.OWNER_ONLY[ZH]
-    assert await turn.tell(OWNER, "/owner confirm") == texts.HANDED_OVER[ZH].format(person="u-2")
-    assert (await turn.access.read_rules()).owners == {"u-2"}
-    assert await turn.tell(OWNER, "/status") == texts.OWNER_ONLY[ZH]
-    assert await turn.tell("u-2", "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
+    assert "u-2" in await paired.tell(OWNER, "/owner @王大伟", group="cidG", mentioned=("u-2",))
+    assert (await paired.access.read_rules()).owners == {OWNER}
+    assert await paired.tell("u-2", "/owner confirm") == texts.OWNER_ONLY[ZH]
+    assert await paired.tell(OWNER, "/owner confirm") == texts.HANDED_OVER[ZH].format(person="u-2")
+    assert (await paired.access.read_rules()).owners == {"u-2"}
+    assert await paired.tell(OWNER, "/status") == texts.OWNER_ONLY[ZH]
+    assert await paired.tell("u-2", "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
 
 
-async def test_another_try_of_the_confirmation(turn: TurnHarness) -> None:
+async def test_another_try_of_the_confirmation(paired: TurnHarness) -> None:
     """The message that handed the robot over, tried again after a crash, still says so to who was its owner."""
-    await turn.tell(OWNER, "/owner u-2")
+    await paired.tell(OWNER, "/owner u-2")
     confirmation = message(OWNER, "/owner confirm")
-    told = [(await turn.handle(confirmation)).text for _ in range(2)]
+    told = [(await paired.handle(confirmation)).text for _ in range(2)]
     assert told == [texts.HANDED_OVER[ZH].format(person="u-2")] * 2
-    assert await turn.tell(OWNER, "/owner confirm") == texts.OWNER_ONLY[ZH]
+    assert await paired.tell(OWNER, "/owner confirm") == texts.OWNER_ONLY[ZH]
 
 
-async def test_handing_over_too_late(turn: TurnHarness) -> None:
+async def test_handing_over_too_late(paired: TurnHarness) -> None:
     """A confirmation after 5 minutes changes nothing."""
-    await turn.tell(OWNER, "/owner u-2")
-    await turn.clock.advance(301)
-    assert await turn.tell(OWNER, "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
-    assert (await turn.access.read_rules()).owners == {OWNER}
+    await paired.tell(OWNER, "/owner u-2")
+    await paired.clock.advance(301)
+    assert await paired.tell(OWNER, "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
+    assert (await paired.access.read_rules()).owners == {OWNER}
 
 
 async def test_chats(turn: TurnHarness) -> None:

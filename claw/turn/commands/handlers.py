@@ -119,7 +119,7 @@ class CommandHandlers:
         """Carry a command out, and return what the person is told. Raises StoreError."""
         if command.spec.owner_only and not rules.is_owner(inbound.sender.staff_id):
             owner = parse_owner(await self._config.items(OWNER))
-            if owner is None or owner.message != inbound.key:
+            if self._access.is_owner_set or owner is None or owner.message != inbound.key:
                 return texts.OWNER_ONLY[language]
             # Another try of the very message that handed the robot over: its sender is no owner any more.
         return await command.spec.handler(self, Invocation(command, inbound, conversation_key, rules, language))
@@ -268,6 +268,8 @@ class CommandHandlers:
         help_text=Text("`/owner @某人` 移交主人身份", "`/owner @person` hand me over"),
     )
     async def _hand_over(self, call: Invocation) -> str:
+        if self._access.is_owner_set:
+            return texts.OWNERS_SET[call.language].format(owners=", ".join(sorted(call.rules.owners)))
         if call.arguments and call.arguments[0].lower() in _CONFIRM:
             return await self._confirm_handover(call)
         people = find_people(call)
