@@ -5,8 +5,8 @@ Order of events for a message: a first direct message may make its sender the ow
 `Rules.find_role` finds what the sender is here, and `decide`, a pure function, says whether somebody of this role may
 talk. `consume_quota` counts a question to its sender's day.
 
-Staff ids are compared whole. People from outside of the organisation have none: only an open policy lets them in, and
-no list or ownership can name them.
+Ids are compared whole. People from outside of the organisation have no staff id: lists name them by DingTalk's id of
+the sender (`Sender.key`), and none of them is ever the owner.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from zoneinfo import ZoneInfo
 
 from claw.clock import Clock
 from claw.config.settings import AccessSettings
-from claw.messages import ChatKind, Inbound
+from claw.messages import ChatKind, Inbound, Sender
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
 from claw.secret import hash_id
 from claw.store.ports import ConfigStore, QuotaStore
@@ -96,17 +96,15 @@ class Rules:
         """Whether somebody is the owner; an empty id, of somebody from outside, never is."""
         return bool(staff_id) and staff_id in self.owners
 
-    def find_role(self, staff_id: str, kind: ChatKind) -> Role:
+    def find_role(self, sender: Sender, kind: ChatKind) -> Role:
         """Return what somebody is in this kind of chat."""
-        if not staff_id:
-            return Role.OTHER
         # The owner first: whoever is on a list as well must not lose the robot by it.
-        if staff_id in self.owners:
+        if self.is_owner(sender.staff_id):
             return Role.OWNER
-        if staff_id in self.denied:
+        if sender.key in self.denied:
             return Role.DENIED
         listed = self.group_listed if kind is ChatKind.GROUP else self.direct_listed
-        return Role.LISTED if staff_id in listed else Role.OTHER
+        return Role.LISTED if sender.key in listed else Role.OTHER
 
 
 def decide(rules: Rules, kind: ChatKind, role: Role) -> Decision:
@@ -242,7 +240,7 @@ class AccessControl:
                 OTHER_OWNER,
                 extra={
                     "stored": hash_id(other.staff_id),
-                    "remedy": "`claw owner reset` removes them; look at `/policy` and the lists if you do not know them",
+                    "remedy": "if you do not know them: `claw owner reset`, and look at `/policy` and the lists",
                 },
             )
         if rules.owners:
@@ -302,7 +300,7 @@ class AccessControl:
 
     def _may_be_paired(self, rules: Rules, inbound: Inbound) -> bool:
         """Whether the sender may talk here; whoever is kept out must not get in as the owner."""
-        role = rules.find_role(inbound.sender.staff_id, ChatKind.DIRECT)
+        role = rules.find_role(inbound.sender, ChatKind.DIRECT)
         # Where only the owner may talk, nobody may before there is one: the code of the log is the proof then.
         if self.pairs_by_code and rules.direct_policy is DirectPolicy.OWNER:
             return role is not Role.DENIED

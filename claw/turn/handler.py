@@ -85,7 +85,7 @@ class MessageHandler:
         # Before the rules are read: the owner's first message is answered by the rules that it makes.
         paired = await self._access.pair(inbound)
         rules = await self._access.read_rules()
-        role = rules.find_role(inbound.sender.staff_id, inbound.conversation.kind)
+        role = rules.find_role(inbound.sender, inbound.conversation.kind)
         if decide(rules, inbound.conversation.kind, role) is Decision.DENIED:
             return await self._deny(inbound, language)
         if command is not None:

@@ -53,8 +53,20 @@ POLICY_USAGE: Final = Text(
 )
 DONE: Final = Text("好的。", "Done. ")
 WHOM: Final = Text(
-    "请 @ 要操作的人，或写上工号：`/{command} @某人`",
-    "Please @ the person, or write the staff id: `/{command} @person`",
+    "请在群里 @ 要操作的人：`/{command} @某人`；或在单聊里写上工号。",
+    "Please @ the person in a group: `/{command} @person`; or write the staff id in our direct chat.",
+)
+NO_ID: Final = Text(
+    "什么都没有改：“{word}”不是工号。单聊里请只写工号，一个词一个。",
+    'Nothing was changed: "{word}" is no staff id. In our direct chat write ids only, one word each.',
+)
+TOO_MANY: Final = Text(
+    "什么都没有改：一次最多 {most} 人。",
+    "Nothing was changed: {most} people at once at most.",
+)
+NO_MEMBER: Final = Text(
+    "不能移交：对方不是本组织成员。",
+    "I cannot be handed to somebody who is no member of this organisation.",
 )
 ALLOWED: Final = Text("已允许：{people}", "Allowed: {people}")
 DENIED: Final = Text("已禁止：{people}", "Denied: {people}")

@@ -11,7 +11,7 @@ import pytest
 
 from claw.config.settings import AccessSettings, ConversationSettings
 from claw.language import Language
-from claw.messages import ChatKind, Outcome
+from claw.messages import ChatKind, Outcome, Sender
 from claw.policy import DirectPolicy, GroupPolicy, GroupSession, Pairing
 from claw.secret import hash_id
 from claw.store.sqlite.store import SqliteStore
@@ -62,7 +62,7 @@ def test_matrix(group: GroupPolicy, direct: DirectPolicy, person: str) -> None:
     """Every policy, kind of chat and role: each policy holds for its own kind of chat and for no other."""
     in_force = rules(group, direct)
     for kind, welcome in ((ChatKind.GROUP, GROUP_IN[group]), (ChatKind.DIRECT, DIRECT_IN[direct])):
-        decision = decide(in_force, kind, in_force.find_role(PEOPLE[person], kind))
+        decision = decide(in_force, kind, in_force.find_role(Sender("$:LWCP_v1:$x", PEOPLE[person]), kind))
         assert (decision is Decision.ALLOWED) == (person in welcome)
 
 
@@ -70,7 +70,7 @@ def test_matrix(group: GroupPolicy, direct: DirectPolicy, person: str) -> None:
 def test_ids_are_compared_whole(near: str) -> None:
     """An id that only resembles the owner's has no role."""
     in_force = rules(GroupPolicy.ALLOWLIST, DirectPolicy.OWNER)
-    assert in_force.find_role(near, ChatKind.DIRECT) is Role.OTHER
+    assert in_force.find_role(Sender("$:LWCP_v1:$x", near), ChatKind.DIRECT) is Role.OTHER
 
 
 def test_lists_are_per_kind_of_chat() -> None:

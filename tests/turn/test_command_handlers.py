@@ -137,6 +137,73 @@ async def test_handing_over(paired: TurnHarness) -> None:
     assert await paired.tell("u-2", "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
 
 
+GUEST = "$:LWCP_v1:$outside"
+"""The harness's id of somebody without a staff id."""
+
+
+@pytest.mark.parametrize(
+    ("text", "mentioned", "name"),
+    [
+        ("/{command} @Bob evil123", ("u-bob",), "u-bob"),
+        ("/{command} @Bob evil123\u2005@Guest boss02", ("u-bob", GUEST), f"u-bob, {GUEST}"),
+        ("/{command} evil123", (), ""),
+        ("/{command} @Guest boss02", (), ""),
+    ],
+)
+@pytest.mark.parametrize("command", ["allow", "deny"])
+async def test_in_a_group_only_who_is_mentioned_counts(
+    turn: TurnHarness, command: str, text: str, mentioned: tuple[str, ...], name: str
+) -> None:
+    """Words of a group's command are nicks, which anybody may choose: none of them is taken for an id."""
+    told = await turn.tell(OWNER, text.format(command=command), group="cidG", mentioned=mentioned)
+    assert (name in told) if name else (told == texts.WHOM[ZH].format(command=command))
+    in_force = await turn.access.read_rules()
+    assert in_force.denied | in_force.group_listed == set(mentioned)
+
+
+@pytest.mark.parametrize("text", ["u-2 @Guest boss02", "u-2 王大伟", "u-2, *", "u-2 $:no", "@u-2", "u-2 @u-3"])
+@pytest.mark.parametrize("command", ["allow", "deny", "owner"])
+async def test_ids_by_hand_are_all_or_nothing(paired: TurnHarness, command: str, text: str) -> None:
+    """A word that is no id leaves everything as it was, and is named."""
+    before = await paired.store.items()
+    told = await paired.tell(OWNER, f"/{command} {text}")
+    assert told.startswith(texts.NO_ID[ZH].split("“")[0])
+    assert await paired.store.items() == before
+
+
+async def test_more_people_than_fit(turn: TurnHarness) -> None:
+    """A command that names too many changes nothing, rather than the first of them."""
+    told = await turn.tell(OWNER, "/allow " + " ".join(f"u{n}" for n in range(21)))
+    assert told == texts.TOO_MANY[ZH].format(most=20)
+    assert await turn.store.items() == {}
+
+
+async def test_a_guest_can_be_denied(turn: TurnHarness) -> None:
+    """Somebody without a staff id is denied by the id that DingTalk gives them, and let in by it again."""
+    assert await turn.tell("", "hello") == "fine"
+    await turn.tell(OWNER, "/deny @Guest boss02", group="cidG", mentioned=(GUEST,))
+    assert await turn.tell("", "hello") != "fine"
+    assert await turn.tell("boss02", "hello") == "fine"
+    await turn.tell(OWNER, f"/allow {GUEST}")
+    assert await turn.tell("", "hello") == "fine"
+
+
+async def test_a_guest_is_never_the_owner(paired: TurnHarness) -> None:
+    """A robot is not handed to a guest, nor to whom the guest's nick names."""
+    told = await paired.tell(OWNER, "/owner @Guest mallory", group="cidG", mentioned=(GUEST,))
+    assert told == texts.NO_MEMBER[ZH]
+    assert await paired.tell(OWNER, "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
+
+
+async def test_handing_over_shows_name_and_id(paired: TurnHarness) -> None:
+    """Before it asks, `/owner` shows the name as it was written and the id that counts; a nick confirms nothing."""
+    await paired.tell(OWNER, "/owner u-9")
+    told = await paired.tell(OWNER, "/owner @Bob confirm", group="cidG", mentioned=("u-bob",))
+    assert "@Bob confirm (u-bob)" in told
+    await paired.tell(OWNER, "/owner confirm")
+    assert (await paired.access.read_rules()).owners == {"u-bob"}
+
+
 async def test_another_try_of_the_confirmation(paired: TurnHarness) -> None:
     """The message that handed the robot over, tried again after a crash, still says so to who was its owner."""
     await paired.tell(OWNER, "/owner u-2")
