@@ -29,6 +29,7 @@ from claw.messages import ChatKind, Inbound, Sender
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
 from claw.secret import hash_id
 from claw.store.ports import ConfigStore, QuotaStore
+from claw.turn.pace import AnswerPace
 
 log: Final = logging.getLogger(__name__)
 
@@ -195,6 +196,7 @@ class AccessControl:
         self._config = config
         self._quotas = quotas
         self._clock = clock
+        self._pace = AnswerPace(clock)
 
     @property
     def pairs_by_code(self) -> bool:
@@ -344,9 +346,13 @@ class AccessControl:
         # By the message's key: another try of it, after a crash or a fault of the model, is not another question.
         return await self._quotas.consume_quota(person, day, inbound.key, limit)
 
+    def allow_answer(self, inbound: Inbound) -> bool:
+        """Whether the sender may have one more answer that costs no question; if so, it counts."""
+        return self._pace.allow(f"{inbound.robot_code}:{inbound.sender.key}")
+
     async def once_per(self, inbound: Inbound, notice: str, interval_s: float) -> bool:
-        """Whether the sender got no such notice in this chat within the interval; if so, it counts as given now."""
-        return await self._quotas.once_per(f"{notice}:{inbound.chat_key}:{inbound.sender.key}", interval_s)
+        """Whether the sender got no such notice within the interval, in any chat; if so, it counts as given now."""
+        return await self._quotas.once_per(f"{notice}:{inbound.robot_code}:{inbound.sender.key}", interval_s)
 
 
 def _hash_code(code: str) -> str:

@@ -30,6 +30,10 @@ LIMIT_REACHED: Final = Text(
     "你今天的提问次数（{limit}）已用完，请明天再来。",
     "You have used up your {limit} questions for today. Please come back tomorrow.",
 )
+TOO_FAST: Final = Text(
+    "消息太频繁了，请等一分钟再试。",
+    "That is too fast for me. Please wait a minute.",
+)
 MODEL: Final = Text("当前模型：{model}", "The model is {model}.")
 IDENTITY: Final = Text(
     "工号（staffId）：{staff}\n\n会话编号：{conversation}",

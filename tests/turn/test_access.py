@@ -11,9 +11,9 @@ import pytest
 
 from claw.config.settings import AccessSettings, ConversationSettings
 from claw.language import Language
-from claw.messages import ChatKind, Outcome, Sender
+from claw.messages import ChatKind, Media, MediaKind, Outcome, Sender
 from claw.policy import DirectPolicy, GroupPolicy, GroupSession, Pairing
-from claw.secret import hash_id
+from claw.secret import Secret, hash_id
 from claw.store.sqlite.store import SqliteStore
 from claw.turn import texts
 from claw.turn.access import (
@@ -28,6 +28,8 @@ from claw.turn.access import (
     decide,
     resolve_rules,
 )
+from claw.turn.pace import PEOPLE_MAX, AnswerPace
+from tests.clock import FakeClock
 from tests.turn.harness import TurnHarness, message
 
 ZH = Language.ZH
@@ -322,6 +324,55 @@ async def test_same_message_is_counted_once(store: SqliteStore) -> None:
     turn = TurnHarness(store, access=AccessSettings(owner=("o",), daily_limit=1))
     again = message("u-1", "你好")
     assert [(await turn.handle(again)).text for _ in range(3)] == ["fine"] * 3
+
+
+PICTURES = tuple(Media(MediaKind.PICTURE, Secret(f"dc{n}")) for n in range(4))
+
+
+async def test_the_limit_guards_every_budget(store: SqliteStore) -> None:
+    """Beyond the daily limit no picture is fetched, and what cannot be read is not answered; a word is said once."""
+    turn = TurnHarness(store, access=AccessSettings(owner=("o",), daily_limit=5))
+    for _ in range(5):
+        await turn.tell("u-1", "", msgtype="unknownMsgType")
+    answers = [await turn.tell("u-1", "看", media=PICTURES, group=f"cid{n}") for n in range(30)]
+    answers += [await turn.tell("u-1", "", msgtype="unknownMsgType") for _ in range(50)]
+    assert [each for each in answers if each] == [texts.LIMIT_REACHED[ZH].format(limit=5)]
+    assert (turn.fetched, turn.model.asked) == (0, [])
+
+
+async def test_commands_are_bounded_by_person(store: SqliteStore) -> None:
+    """Of 120 commands in 60 groups 30 are answered, and one word says why no more are; a minute later it goes on."""
+    turn = TurnHarness(store)
+    answers = [await turn.tell("u-1", "/id", group=f"cid{n % 60}") for n in range(120)]
+    assert len([each for each in answers if each]) == 31
+    assert answers[30] == texts.TOO_FAST[ZH]
+    assert await turn.tell("u-2", "/id")
+    assert await turn.tell("u-1", "a question") == "fine"
+    await turn.clock.advance(61)
+    assert await turn.tell("u-1", "/id")
+
+
+async def test_hints_are_bounded_by_person(store: SqliteStore) -> None:
+    """What is answered without the model counts together, also where no daily limit is set."""
+    turn = TurnHarness(store)
+    answers = [await turn.tell("u-1", "", msgtype="unknownMsgType") for _ in range(40)]
+    assert len([each for each in answers if each]) == 31
+
+
+async def test_no_content_is_told_once(store: SqliteStore) -> None:
+    """That the month's quota is used up is told each person once an hour, and nobody whom the policy keeps out."""
+    turn = TurnHarness(store, access=AccessSettings(owner=("o",), group_policy=GroupPolicy.ALLOWLIST))
+    told = [await turn.tell("u-1", "", quota_exhausted=True) for _ in range(3)]
+    assert told == [texts.QUOTA_EXHAUSTED[ZH], "", ""]
+    assert await turn.tell("u-1", "", quota_exhausted=True, group="cidG") == ""
+
+
+def test_the_pace_forgets() -> None:
+    """Only so many people are counted at the same time."""
+    pace = AnswerPace(FakeClock())
+    for number in range(PEOPLE_MAX + 5):
+        assert pace.allow(str(number))
+    assert len(pace._windows) == PEOPLE_MAX
 
 
 @pytest.mark.parametrize(("groups", "shared"), [(GroupSession.SHARED, True), (GroupSession.PER_USER, False)])

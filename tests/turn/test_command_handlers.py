@@ -248,6 +248,7 @@ async def test_hostile_commands(turn: TurnHarness) -> None:
     alphabet = string.printable + "／群策略允许主人重启\u0000\u202e\ud83d\u2028" + "'\";--${}%n\\`|"
     commands = ["/status", "/policy", "/allow", "/deny", "/owner", "/restart", "/chats", "/id", "/new", "/model", "/"]
     for _ in range(1000):
+        await turn.clock.advance(10)
         text = draw.choice(commands) + " " + "".join(draw.choice(alphabet) for _ in range(draw.randrange(0, 60)))
         told = await turn.tell(draw.choice(["u-1", ""]), text)
         assert 0 < len(told) < 1000
