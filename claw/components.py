@@ -11,10 +11,11 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 
+from claw.budget import ByteBudget
 from claw.checks import Check
 from claw.clock import Clock
 from claw.config.settings import Settings
@@ -51,6 +52,9 @@ from claw.turn.model.client import ModelClient
 from claw.turn.model.errors import suggest_remedy
 from claw.turn.notices import Notices
 
+FETCHED_MAX_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of pictures held for the model at the same time, as `data:` URLs; requests made of them take as much again."""
+
 
 @dataclass(frozen=True)
 class Components:
@@ -75,7 +79,8 @@ def build(
     calls = CallCounter(clock)
     client = DingTalkClient(http, calls, clock)
     openapi = OpenApiClient(client, dingtalk.openapi_endpoint, dingtalk.credentials, clock)
-    sender = AnswerSender(WebhookClient(client, endpoints), openapi, settings.logs.language)
+    webhook = WebhookClient(client, endpoints)
+    sender = AnswerSender(webhook, openapi, settings.logs.language, settings.reply.max_parts)
     model = ModelClient(settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock)
     access = AccessControl(settings.access, store, store, clock)
 
@@ -96,7 +101,7 @@ def build(
         access=access,
         commands=CommandHandlers(access, history=store, config=store, chats=store, actions=actions, clock=clock),
         language=settings.logs.language,
-        load_pictures=PictureLoader(client, openapi, endpoints).load,
+        load_pictures=PictureLoader(client, openapi, endpoints, ByteBudget(FETCHED_MAX_BYTES)).load,
     )
     worker = _build_worker(settings, store, clock, access=access, handler=handler, outbound=Outbound(sender))
     supervisor = _build_supervisor(settings, store, http, clock)

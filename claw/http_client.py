@@ -2,7 +2,8 @@
 
 Order of events of `send`: let the loop see which pooled connections have died, look up the proxy, send on a pooled or a
 new connection, return when the head of the response is there. A redirect is an answer like any other: to follow it
-would carry secrets to whoever it names.
+would carry secrets to whoever it names. Bodies come as they are, without an encoding: of a packed one nobody knows its
+size before it is unpacked.
 
 No request is sent a second time here. A kept connection that breaks after it was written to may have been closed
 before the server read the request, or after the server acted on it: end and reset look the same for both (RFC 9110,
@@ -14,7 +15,8 @@ pool drops it as soon as the loop has read its end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Final
@@ -28,6 +30,13 @@ from claw.proxy import proxy_of
 KEEP_ALIVE_S: Final = 4.0
 """Seconds that an unused connection is kept. Many servers close theirs after 5 s (the default of Node, of uvicorn, of
 Apache): whoever closes first does not meet the other's close with a request."""
+
+LATE_S: Final = 0.25
+"""Seconds by which a timer that fires tells that it was we who stood still, not only the other side."""
+GRACE_S: Final = 1.0
+"""Seconds that what came meanwhile then gets to be read."""
+GRACES_MAX: Final = 3
+"""Graces of one call: a process that stands still all the time must not make its calls endless."""
 
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
 _LOOP_TURNS: Final = 3
@@ -67,13 +76,49 @@ def trace_connecting() -> aiohttp.TraceConfig:
 
 
 def http_session() -> aiohttp.ClientSession:
-    """Make the session for DingTalk's HTTP and WebSocket: no cookies, no limit of connections; the caller closes it."""
+    """Make the session for DingTalk's HTTP and WebSocket: no cookies, no limit of connections; the caller closes it.
+
+    A body that is packed although we asked for none stays packed, and is then no JSON and no picture.
+    """
     return aiohttp.ClientSession(
         cookie_jar=aiohttp.DummyCookieJar(),
         connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_ALIVE_S),
-        headers={"User-Agent": f"claw/{__version__}"},
+        headers={"User-Agent": f"claw/{__version__}", "Accept-Encoding": "identity"},
+        auto_decompress=False,
         trace_configs=[trace_connecting()],
     )
+
+
+@asynccontextmanager
+async def deadline(seconds: float) -> AsyncIterator[None]:
+    """Raise TimeoutError where the block takes longer than `seconds` by which this process was awake.
+
+    As `asyncio.timeout`, but for a process that is stopped, or a machine that sleeps: its timers are late then, and say
+    nothing of the other side, whose answer may lie in the socket.
+    """
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+
+    def arm(delay_s: float, graces: int) -> None:
+        nonlocal timer
+        due = loop.time() + delay_s
+        timer = loop.call_at(due, fire, due, graces)
+
+    def fire(due: float, graces: int) -> None:
+        # The race: in one turn of the loop sockets are read before timers fire, but who waits for what was read is
+        # woken in the next. A plain timeout would end the call with its answer in hand.
+        if graces and loop.time() - due > LATE_S:
+            arm(GRACE_S, graces - 1)
+        else:
+            limit.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as limit:
+        arm(seconds, GRACES_MAX)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 async def send(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import select
 import socket
 import struct
@@ -15,7 +16,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from claw.http_client import TunnelError, http_session, read_at_most, send
+from claw.http_client import GRACE_S, TunnelError, deadline, http_session, read_at_most, send
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 RESET = struct.pack("ii", 1, 0)
@@ -234,3 +235,99 @@ async def test_a_body_is_read_up_to_its_limit(max_bytes: int, body: bytes | None
         await send(session, "GET", server.url) as response,
     ):
         assert await read_at_most(response, max_bytes) == body
+
+
+async def test_a_body_that_is_packed_stays_packed() -> None:
+    """Nobody asked for it, and a few kilobytes may stand for gigabytes."""
+    packed = gzip.compress(bytes(50_000_000))
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed)
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = URL(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/")
+    async with listener, http_session() as session, await send(session, "GET", url) as response:
+        assert await read_at_most(response, 1_000_000) == packed
+    assert b"Accept-Encoding: identity" in asked[0]
+
+
+# --- a deadline ----------------------------------------------------------------------------------------------------
+
+
+def stand_still(seconds: float, after: float) -> None:
+    """Let the whole loop stand still, as in a process that is stopped."""
+    asyncio.get_running_loop().call_later(after, time.sleep, seconds)
+
+
+def answer_late(server: HostileServer, connection: socket.socket) -> None:
+    server.read(connection)
+    time.sleep(0.4)
+    connection.sendall(ANSWER)
+
+
+async def test_an_answer_that_came_while_we_stood_still_is_read() -> None:
+    """A timer that fires late measured our own sleep: the answer lies in the socket."""
+    with hostile(answer_late) as server:
+        async with http_session() as session:
+            await post(session, server.url)
+            stand_still(1.0, after=0.1)
+            async with deadline(0.3):
+                assert await post(session, server.url) == b"ok"
+
+
+async def test_standing_still_is_no_answer() -> None:
+    """Where none came meanwhile the call ends after a moment; one in time is not given one."""
+    began = time.monotonic()
+    stand_still(0.8, after=0.05)
+    with pytest.raises(TimeoutError):
+        async with deadline(0.1):
+            await asyncio.sleep(60)
+    assert 0.8 + GRACE_S - 0.1 < time.monotonic() - began < 0.8 + GRACE_S + 1
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        async with deadline(0.1):
+            await asyncio.sleep(60)
+    assert time.monotonic() - began < GRACE_S
+
+
+async def test_a_process_that_always_stands_still_has_deadlines_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each grace may be late, too: there are only so many."""
+    monkeypatch.setattr("claw.http_client.GRACE_S", 0.05)
+    done = asyncio.Event()
+
+    async def stutter() -> None:
+        while not done.is_set():
+            time.sleep(0.4)  # noqa: ASYNC251 - the loop is to stand still
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(stutter())
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        async with deadline(0.05):
+            await asyncio.sleep(60)
+    done.set()
+    await task
+    assert time.monotonic() - began < 10
+
+
+async def test_what_ends_in_time_meets_no_deadline() -> None:
+    """The block's own end, error and cancellation pass through; nothing fires afterwards."""
+    async with deadline(0.05):
+        await asyncio.sleep(0)
+    with pytest.raises(ValueError, match="own"):
+        async with deadline(0.05):
+            raise ValueError("own")
+
+    async def wait() -> None:
+        async with deadline(60):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.1)

@@ -36,7 +36,7 @@ from claw.dingtalk.codes import (
 )
 from claw.dingtalk.quota import SENDS, Api, CallCounter
 from claw.errors import DingTalkError, DingTalkReason
-from claw.http_client import TunnelError, read_at_most, send
+from claw.http_client import TunnelError, deadline, read_at_most, send
 from claw.observe import telemetry
 from claw.retry import parse_http_date, parse_retry_after
 
@@ -100,15 +100,13 @@ class DingTalkClient:
                 raise error
             return answer.body or {} if isinstance(answer, _Answer) else {}
 
-    async def download(self, url: URL, max_bytes: int) -> tuple[int, bytes | None]:
-        """Get a file: its HTTP status, and with 200 its bytes; None where there are more than `max_bytes`.
+    async def get(self, url: URL) -> aiohttp.ClientResponse:
+        """Ask for a file, and return when the head of its response is there; the caller closes the response.
 
         Not counted, since files lie outside of the OpenAPI. Not timed: the caller's timeout covers looking the host
         up as well. Raises what aiohttp raises, with the address in it.
         """
-        async with await send(self._http, "GET", url, timeout=_UNTIMED) as response:
-            content = await read_at_most(response, max_bytes) if response.status == 200 else None
-            return response.status, content
+        return await send(self._http, "GET", url, timeout=_UNTIMED)
 
     def _settle(self, api: Api, answer: _Answer | DingTalkError, span: Span | None) -> DingTalkError | None:
         """Classify, count and trace."""
@@ -131,7 +129,7 @@ class DingTalkClient:
     ) -> _Answer | DingTalkError:
         """Post and read. Errors are returned, so that none of the library's becomes their context."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with deadline(self._timeout_s):
                 response = await send(self._http, "POST", url, headers=headers, data=data, timeout=self._connecting)
                 async with response:
                     return await self._read(response, redact)

@@ -72,24 +72,30 @@ def is_private(address: Address) -> bool:
     )
 
 
-class UrlPolicy:
-    """DingTalk's hosts, and those of the configured endpoints (an emulator's, for example).
+Origin = tuple[str, str, int | None]
 
-    An endpoint on loopback makes every port of loopback good, since an emulator may listen on several.
+
+class UrlPolicy:
+    """DingTalk's hosts, and the origins of the configured endpoints (an emulator's, for example).
+
+    An origin is scheme, host and port: what else listens on an endpoint's host is none of DingTalk's, and may be the
+    operator's database. This machine has many names, which are one host.
     """
 
     def __init__(self, endpoints: Iterable[str]) -> None:
-        urls = [URL(endpoint) for endpoint in endpoints]
-        self._own = {(url.scheme, url.host) for url in urls}
-        self._loopback = any(is_loopback(url.host or "") for url in urls)
+        self._own = {_origin_of(URL(endpoint)) for endpoint in endpoints}
 
     def is_configured(self, url: URL) -> bool:
-        """Whether `url` is at a configured endpoint's host, over no weaker scheme than the endpoint's."""
-        if self._loopback and is_loopback(url.host or ""):
-            return True
-        # An endpoint over http says that its operator trusts that network; one over https forbids to go back.
-        return (url.scheme, url.host) in self._own or ("http", url.host) in self._own
+        """Whether `url` is at a configured endpoint's origin."""
+        return _origin_of(url) in self._own
 
     def is_dingtalk(self, url: URL) -> bool:
         """Whether `url` may get an answer that is meant for DingTalk."""
-        return self.is_configured(url) or (url.scheme == "https" and (url.host or "").endswith(_DINGTALK_SUFFIXES))
+        if self.is_configured(url):
+            return True
+        return url.scheme == "https" and url.port == 443 and (url.host or "").endswith(_DINGTALK_SUFFIXES)
+
+
+def _origin_of(url: URL) -> Origin:
+    host = url.host or ""
+    return url.scheme, "localhost" if is_loopback(host) else host, url.port

@@ -16,18 +16,16 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from claw.language import Language
+from claw.reply.fences import FENCE_LINE, Block, Fence, find_blocks, find_open_fence
 
 LIMIT_MIN_BYTES: Final = 64
 """Bytes below which a part could not hold a fence and anything in it."""
 TITLE_MAX_CHARS: Final = 24
 """Characters of a title; the conversation list shows about as many."""
 
-_FENCE_LINE: Final = re.compile(r"^([ \t]*)(`{3,}|~{3,})([^\n]*)$", re.MULTILINE)
-_FENCE_INDENT_COLUMNS: Final = 4
-"""Columns by which a closing fence may be further in than its opening one is less than this (CommonMark 4.5)."""
 _BLANK_LINES: Final = re.compile(r"(?:[ \t]*\n)+")
 _PARAGRAPH: Final = re.compile(r"\n[ \t]*\n")
 _SENTENCE: Final = re.compile(r"[。！？；…][”’」』）】]*|[.!?][\"')\]]*(?=\s)")
@@ -70,71 +68,58 @@ def clean(text: str) -> str:
     return text
 
 
-# --- fences --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Fence:
-    """How a fence is opened again and closed."""
-
-    opening: str
-    closing: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Fenced code from `start` to `end`, its fence lines included; `inner` is where its first line of code begins.
-
-    A block that nothing closes ends with the text, and `closer` is None; else that is where its closing line begins.
-    """
-
-    start: int
-    inner: int
-    end: int
-    closer: int | None
-    fence: _Fence
-
-
-def _count_columns(indent: str) -> int:
-    return len(indent.expandtabs(4))
-
-
-def _find_blocks(text: str, opens: Callable[[str], bool], *, within: _Fence | None, complete: bool) -> list[_Block]:
-    """Find the fenced blocks of `text`, which begins within a fence that was opened before if `within` is given.
-
-    A line that `opens` denies opens no fence. If `text` is not `complete`, its last line is unknown and is not taken
-    for a fence. Deeper indentation than CommonMark's three columns is accepted: models put code into list items.
-    """
-    blocks: list[_Block] = []
-    fence, start, inner = within, 0, 0
-    for line in _FENCE_LINE.finditer(text):
-        if not complete and line.end() == len(text):
-            break  # Its rest may lie beyond the window: ``` may be the begin of ```` or of a line of prose.
-        indent, marker, info = line.groups()
-        after = min(line.end() + 1, len(text))
-        if fence is None:
-            if (marker[0] == "`" and "`" in info) or not opens(line[0]):
-                continue  # Backticks after it make it code in a line of text (CommonMark 4.5).
-            fence, start, inner = _Fence(line[0].rstrip(), indent + marker), line.start(), after
-        elif _is_closing(fence, indent, marker, info):
-            blocks.append(_Block(start, inner, after, line.start(), fence))
-            fence = None
-    if fence is not None:
-        blocks.append(_Block(start, inner, len(text), None, fence))
-    return blocks
-
-
-def _is_closing(fence: _Fence, indent: str, marker: str, info: str) -> bool:
-    opened = fence.closing.lstrip()
-    opened_at = _count_columns(fence.closing[: len(fence.closing) - len(opened)])
-    return marker.startswith(opened) and not info.strip() and _count_columns(indent) < opened_at + _FENCE_INDENT_COLUMNS
-
-
-def _find_open_fence(blocks: list[_Block]) -> _Fence | None:
-    return blocks[-1].fence if blocks and blocks[-1].closer is None else None
-
-
 # --- cutting -------------------------------------------------------------------------------------------------------
+
+
+class _Cursor(NamedTuple):
+    """Where the next part begins, and the fence that it begins within."""
+
+    position: int
+    fence: Fence | None
+
+
+class Head(NamedTuple):
+    """The first parts of a text; not `complete` where something was left out, which the last part says."""
+
+    parts: list[str]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Knife:
+    """Cuts parts off a text. A line above `fence_max_bytes` opens no fence: each part would have to repeat it."""
+
+    text: str
+    measure: Measure
+    fence_max_bytes: int
+
+    def opens(self, line: str) -> bool:
+        # A character has no more than four bytes: a text of nothing but fences has hundreds of thousands to measure.
+        return 4 * len(line) <= self.fence_max_bytes or self.measure(line) <= self.fence_max_bytes
+
+    def cut(self, cursor: _Cursor, limit_bytes: int) -> tuple[str, _Cursor]:
+        """Cut a part off; it is empty where only blanks were found on the way to the new place."""
+        position, fence = cursor
+        # Two limits: one for this part, one to see whether a block that begins in it would fit into the next.
+        window = self.text[position : position + 2 * limit_bytes + 1]
+        if fence is None and (blank := _BLANK_LINES.match(window)):
+            # A part that begins with them shows a gap; within code they count.
+            return "", _Cursor(position + blank.end(), None)
+        complete = position + len(window) == len(self.text)
+        blocks = list(find_blocks(window, self.opens, within=fence, complete=complete))
+        opening = f"{fence.opening}\n" if fence else ""
+        room = limit_bytes - self.measure(opening)
+        search = _PartSearch(window, blocks, room, limit_bytes, self.measure, complete)
+        end = search.find_end()
+        # Read again as it will be shown: a line that was cut in its middle may look like a fence now. What counts for
+        # balance is what a renderer sees of this part alone.
+        left_open = find_open_fence(find_blocks(window[:end], self.opens, within=fence))
+        part = ""
+        if window[:end].strip():
+            body = window[:end].rstrip("\n" if left_open else None)
+            part = f"{opening}{body}\n{left_open.closing}" if left_open else opening + body
+        after, fence = search.find_next(end, left_open)
+        return part, _Cursor(position + after, fence)
 
 
 def split(text: str, limit_bytes: int, *, measure: Measure = measure_utf8) -> list[str]:
@@ -143,37 +128,46 @@ def split(text: str, limit_bytes: int, *, measure: Measure = measure_utf8) -> li
     Cuts are made at the end of a paragraph, else of a line, of a sentence, of a word, else between two characters.
     Nothing is lost but white space at cuts and control characters; nothing is added but fence lines.
     """
-    if limit_bytes < LIMIT_MIN_BYTES:
+    return split_head(text, limit_bytes, len(text), lambda _: "", measure=measure).parts
+
+
+def split_head(
+    text: str,
+    limit_bytes: int,
+    parts_max: int,
+    make_notice: Callable[[int], str],
+    *,
+    dropped: int = 0,
+    later: int = 0,
+    measure: Measure = measure_utf8,
+) -> Head:
+    """Cut the first `parts_max` parts off `text`; the last ends with a notice of how many characters are left out.
+
+    `dropped` are characters of the same text that were left out before; `later` are some of other texts, which are left
+    out if there is no part for them. Cuts are made as by `split`.
+    """
+    # The longest that it can become.
+    notice = make_notice(len(text) + dropped + later)
+    notice_bytes = measure(f"\n\n{notice}") if notice else 0
+    if limit_bytes - notice_bytes < LIMIT_MIN_BYTES:
         raise ValueError("the limit is too small for a part")
     text = clean(text).rstrip()
-
-    def opens(line: str) -> bool:
-        # A longer line could not be repeated in each part and leave room for code.
-        return measure(line) <= limit_bytes // 4
-
+    knife = _Knife(text, measure, (limit_bytes - notice_bytes) // 4)
     parts: list[str] = []
-    position = 0
-    fence: _Fence | None = None
-    while position < len(text):
-        # Two limits: one for this part, one to see whether a block that begins in it would fit into the next.
-        window = text[position : position + 2 * limit_bytes + 1]
-        if fence is None and (blank := _BLANK_LINES.match(window)):
-            position += blank.end()  # A part that begins with them shows a gap; within code they count.
-            continue
-        complete = position + len(window) == len(text)
-        blocks = _find_blocks(window, opens, within=fence, complete=complete)
-        opening = f"{fence.opening}\n" if fence else ""
-        search = _PartSearch(window, blocks, limit_bytes - measure(opening), limit_bytes, measure, complete)
-        end = search.find_end()
-        # Read again as it will be shown: a line that was cut in its middle may look like a fence now. What counts for
-        # balance is what a renderer sees of this part alone.
-        left_open = _find_open_fence(_find_blocks(window[:end], opens, within=fence, complete=True))
-        if window[:end].strip():
-            body = window[:end].rstrip("\n" if left_open else None)
-            parts.append(f"{opening}{body}\n{left_open.closing}" if left_open else opening + body)
-        after, fence = search.find_next(end, left_open)
-        position += after
-    return parts
+    cursor = _Cursor(0, None)
+    while cursor.position < len(text):
+        part, after = knife.cut(cursor, limit_bytes)
+        left = len(text) - after.position + dropped
+        is_last = len(parts) + 1 == parts_max
+        if part and ((is_last and left + later) or (dropped and after.position == len(text))):
+            # Cut once more, so that the notice has room: whether there is one, only the cut of a full part tells.
+            part, after = knife.cut(cursor, limit_bytes - notice_bytes)
+            left = len(text) - after.position + dropped + later
+            return Head([*parts, f"{part}\n\n{make_notice(left)}".lstrip("\n")], complete=False)
+        if part:
+            parts.append(part)
+        cursor = after
+    return Head(parts, complete=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +180,7 @@ class _PartSearch:
     """
 
     window: str
-    blocks: list[_Block]
+    blocks: list[Block]
     room: int
     """Bytes of this part without the fence line that it begins with, if any."""
     limit: int
@@ -217,7 +211,7 @@ class _PartSearch:
             return block.start  # Not one line of code would come with the fence.
         return self._find_best(block.inner, reach, (_find_line, _find_word))
 
-    def find_next(self, end: int, left_open: _Fence | None) -> tuple[int, _Fence | None]:
+    def find_next(self, end: int, left_open: Fence | None) -> tuple[int, Fence | None]:
         """Find where the next part begins, and the fence that it begins within."""
         if left_open is not None:
             block = self._find_torn_block(end)
@@ -229,7 +223,7 @@ class _PartSearch:
         # In the middle of a line: indentation would turn the rest into code.
         return len(self.window) - len(self.window[end:].lstrip(_BLANKS)), None
 
-    def _find_torn_block(self, position: int) -> _Block | None:
+    def _find_torn_block(self, position: int) -> Block | None:
         """Find the block that a cut at `position` would tear, or leave open at the end of the text."""
         for block in self.blocks:
             if block.start < position and (position < block.end or block.closer is None):
@@ -242,10 +236,10 @@ class _PartSearch:
         most = min(len(self.window), room)
         return bisect.bisect_right(range(most + 1), room, key=lambda count: self.measure(self.window[:count])) - 1
 
-    def _measure_closing(self, block: _Block) -> int:
+    def _measure_closing(self, block: Block) -> int:
         return self.measure(f"\n{block.fence.closing}")
 
-    def _can_stand_alone(self, block: _Block) -> bool:
+    def _can_stand_alone(self, block: Block) -> bool:
         """Whether all of the block fits into a part of its own."""
         if block.closer is not None:
             return self.measure(self.window[block.start : block.end].rstrip("\n")) <= self.limit
@@ -271,7 +265,7 @@ class _PartSearch:
         if self.window[position - 1] == "\n":
             return False
         begin = self.window.rfind("\n", 0, position) + 1
-        return _FENCE_LINE.match(self.window[begin:position]) is not None
+        return FENCE_LINE.match(self.window[begin:position]) is not None
 
 
 _Finder = Callable[[str, int, int], int]
@@ -343,7 +337,7 @@ def format_for_dingtalk(text: str) -> str:
     text = clean(text)
     done: list[str] = []
     position = 0
-    for block in _find_blocks(text, lambda _: True, within=None, complete=True):
+    for block in find_blocks(text, lambda _: True):
         done += (_break_lines(text[position : block.start]), text[block.start : block.end])
         position = block.end
     done.append(_break_lines(text[position:]))
@@ -380,7 +374,7 @@ def make_title(text: str, language: Language = Language.ZH) -> str:
     """Make a title of the first words of `text`, without markup: never empty, 24 characters at most."""
     # Its head is enough, and bounds what the patterns below may cost.
     for line in clean(text.lstrip()[:1000]).split("\n"):
-        if _FENCE_LINE.match(line):
+        if FENCE_LINE.match(line):
             continue  # "```python" names no answer.
         words = " ".join(_EMPHASIS.sub("", _LINK.sub(r"\1", _LEAD.sub("", line))).split())
         if not any(character.isalnum() for character in words):

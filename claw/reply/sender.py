@@ -1,8 +1,8 @@
 """Sends an answer into the conversation that its message came from.
 
-Order of events: the content is planned as deliveries, always the same ones, so that `Answer.sent` names the same
-delivery after a restart. Each goes by the session webhook until DingTalk refuses that, then by the OpenAPI. After each
-but the last, `progress` keeps the count. One size fits both ways, since the way may change between two deliveries.
+Order of events: the content is planned as deliveries (plan.py), always the same ones, so that `Answer.sent` names the
+same delivery after a restart. Each goes by the session webhook until DingTalk refuses that, then by the OpenAPI. After
+each but the last, `progress` keeps the count. One size fits both ways, since the way may change between two deliveries.
 
 A delivery is tried once here: the worker's durable retry is the only one. What changes is the way, and only by
 DingTalk's own word: a webhook that it calls expired, switched off, throttled (it stays so for minutes) or used up is
@@ -16,32 +16,21 @@ again for the same message.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.quota import Api
 from claw.dingtalk.webhook import WebhookClient
 from claw.errors import DingTalkError, DingTalkReason
 from claw.language import Language
-from claw.messages import Answer, ChatKind, Content, Inbound, Markdown
-from claw.reply.markdown import format_for_dingtalk, make_title, measure_json, split
+from claw.messages import Answer, ChatKind, Inbound
+from claw.reply.plan import PlannedDelivery, Planner
 
-PART_MAX_BYTES: Final = 14_000
-"""Bytes of a part inside JSON. It has to fit, with its title, into the OpenAPI's `msgParam` (15 000 bytes) and, with
-a mention, into a webhook's body (20 000). Few large parts rather than many small ones: each call is paid for
-(docs/protocol.md sections 6.6 and 6.7)."""
 EXPIRED_MAX: Final = 1024
 """Messages whose webhooks are remembered as expired; forgetting one costs a call."""
 MENTION_MAX_CHARS: Final = 64
 """Characters of a staff id that is mentioned; DingTalk's userId is no longer."""
-UNKNOWN_MARK: Final = (
-    "（这里的内容由另一个版本的 claw 生成，当前版本无法发送。）\n\n"
-    "(Something here was made by another version of claw; this version cannot send it.)"
-)
-"""What stands in the place of content of an unknown kind. In both languages: which one the person speaks, an answer
-does not tell."""
-
 _OTHER_WAY: Final = frozenset(
     {
         DingTalkReason.WEBHOOK_EXPIRED,
@@ -57,40 +46,13 @@ _OTHER_WAY: Final = frozenset(
 log: Final = logging.getLogger(__name__)
 
 
-class PlannedDelivery(NamedTuple):
-    """One message of DingTalk's, as the conversation gets it."""
-
-    title: str
-    text: str
-
-
-def plan_deliveries(content: Iterable[Content], language: Language) -> list[PlannedDelivery]:
-    """Plan the messages in which content is sent: the same for the same content.
-
-    `language` is of the title of a text that has no words, such as one that is only a picture.
-    """
-    deliveries: list[PlannedDelivery] = []
-    for each in content:
-        # A kind that this version does not know counts as one delivery, as any kind but text does. So `Answer.sent`
-        # means the same to the replicas of both versions during a rolling update.
-        text = each.text if isinstance(each, Markdown) else UNKNOWN_MARK
-        title = make_title(text, language)
-        deliveries += (PlannedDelivery(title, part) for part in plan_parts(text))
-    return deliveries
-
-
-def plan_parts(text: str) -> list[str]:
-    """Cut a text into the parts in which it is sent: the same for the same text."""
-    return split(format_for_dingtalk(text), PART_MAX_BYTES, measure=measure_json)
-
-
 class AnswerSender:
-    """Sends answers; `language` as for `plan_deliveries`."""
+    """Sends answers, each in at most `max_parts` messages; `language` is of people who do not show theirs."""
 
-    def __init__(self, webhook: WebhookClient, openapi: OpenApiClient, language: Language) -> None:
+    def __init__(self, webhook: WebhookClient, openapi: OpenApiClient, language: Language, max_parts: int) -> None:
         self._webhook = webhook
         self._openapi = openapi
-        self._language = language
+        self._planner = Planner(language, max_parts)
         self._expired: dict[str, None] = {}
         """Keys of messages whose webhooks DingTalk called expired, oldest first."""
 
@@ -100,7 +62,7 @@ class AnswerSender:
         Raises DingTalkError, after which another `send` of the last answer that `progress` got goes on from there;
         and whatever `progress` raises.
         """
-        deliveries = plan_deliveries(answer.content, self._language)
+        deliveries = await self._planner.plan(inbound, answer)
         by_webhook = bool(inbound.webhook) and inbound.key not in self._expired
         for index in range(answer.sent, len(deliveries)):
             if by_webhook:

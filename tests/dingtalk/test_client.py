@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
@@ -270,3 +273,52 @@ async def test_cancellation_propagates(client: DingTalkClient) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+SENDING = """
+import asyncio, sys
+from claw.clock import Clock
+from claw.dingtalk.client import DingTalkClient
+from claw.dingtalk.quota import CallCounter
+from claw.dingtalk.webhook import WebhookClient
+from claw.http_client import http_session
+from claw.secret import Secret
+
+async def main(url):
+    async with http_session() as http:
+        clock = Clock()
+        client = DingTalkClient(http, CallCounter(clock), clock, timeout_s=1.0)
+        await WebhookClient(client, [url]).send(Secret(url), "t", "x")
+        print("sent")
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_a_process_that_was_stopped_reads_the_answer_that_came_meanwhile() -> None:
+    """DingTalk has delivered and said so: taken for a timeout, the message would go out twice."""
+    asked = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await go_on.wait()
+        writer.write(http(200, GOOD))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/robot"
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SENDING, url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            await asyncio.wait_for(asked.wait(), 20)
+            os.kill(child.pid, signal.SIGSTOP)
+            go_on.set()
+            await asyncio.sleep(2.5)
+        finally:
+            os.kill(child.pid, signal.SIGCONT)
+        out, err = await asyncio.wait_for(child.communicate(), 20)
+    assert out == b"sent\n", err.decode()

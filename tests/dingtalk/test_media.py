@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from claw.budget import ByteBudget
 from claw.dingtalk.client import DingTalkClient
 from claw.dingtalk.hosts import is_private, parse_address, parse_url
 from claw.dingtalk.media import PictureLoader, detect_mime
@@ -27,7 +29,13 @@ FILE_PATH = "/files/one"
 
 @pytest.fixture
 def pictures(client: DingTalkClient, openapi: OpenApiClient, dingtalk: FakeDingTalk) -> PictureLoader:
-    return PictureLoader(client, openapi, (dingtalk.url,), timeout_s=0.5, max_bytes=100_000)
+    return PictureLoader(client, openapi, (dingtalk.url,), ByteBudget(1_000_000), timeout_s=0.5, max_bytes=100_000)
+
+
+async def fetch(pictures: PictureLoader) -> str:
+    """Fetch the picture of a message that has one."""
+    (url,) = await pictures.load(inbound(media=(PICTURE,)))
+    return url
 
 
 def serving(content: bytes, status: int = 200) -> Any:
@@ -40,7 +48,7 @@ def serving(content: bytes, status: int = 200) -> Any:
 async def test_a_picture_becomes_a_data_url(pictures: PictureLoader, dingtalk: FakeDingTalk) -> None:
     """Its bytes tell the kind, whatever the server says; the token is not sent along."""
     dingtalk.will(FILE_PATH, serving(PNG))
-    assert await pictures.fetch("dingfakeclient", PICTURE) == "data:image/png;base64," + base64.b64encode(PNG).decode()
+    assert await fetch(pictures) == "data:image/png;base64," + base64.b64encode(PNG).decode()
     assert "x-acs-dingtalk-access-token" not in {name.lower() for name in dingtalk.to(FILE_PATH)[0].headers}
 
 
@@ -88,7 +96,7 @@ async def test_a_file_that_is_not_good(
     """Each fault is a MediaError with its cause."""
     dingtalk.will(FILE_PATH, handler)
     with pytest.raises(MediaError, match=reason):
-        await pictures.fetch("dingfakeclient", PICTURE)
+        await fetch(pictures)
 
 
 async def test_redirects_are_not_followed(pictures: PictureLoader, dingtalk: FakeDingTalk) -> None:
@@ -99,7 +107,7 @@ async def test_redirects_are_not_followed(pictures: PictureLoader, dingtalk: Fak
 
     dingtalk.will(FILE_PATH, redirect)
     with pytest.raises(MediaError, match="HTTP 302"):
-        await pictures.fetch("dingfakeclient", PICTURE)
+        await fetch(pictures)
     assert not dingtalk.to("/inner")
 
 
@@ -107,7 +115,7 @@ async def test_a_code_that_has_expired(pictures: PictureLoader, dingtalk: FakeDi
     """DingTalk's refusal is the picture's error."""
     dingtalk.will(DOWNLOAD_PATH, (400, {"code": "invalidParameter.robotCode.downloadCode"}))
     with pytest.raises(MediaError, match="expired"):
-        await pictures.fetch("dingfakeclient", PICTURE)
+        await fetch(pictures)
 
 
 @pytest.mark.parametrize(
@@ -138,10 +146,22 @@ async def test_addresses_inside_are_refused(
     """With a public endpoint nothing inside the network is fetched, and no address is told."""
     caplog.set_level(logging.DEBUG)
     dingtalk.will(DOWNLOAD_PATH, (200, {"downloadUrl": link}))
-    pictures = PictureLoader(client, openapi, ("https://api.dingtalk.com",))
+    pictures = PictureLoader(client, openapi, ("https://api.dingtalk.com",), ByteBudget(1_000_000))
     with pytest.raises(MediaError, match="not allowed") as caught:
-        await pictures.fetch("dingfakeclient", PICTURE)
+        await fetch(pictures)
     assert "secret-path" not in everything_of(caught.value) + caplog.text
+
+
+async def test_another_port_of_an_endpoint_is_inside(pictures: PictureLoader, dingtalk: FakeDingTalk) -> None:
+    """A configured endpoint may serve files from inside the network; what else listens on its host may not."""
+    listening = FakeDingTalk()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", listening.handle)
+    async with TestServer(app) as server:
+        dingtalk.will(DOWNLOAD_PATH, (200, {"downloadUrl": str(server.make_url("/files/one"))}))
+        with pytest.raises(MediaError, match="not allowed"):
+            await fetch(pictures)
+    assert listening.requests == []
 
 
 async def test_a_name_that_leads_inside_is_refused(
@@ -150,7 +170,7 @@ async def test_a_name_that_leads_inside_is_refused(
     """Names are looked up before they are trusted."""
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 0))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    pictures = PictureLoader(client, openapi, ("https://api.dingtalk.com",))
+    pictures = PictureLoader(client, openapi, ("https://api.dingtalk.com",), ByteBudget(1_000_000))
     assert await pictures._resolve(Secret("http://files.example/x")) is None
 
 
@@ -164,7 +184,7 @@ async def test_a_name_that_leads_inside_is_refused(
 )
 async def test_http_becomes_https(link: str, fetched: str, client: DingTalkClient, openapi: OpenApiClient) -> None:
     """Outside of loopback the usual port is upgraded; the signed query stays as it is."""
-    pictures = PictureLoader(client, openapi, ("https://api.dingtalk.com",))
+    pictures = PictureLoader(client, openapi, ("https://api.dingtalk.com",), ByteBudget(1_000_000))
     assert str(await pictures._resolve(Secret(link))) == fetched
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from opentelemetry.sdk.trace import ReadableSpan
 
 from claw.config.settings import Credentials
@@ -208,6 +209,29 @@ async def test_a_download_address_is_a_secret(openapi: OpenApiClient, dingtalk: 
     assert link.reveal() == f"{dingtalk.url}/files/one"
     assert dingtalk.url not in repr(link)
     assert dingtalk.to(DOWNLOAD_PATH)[0].json == {"downloadCode": "dcA1", "robotCode": "dingfakeclient"}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("path", [TOKEN_PATH, DIRECT_PATH, GROUP_PATH, DOWNLOAD_PATH])
+async def test_redirects_are_not_followed(
+    path: str, status: int, openapi: OpenApiClient, dingtalk: FakeDingTalk
+) -> None:
+    """Whoever answers in DingTalk's place would get the secret, the token or the text."""
+
+    async def redirect(_: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"Location": f"{dingtalk.url}/elsewhere"})
+
+    dingtalk.will(path, redirect)
+    if path == GROUP_PATH:
+        call: Awaitable[object] = openapi.send_group("dingfakeclient", "cid", "t", "x")
+    elif path == DOWNLOAD_PATH:
+        call = openapi.get_download_url("dingfakeclient", Secret("dc"))
+    else:
+        call = openapi.send_direct("dingfakeclient", "u-1001", "t", "x")
+    with pytest.raises(DingTalkError) as caught:
+        await call
+    assert (caught.value.status, caught.value.retryable) == (status, True)
+    assert dingtalk.to("/elsewhere") == []
 
 
 async def test_too_long_a_message_is_not_sent(openapi: OpenApiClient, dingtalk: FakeDingTalk) -> None:

@@ -59,14 +59,23 @@ async def test_nobody_to_mention_means_no_at(webhook: WebhookClient, dingtalk: F
         ("https://evil.example/x", ["https://api.dingtalk.com"], False),
         ("http://127.0.0.1:9/x", ["https://api.dingtalk.com"], False),
         ("http://169.254.169.254/latest", ["https://api.dingtalk.com"], False),
-        ("http://127.0.0.1:9/x", ["http://127.0.0.1:8081"], True),
-        ("http://localhost:9/x", ["http://127.0.0.1:8081"], True),
-        ("http://[::1]:9/x", ["http://localhost:8081"], True),
-        ("http://10.0.0.1:9/x", ["http://127.0.0.1:8081"], False),
-        ("http://emulator:9/x", ["http://emulator:8081"], True),
-        ("https://emulator/x", ["http://emulator:8081"], True),
+        ("http://127.0.0.1:8081/x", ["http://127.0.0.1:8081"], True),
+        ("http://localhost:8081/x", ["http://127.0.0.1:8081"], True),
+        ("http://[::1]:8081/x", ["http://localhost:8081"], True),
+        ("http://127.0.0.1:9/x", ["http://127.0.0.1:8081"], False),
+        ("http://localhost:9/x", ["http://127.0.0.1:8081"], False),
+        ("https://127.0.0.1:8081/x", ["http://127.0.0.1:8081"], False),
+        ("http://10.0.0.1:8081/x", ["http://127.0.0.1:8081"], False),
+        ("http://emulator:8081/x", ["http://emulator:8081"], True),
+        ("http://emulator:6379/x", ["http://emulator:8081"], False),
+        ("https://emulator/x", ["http://emulator:8081"], False),
+        ("https://emulator:8081/x", ["http://emulator:8081"], False),
         ("http://ding.corp.example/x", ["https://ding.corp.example"], False),
+        ("http://ding.corp.example:443/x", ["https://ding.corp.example"], False),
         ("https://ding.corp.example/x", ["https://ding.corp.example"], True),
+        ("https://ding.corp.example:443/x", ["https://ding.corp.example"], True),
+        ("https://ding.corp.example:8443/x", ["https://ding.corp.example"], False),
+        ("https://oapi.dingtalk.com:8443/x", ["https://api.dingtalk.com"], False),
         ("ftp://oapi.dingtalk.com/x", ["https://api.dingtalk.com"], False),
         ("https://oapi.dingtalk.com:99999/x", ["https://api.dingtalk.com"], False),
         ("https://oapi.dingtalk.com/x\r\nHost: y", ["https://api.dingtalk.com"], False),
@@ -80,7 +89,7 @@ async def test_nobody_to_mention_means_no_at(webhook: WebhookClient, dingtalk: F
 async def test_only_dingtalk_is_answered(
     url: str, endpoints: list[str], allowed: bool, calls: CallCounter, clock: FakeClock
 ) -> None:
-    """A webhook at any host but DingTalk's and the configured ones is refused before anything is sent."""
+    """A webhook at any origin but DingTalk's and the configured ones is refused before anything is sent."""
     posted: list[str] = []
 
     class Http:

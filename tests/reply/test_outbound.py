@@ -20,7 +20,7 @@ async def test_markdown_is_sent_at_the_end_only(
     async def persist(answer: Answer) -> None:
         counts.append(answer.sent)
 
-    outbound = Outbound(AnswerSender(webhook, openapi, Language.ZH))
+    outbound = Outbound(AnswerSender(webhook, openapi, Language.ZH, 5))
     draft = outbound.begin(inbound(webhook=dingtalk.webhook))
     draft.activity("search")
     draft.update("so far")

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from claw.dingtalk.client import encode_json
 from claw.dingtalk.openapi import PARAM_MAX_BYTES, OpenApiClient
+from claw.dingtalk.quota import CallCounter
 from claw.dingtalk.webhook import BODY_MAX_BYTES, WebhookClient
 from claw.errors import DingTalkError, DingTalkReason, LeaseLostError
 from claw.language import Language
 from claw.messages import Answer, ChatKind, Inbound, Markdown, Outcome, UnknownContent
-from claw.reply.sender import MENTION_MAX_CHARS, UNKNOWN_MARK, AnswerSender, plan_deliveries, plan_parts
+from claw.reply.plan import UNKNOWN_MARK, plan_deliveries
+from claw.reply.sender import MENTION_MAX_CHARS, AnswerSender
 from tests.clock import FakeClock
 from tests.dingtalk.conftest import (
     DIRECT_PATH,
@@ -36,9 +38,14 @@ GONE = (200, {"errcode": 300001, "errmsg": "session 不存在"})
 NO_SCOPE = (403, {"code": "Forbidden.AccessDenied.AccessTokenPermissionDenied"})
 
 
+def plan_parts(text: str) -> list[str]:
+    """The parts in which a text goes out."""
+    return [delivery.text for delivery in plan_deliveries([Markdown(text)], Language.EN, 5)]
+
+
 @pytest.fixture
 def sender(webhook: WebhookClient, openapi: OpenApiClient) -> AnswerSender:
-    return AnswerSender(webhook, openapi, Language.ZH)
+    return AnswerSender(webhook, openapi, Language.ZH, 5)
 
 
 class Progress:
@@ -79,11 +86,20 @@ async def test_a_short_answer_is_one_call(sender: AnswerSender, dingtalk: FakeDi
     assert progress.counts == []
 
 
-@pytest.mark.parametrize("text", ["", "  \n "])
-async def test_an_empty_answer_sends_nothing(text: str, sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
-    """There is nothing to say."""
-    await send(sender, inbound(webhook=dingtalk.webhook), text)
+@pytest.mark.parametrize(
+    "content", [(), (Markdown(""),), (Markdown("  \n "),), (Markdown(" "), Markdown("\n" * 50_000))], ids=len
+)
+@pytest.mark.parametrize("by_webhook", [True, False])
+async def test_an_empty_answer_costs_no_call(
+    content: tuple[Markdown, ...], by_webhook: bool, sender: AnswerSender, dingtalk: FakeDingTalk, calls: CallCounter
+) -> None:
+    """Whoever is denied in silence is no expense, not even a token."""
+    progress = Progress(Answer(content, Outcome.DENIED))
+    message = inbound(kind=ChatKind.GROUP, webhook=dingtalk.webhook if by_webhook else "")
+    await sender.send(message, progress.answer, progress)
     assert dingtalk.requests == []
+    assert calls.peek() == {}
+    assert progress.counts == []
 
 
 async def test_in_a_group_the_first_part_mentions_who_asked(sender: AnswerSender, dingtalk: FakeDingTalk) -> None:
@@ -156,7 +172,7 @@ async def test_a_restart_counts_over_all_content(sender: AnswerSender, dingtalk:
 
 def test_the_mark_is_in_both_languages() -> None:
     """Whoever reads it understands one of them."""
-    ((title, text),) = plan_deliveries([UnknownContent({})], Language.EN)
+    ((title, text),) = plan_deliveries([UnknownContent({})], Language.EN, 5)
     assert title
     assert "版本" in text
     assert "version" in text
@@ -339,7 +355,7 @@ async def test_an_unanswered_send_does_not_change_the_way(
     impatient = WebhookClient(make_client(0.2), [dingtalk.url])
     dingtalk.will(WEBHOOK_PATH, hang)
     with pytest.raises(DingTalkError) as caught:
-        await send(AnswerSender(impatient, openapi, Language.ZH), inbound(webhook=dingtalk.webhook), "hi")
+        await send(AnswerSender(impatient, openapi, Language.ZH, 5), inbound(webhook=dingtalk.webhook), "hi")
     assert caught.value.retryable
     assert len(dingtalk.requests) == 1
 
