@@ -91,7 +91,7 @@ class Inbound:
     webhook: Secret = Secret("")
     webhook_expires: float = 0.0
     mentioned: tuple[str, ...] = ()
-    """Staff ids of the people @-ed in the message; the robot is not among them."""
+    """Staff ids of the people @-ed in the message, `Sender.id` of those who have none; the robot is not among them."""
     quota_exhausted: bool = False
     """DingTalk delivered no content since the month's quota is used up (code 20001)."""
     unknown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)

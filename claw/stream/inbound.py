@@ -90,9 +90,11 @@ def _build(data: dict[str, Any], frame: Frame, client_id: str) -> Inbound:
 
 
 def _mentions(at_users: Any, robot_id: str) -> tuple[str, ...]:
-    """Staff ids of those who were @-ed; the robot has none, only an id of its own (docs/protocol.md section 5.1)."""
+    """Ids of those who were @-ed: DingTalk's own of people without a staff id, and none of the robot (section 5.1)."""
     users = [user for user in at_users if isinstance(user, dict)] if isinstance(at_users, list) else []
-    ids = [text_of(user.get("staffId")) for user in users if not robot_id or user.get("dingtalkId") != robot_id]
+    others = [user for user in users if not robot_id or user.get("dingtalkId") != robot_id]
+    # Where the robot's id is not told, an entry without a staff id may be the robot.
+    ids = [text_of(user.get("staffId")) or (text_of(user.get("dingtalkId")) if robot_id else "") for user in others]
     return tuple(dict.fromkeys(each for each in ids if each))[:MENTIONED_MAX]
 
 

@@ -1,11 +1,12 @@
 """Who may talk to the robot: the owner, the policies, the lists and the daily limit.
 
-Order of events for a message: a first direct message may make its sender the owner (`pair`). `resolve_rules` puts what
-was settled at run time over the environment's defaults. `Rules.find_role` finds what the sender is here, and `decide`,
-a pure function, says whether somebody of this role may talk. `consume_quota` counts a question to its sender's day.
+Order of events for a message: a first direct message may make its sender the owner (`pair`), if they may talk.
+`resolve_rules` puts what was settled at run time over the environment's defaults, but for the owner: CLAW_OWNER wins.
+`Rules.find_role` finds what the sender is here, and `decide`, a pure function, says whether somebody of this role may
+talk. `consume_quota` counts a question to its sender's day.
 
-Staff ids are compared whole. People from outside of the organisation have none: only an open policy lets them in, and
-no list or ownership can name them.
+Ids are compared whole. People from outside of the organisation have no staff id: lists name them by DingTalk's id of
+the sender (`Sender.key`), and none of them is ever the owner.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from zoneinfo import ZoneInfo
 
 from claw.clock import Clock
 from claw.config.settings import AccessSettings
-from claw.messages import ChatKind, Inbound
+from claw.messages import ChatKind, Inbound, Sender
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
 from claw.secret import hash_id
 from claw.store.ports import ConfigStore, QuotaStore
+from claw.turn.pace import AnswerPace
 
 log: Final = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ DENIED_PREFIX: Final = "denied."
 """Entries of the lists: one for each person, so that two changes at the same moment do not overwrite each other."""
 HANDOVER: Final = "handover"
 """The entry of a handover that waits for its confirmation."""
+OTHER_OWNER: Final = "the store holds another owner than CLAW_OWNER names, who has no say"
 
 
 class Decision(StrEnum):
@@ -94,17 +97,15 @@ class Rules:
         """Whether somebody is the owner; an empty id, of somebody from outside, never is."""
         return bool(staff_id) and staff_id in self.owners
 
-    def find_role(self, staff_id: str, kind: ChatKind) -> Role:
+    def find_role(self, sender: Sender, kind: ChatKind) -> Role:
         """Return what somebody is in this kind of chat."""
-        if not staff_id:
-            return Role.OTHER
         # The owner first: whoever is on a list as well must not lose the robot by it.
-        if staff_id in self.owners:
+        if self.is_owner(sender.staff_id):
             return Role.OWNER
-        if staff_id in self.denied:
+        if sender.key in self.denied:
             return Role.DENIED
         listed = self.group_listed if kind is ChatKind.GROUP else self.direct_listed
-        return Role.LISTED if staff_id in listed else Role.OTHER
+        return Role.LISTED if sender.key in listed else Role.OTHER
 
 
 def decide(rules: Rules, kind: ChatKind, role: Role) -> Decision:
@@ -133,10 +134,10 @@ def resolve_rules(settings: AccessSettings, entries: Mapping[str, str]) -> Rules
     An entry that this version does not understand is passed over on the safe side: the default holds.
     """
     overrides = set()
-    # One owner found at run time replaces all that CLAW_OWNER names: a handover must be able to take the robot away.
+    # CLAW_OWNER wins over what is stored: it is the way back after a stranger was paired, or took the robot over.
     owners = frozenset(settings.owner)
     owner = parse_owner(entries)
-    if owner is not None:
+    if owner is not None and not owners:
         owners = frozenset({owner.staff_id})
         overrides.add(Override.OWNER)
     group, direct = settings.group_policy, settings.direct_policy
@@ -195,11 +196,17 @@ class AccessControl:
         self._config = config
         self._quotas = quotas
         self._clock = clock
+        self._pace = AnswerPace(clock)
 
     @property
     def pairs_by_code(self) -> bool:
         """Whether the owner is paired by a code."""
         return self._settings.pairing is Pairing.CODE
+
+    @property
+    def is_owner_set(self) -> bool:
+        """Whether CLAW_OWNER names the owner, which nothing in chat can change then."""
+        return bool(self._settings.owner)
 
     @property
     def daily_limit(self) -> int:
@@ -211,10 +218,14 @@ class AccessControl:
 
     async def report(self) -> dict[str, object]:
         """Report owner and policies for `/status`; staff ids are hashed, as everywhere."""
-        rules = await self.read_rules()
+        entries = await self._config.items()
+        rules = resolve_rules(self._settings, entries)
+        other = self._find_other_owner(entries)
+        warning = "" if rules.owners else f"no owner yet, pairing is: {self._settings.pairing.value}"
         return {
             "owner": sorted(hash_id(owner) for owner in rules.owners),
-            "warning": "" if rules.owners else f"no owner yet, pairing is: {self._settings.pairing.value}",
+            "stored_owner_ignored": hash_id(other.staff_id) if other else "",
+            "warning": OTHER_OWNER if other else warning,
             "group_policy": rules.group_policy.value,
             "direct_policy": rules.direct_policy.value,
             "listed": len(rules.group_listed | rules.direct_listed),
@@ -224,18 +235,40 @@ class AccessControl:
 
     async def announce_pairing(self) -> None:
         """Say loudly at the start who can become the owner, and print the code where one is wanted."""
-        if (await self.read_rules()).owners:
+        entries = await self._config.items()
+        rules = resolve_rules(self._settings, entries)
+        if other := self._find_other_owner(entries):
+            log.warning(
+                OTHER_OWNER,
+                extra={
+                    "stored": hash_id(other.staff_id),
+                    "remedy": "if you do not know them: `claw owner reset`, and look at `/policy` and the lists",
+                },
+            )
+        if rules.owners:
             return
         match self._settings.pairing:
-            case Pairing.FIRST:
+            case Pairing.FIRST if rules.direct_policy is DirectPolicy.OWNER:
                 log.warning(
-                    "no owner yet: the first person who writes to the robot in a direct chat becomes it",
+                    "no owner, and only an owner may talk: no first message makes one",
+                    extra={"remedy": "set CLAW_OWNER, or CLAW_OWNER_PAIRING=code"},
+                )
+            case Pairing.FIRST:
+                who = "person" if rules.direct_policy is DirectPolicy.OPEN else "person on the direct list"
+                log.warning(
+                    "no owner yet: the first %s who writes to the robot in a direct chat becomes it",
+                    who,
                     extra={"remedy": "set CLAW_OWNER, or CLAW_OWNER_PAIRING=code, unless this is a first start"},
                 )
             case Pairing.CODE:
                 await self._issue_code()
             case Pairing.OFF:
                 log.warning("no owner, and pairing is off: nobody can use the owner's commands")
+
+    def _find_other_owner(self, entries: Mapping[str, str]) -> Owner | None:
+        """Return the stored owner where CLAW_OWNER names others: they have no say, and may have had one."""
+        owner = parse_owner(entries)
+        return owner if owner is not None and self.is_owner_set and owner.staff_id not in self._settings.owner else None
 
     async def pair(self, inbound: Inbound) -> bool:
         """Make the sender the owner if this message may; True if this very message makes, or made, them so.
@@ -245,13 +278,15 @@ class AccessControl:
         # Without a staff id nobody could be recognised as the owner later.
         if inbound.conversation.kind is not ChatKind.DIRECT or not inbound.sender.staff_id:
             return False
+        if self.is_owner_set or self._settings.pairing is Pairing.OFF:
+            return False
         entries = await self._config.items()
         owner = parse_owner(entries)
         if owner is not None:
             # Another try of the pairing message, after a crash, tells its sender so once more. By the person, too: the
             # message that handed the robot over made somebody else the owner than who wrote it.
             return owner.message == inbound.key and owner.staff_id == inbound.sender.staff_id
-        if self._settings.owner or self._settings.pairing is Pairing.OFF:
+        if not self._may_be_paired(resolve_rules(self._settings, entries), inbound):
             return False
         codes = {name: value for name, value in entries.items() if name.startswith(CODE_PREFIX)}
         if self.pairs_by_code and not await self._match_code(codes.values(), inbound.text):
@@ -264,6 +299,14 @@ class AccessControl:
         await self._config.delete(*codes)
         log.warning("the robot has an owner now", extra={"pairing": self._settings.pairing.value})
         return True
+
+    def _may_be_paired(self, rules: Rules, inbound: Inbound) -> bool:
+        """Whether the sender may talk here; whoever is kept out must not get in as the owner."""
+        role = rules.find_role(inbound.sender, ChatKind.DIRECT)
+        # Where only the owner may talk, nobody may before there is one: the code of the log is the proof then.
+        if self.pairs_by_code and rules.direct_policy is DirectPolicy.OWNER:
+            return role is not Role.DENIED
+        return decide(rules, ChatKind.DIRECT, role) is Decision.ALLOWED
 
     async def _match_code(self, codes: Iterable[str], said: str) -> bool:
         valid = [code.partition(" ")[0] for code in codes if not self._is_expired(code)]
@@ -303,9 +346,13 @@ class AccessControl:
         # By the message's key: another try of it, after a crash or a fault of the model, is not another question.
         return await self._quotas.consume_quota(person, day, inbound.key, limit)
 
+    def allow_answer(self, inbound: Inbound) -> bool:
+        """Whether the sender may have one more answer that costs no question; if so, it counts."""
+        return self._pace.allow(f"{inbound.robot_code}:{inbound.sender.key}")
+
     async def once_per(self, inbound: Inbound, notice: str, interval_s: float) -> bool:
-        """Whether the sender got no such notice in this chat within the interval; if so, it counts as given now."""
-        return await self._quotas.once_per(f"{notice}:{inbound.chat_key}:{inbound.sender.key}", interval_s)
+        """Whether the sender got no such notice within the interval, in any chat; if so, it counts as given now."""
+        return await self._quotas.once_per(f"{notice}:{inbound.robot_code}:{inbound.sender.key}", interval_s)
 
 
 def _hash_code(code: str) -> str:

@@ -1,8 +1,9 @@
 """One turn: a message becomes an answer, by a command or by the model.
 
 Order of events: the command that the message is, if any, is read once. Whoever may not talk here is denied. A command
-is carried out. An empty message gets a usage hint. Otherwise the model is asked (prompt.py); the text so far goes to
-the draft as it comes, and the whole of it becomes the answer, together with the exchange that history will keep.
+is carried out, as long as its sender gives no more of them than a person does. Anything else counts to the sender's
+day, before it costs anything. An empty message gets a usage hint. Otherwise the model is asked (prompt.py); the text so
+far goes to the draft as it comes, and the whole of it becomes the answer, with the exchange that history will keep.
 
 What the model cannot do is raised as ModelError, for the worker to try again; `failure_reply` makes the answer that a
 person gets when a turn is given up: what came of the answer, if anything, and why it is not all. `patience_reply` says
@@ -21,7 +22,7 @@ from typing import Final
 from claw.config.settings import ConversationSettings
 from claw.draft import Draft
 from claw.errors import MediaError, ModelError
-from claw.language import Language, detect_language
+from claw.language import Language, Text, detect_language
 from claw.messages import Answer, ChatKind, Exchange, Inbound, Markdown, MediaKind, Outcome, Route
 from claw.observe import telemetry
 from claw.secret import hash_id
@@ -79,16 +80,18 @@ class MessageHandler:
         """Answer a message; the text so far goes to `draft`. Raises ModelError, StoreError."""
         command = parse_command(inbound.text)
         language = self._choose_language(inbound, command)
-        if inbound.quota_exhausted:
-            log.error("DingTalk delivered a message without content: the month's quota is used up (code 20001)")
-            return Answer.of(texts.QUOTA_EXHAUSTED[language], Outcome.DENIED)
         # Before the rules are read: the owner's first message is answered by the rules that it makes.
-        paired = await self._access.pair(inbound)
+        paired = not inbound.quota_exhausted and await self._access.pair(inbound)
         rules = await self._access.read_rules()
-        role = rules.find_role(inbound.sender.staff_id, inbound.conversation.kind)
+        role = rules.find_role(inbound.sender, inbound.conversation.kind)
         if decide(rules, inbound.conversation.kind, role) is Decision.DENIED:
             return await self._deny(inbound, language)
+        if inbound.quota_exhausted:
+            log.error("DingTalk delivered a message without content: the month's quota is used up (code 20001)")
+            return await self._tell_once(inbound, "exhausted", texts.QUOTA_EXHAUSTED[language])
         if command is not None:
+            if not self._access.allow_answer(inbound):
+                return await self._tell_once(inbound, "pace", texts.TOO_FAST[language])
             text = await self._commands.handle(command, inbound, route.conversation_key, rules, language)
             answer = Answer.of(text, Outcome.COMMAND)
         elif paired and self._access.pairs_by_code:
@@ -128,13 +131,27 @@ class MessageHandler:
     async def _deny(self, inbound: Inbound, language: Language) -> Answer:
         """Say nothing in a group; in a direct chat a word, once an hour."""
         # A group must not be disturbed by a robot that is not meant for it, and each word costs the month's quota.
-        direct = inbound.conversation.kind is ChatKind.DIRECT
-        if not direct or not await self._access.once_per(inbound, "denied", NOTICE_INTERVAL_S):
+        if inbound.conversation.kind is not ChatKind.DIRECT:
             return Answer.of("", Outcome.DENIED)
         staff = inbound.sender.staff_id or texts.NO_STAFF_ID[language]
-        return Answer.of(texts.NOT_ALLOWED[language].format(staff=staff), Outcome.DENIED)
+        return await self._tell_once(inbound, "denied", texts.NOT_ALLOWED[language].format(staff=staff))
+
+    async def _tell_once(self, inbound: Inbound, notice: str, text: str) -> Answer:
+        """Say why there is no answer, once an hour to each person; otherwise nothing."""
+        due = await self._access.once_per(inbound, notice, NOTICE_INTERVAL_S)
+        return Answer.of(text if due else "", Outcome.DENIED)
+
+    async def _hint(self, inbound: Inbound, language: Language, text: Text) -> Answer:
+        """Tell what helps where there is nothing to ask the model: a call of DingTalk, hence at a person's pace."""
+        if not self._access.allow_answer(inbound):
+            return await self._tell_once(inbound, "pace", texts.TOO_FAST[language])
+        return Answer.of(text[language], Outcome.ANSWERED)
 
     async def _ask(self, inbound: Inbound, conversation_key: str, language: Language, draft: Draft) -> Answer:
+        # First of all: also what cannot be read costs calls of DingTalk, and each picture costs a fetch.
+        if not await self._access.consume_quota(inbound):
+            text = texts.LIMIT_REACHED[language].format(limit=self._access.daily_limit)
+            return await self._tell_once(inbound, "limit", text)
         said = describe(inbound, language)
         pictures: list[str] = []
         if any(media.kind is MediaKind.PICTURE for media in inbound.media):
@@ -145,17 +162,12 @@ class MessageHandler:
                     "picture not fetched", extra={"cause": error.reason, "conversation": hash_id(conversation_key)}
                 )
                 if not inbound.text:
-                    return Answer.of(texts.PICTURE_LOST[language], Outcome.ANSWERED)
+                    return await self._hint(inbound, language, texts.PICTURE_LOST)
                 said = f"{said}\n{texts.PICTURE_LOST_MARK[language]}"
         # Never sent on: servers answer an empty text with a 400 (docs/openclaw.md).
         if not said and not pictures:
             hint = texts.UNREADABLE if inbound.msgtype not in {"text", "richText"} else texts.NO_TEXT
-            return Answer.of(hint[language], Outcome.ANSWERED)
-        # Counted last, so that only what costs a model call costs a question.
-        if not await self._access.consume_quota(inbound):
-            if not await self._access.once_per(inbound, "limit", NOTICE_INTERVAL_S):
-                return Answer.of("", Outcome.DENIED)
-            return Answer.of(texts.LIMIT_REACHED[language].format(limit=self._access.daily_limit), Outcome.DENIED)
+            return await self._hint(inbound, language, hint)
         shown = ShownText(draft)
         try:
             prompt, completion, epoch = await self._complete(conversation_key, said, pictures, shown)

@@ -30,6 +30,10 @@ LIMIT_REACHED: Final = Text(
     "你今天的提问次数（{limit}）已用完，请明天再来。",
     "You have used up your {limit} questions for today. Please come back tomorrow.",
 )
+TOO_FAST: Final = Text(
+    "消息太频繁了，请等一分钟再试。",
+    "That is too fast for me. Please wait a minute.",
+)
 MODEL: Final = Text("当前模型：{model}", "The model is {model}.")
 IDENTITY: Final = Text(
     "工号（staffId）：{staff}\n\n会话编号：{conversation}",
@@ -53,8 +57,20 @@ POLICY_USAGE: Final = Text(
 )
 DONE: Final = Text("好的。", "Done. ")
 WHOM: Final = Text(
-    "请 @ 要操作的人，或写上工号：`/{command} @某人`",
-    "Please @ the person, or write the staff id: `/{command} @person`",
+    "请在群里 @ 要操作的人：`/{command} @某人`；或在单聊里写上工号。",
+    "Please @ the person in a group: `/{command} @person`; or write the staff id in our direct chat.",
+)
+NO_ID: Final = Text(
+    "什么都没有改：“{word}”不是工号。单聊里请只写工号，一个词一个。",
+    'Nothing was changed: "{word}" is no staff id. In our direct chat write ids only, one word each.',
+)
+TOO_MANY: Final = Text(
+    "什么都没有改：一次最多 {most} 人。",
+    "Nothing was changed: {most} people at once at most.",
+)
+NO_MEMBER: Final = Text(
+    "不能移交：对方不是本组织成员。",
+    "I cannot be handed to somebody who is no member of this organisation.",
 )
 ALLOWED: Final = Text("已允许：{people}", "Allowed: {people}")
 DENIED: Final = Text("已禁止：{people}", "Denied: {people}")
@@ -63,6 +79,10 @@ OWNER_STAYS: Final = Text("不能禁止主人自己。", "The owner cannot be de
 OWNERS: Final = Text(
     "主人：{owners}。移交请发送 `/owner @某人`。",
     "Owner: {owners}. To hand me over, send `/owner @person`.",
+)
+OWNERS_SET: Final = Text(
+    "主人：{owners}，由环境变量 CLAW_OWNER 指定；要更换请修改它并重启。",
+    "Owner: {owners}, as CLAW_OWNER names them. To change that, change CLAW_OWNER and restart me.",
 )
 ONE_OWNER: Final = Text("一次只能移交给一个人。", "I can be handed to one person only.")
 CONFIRM_OWNER: Final = Text(

@@ -94,7 +94,10 @@ class TurnHarness:
         self.restarted: list[str] = []
         self.pictures: list[str] | MediaError = ["data:image/png;base64,AAAA"]
 
+        self.fetched = 0
+
         async def load_pictures(message: Inbound) -> list[str]:
+            self.fetched += 1
             if isinstance(self.pictures, MediaError):
                 raise self.pictures
             return self.pictures

@@ -11,14 +11,16 @@ import pytest
 
 from claw.config.settings import AccessSettings, ConversationSettings
 from claw.language import Language
-from claw.messages import ChatKind, Outcome
+from claw.messages import ChatKind, Media, MediaKind, Outcome, Sender
 from claw.policy import DirectPolicy, GroupPolicy, GroupSession, Pairing
+from claw.secret import Secret, hash_id
 from claw.store.sqlite.store import SqliteStore
 from claw.turn import texts
 from claw.turn.access import (
     ALLOWED_PREFIX,
     DENIED_PREFIX,
     GROUP_POLICY,
+    OTHER_OWNER,
     OWNER,
     Decision,
     Role,
@@ -26,6 +28,8 @@ from claw.turn.access import (
     decide,
     resolve_rules,
 )
+from claw.turn.pace import PEOPLE_MAX, AnswerPace
+from tests.clock import FakeClock
 from tests.turn.harness import TurnHarness, message
 
 ZH = Language.ZH
@@ -60,7 +64,7 @@ def test_matrix(group: GroupPolicy, direct: DirectPolicy, person: str) -> None:
     """Every policy, kind of chat and role: each policy holds for its own kind of chat and for no other."""
     in_force = rules(group, direct)
     for kind, welcome in ((ChatKind.GROUP, GROUP_IN[group]), (ChatKind.DIRECT, DIRECT_IN[direct])):
-        decision = decide(in_force, kind, in_force.find_role(PEOPLE[person], kind))
+        decision = decide(in_force, kind, in_force.find_role(Sender("$:LWCP_v1:$x", PEOPLE[person]), kind))
         assert (decision is Decision.ALLOWED) == (person in welcome)
 
 
@@ -68,7 +72,7 @@ def test_matrix(group: GroupPolicy, direct: DirectPolicy, person: str) -> None:
 def test_ids_are_compared_whole(near: str) -> None:
     """An id that only resembles the owner's has no role."""
     in_force = rules(GroupPolicy.ALLOWLIST, DirectPolicy.OWNER)
-    assert in_force.find_role(near, ChatKind.DIRECT) is Role.OTHER
+    assert in_force.find_role(Sender("$:LWCP_v1:$x", near), ChatKind.DIRECT) is Role.OTHER
 
 
 def test_lists_are_per_kind_of_chat() -> None:
@@ -84,9 +88,40 @@ def test_run_time_wins_over_environment() -> None:
     settings = AccessSettings(owner=("o",), group_policy=GroupPolicy.ALLOWLIST)
     assert resolve_rules(settings, {GROUP_POLICY: "disabled"}).group_policy is GroupPolicy.DISABLED
     assert resolve_rules(settings, {GROUP_POLICY: "??"}).group_policy is GroupPolicy.ALLOWLIST
-    assert resolve_rules(settings, {OWNER: '{"staff_id": "new"}'}).owners == {"new"}
+    assert resolve_rules(AccessSettings(), {OWNER: '{"staff_id": "new"}'}).owners == {"new"}
     assert resolve_rules(settings, {OWNER: "not json"}).owners == {"o"}
     assert resolve_rules(settings, {f"{DENIED_PREFIX}x": "1"}).denied == {"x"}
+
+
+async def test_the_way_back_from_a_takeover(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    """CLAW_OWNER wins over who was paired, and over their denials; both are told, at the start once and in /status."""
+    taken = TurnHarness(store, access=AccessSettings())
+    await taken.tell("mallory", "你好")
+    await taken.tell("mallory", "/deny boss")
+    turn = TurnHarness(store, access=AccessSettings(owner=("boss",)))
+    assert (await turn.access.read_rules()).owners == {"boss"}
+    assert await turn.tell("mallory", "/status") == texts.OWNER_ONLY[ZH]
+    assert await turn.tell("mallory", "/deny boss") == texts.OWNER_ONLY[ZH]
+    assert texts.POLICIES[ZH][:4] in await turn.tell("boss", "/status")
+    with caplog.at_level(logging.WARNING, "claw.turn.access"):
+        await turn.access.announce_pairing()
+    record = caplog.records[-1]
+    assert record.message == OTHER_OWNER
+    assert record.stored == hash_id("mallory")  # type: ignore[attr-defined]
+    assert "claw owner reset" in record.remedy  # type: ignore[attr-defined]
+    report = await turn.access.report()
+    assert (report["warning"], report["stored_owner_ignored"]) == (OTHER_OWNER, hash_id("mallory"))
+
+
+async def test_a_stored_owner_of_the_same_name_is_no_news(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    """Where CLAW_OWNER names who was paired, nothing is warned about."""
+    await TurnHarness(store, access=AccessSettings()).tell("boss", "你好")
+    turn = TurnHarness(store, access=AccessSettings(owner=("boss", "deputy")))
+    caplog.clear()
+    await turn.access.announce_pairing()
+    assert caplog.records == []
+    report = await turn.access.report()
+    assert (report["warning"], report["stored_owner_ignored"]) == ("", "")
 
 
 # --- pairing -------------------------------------------------------------------------------------------------
@@ -131,6 +166,60 @@ async def test_nobody_is_paired(store: SqliteStore, access: AccessSettings) -> N
     turn = TurnHarness(store, access=access)
     assert await turn.tell("u-1", "你好") == "fine"
     assert "u-1" not in (await turn.access.read_rules()).owners
+
+
+BOSS_ONLY = AccessSettings(direct_policy=DirectPolicy.ALLOWLIST, direct_allowed=("boss",))
+
+
+async def test_who_may_not_talk_is_not_paired(store: SqliteStore) -> None:
+    """Whoever the direct policy keeps out does not get in as the owner; the first on the list does."""
+    turn = TurnHarness(store, access=BOSS_ONLY)
+    await turn.tell("mallory", "你好")
+    assert (await turn.access.read_rules()).owners == frozenset()
+    assert await turn.tell("boss", "你好") == f"{texts.PAIRED[ZH]}\n\nfine"
+    assert (await turn.access.read_rules()).owners == {"boss"}
+
+
+async def test_who_was_denied_is_not_paired(store: SqliteStore) -> None:
+    """Who was denied by name stays out when the robot has no owner any more."""
+    await store.set(f"{DENIED_PREFIX}mallory", "1")
+    turn = TurnHarness(store, access=AccessSettings())
+    await turn.tell("mallory", "你好")
+    assert (await turn.access.read_rules()).owners == frozenset()
+
+
+async def test_no_first_where_only_an_owner_may_talk(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    """With the policy `owner` no first message pairs anybody, and the start says what does."""
+    turn = TurnHarness(store, access=AccessSettings(direct_policy=DirectPolicy.OWNER))
+    with caplog.at_level(logging.WARNING, "claw.turn.access"):
+        await turn.access.announce_pairing()
+    assert "CLAW_OWNER_PAIRING=code" in caplog.records[-1].remedy  # type: ignore[attr-defined]
+    await turn.tell("mallory", "你好")
+    assert (await turn.access.read_rules()).owners == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("policy", "person", "paired"),
+    [
+        (DirectPolicy.ALLOWLIST, "mallory", False),
+        (DirectPolicy.ALLOWLIST, "boss", True),
+        (DirectPolicy.OWNER, "anybody", True),
+        (DirectPolicy.OWNER, "denied", False),
+        (DirectPolicy.OPEN, "denied", False),
+    ],
+)
+async def test_the_code_and_the_policy(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture, policy: DirectPolicy, person: str, paired: bool
+) -> None:
+    """The code is proof enough for who may talk, and for anybody not denied where only the owner may."""
+    await store.set(f"{DENIED_PREFIX}denied", "1")
+    access = AccessSettings(pairing=Pairing.CODE, direct_policy=policy, direct_allowed=("boss",))
+    turn = TurnHarness(store, access=access)
+    with caplog.at_level(logging.WARNING, "claw.turn.access"):
+        await turn.access.announce_pairing()
+    code = caplog.records[-1].pairing  # type: ignore[attr-defined]
+    await turn.tell(person, code)
+    assert (await turn.access.read_rules()).owners == (frozenset({person}) if paired else frozenset())
 
 
 async def test_owner_survives_restart(tmp_path: Path) -> None:
@@ -235,6 +324,55 @@ async def test_same_message_is_counted_once(store: SqliteStore) -> None:
     turn = TurnHarness(store, access=AccessSettings(owner=("o",), daily_limit=1))
     again = message("u-1", "你好")
     assert [(await turn.handle(again)).text for _ in range(3)] == ["fine"] * 3
+
+
+PICTURES = tuple(Media(MediaKind.PICTURE, Secret(f"dc{n}")) for n in range(4))
+
+
+async def test_the_limit_guards_every_budget(store: SqliteStore) -> None:
+    """Beyond the daily limit no picture is fetched, and what cannot be read is not answered; a word is said once."""
+    turn = TurnHarness(store, access=AccessSettings(owner=("o",), daily_limit=5))
+    for _ in range(5):
+        await turn.tell("u-1", "", msgtype="unknownMsgType")
+    answers = [await turn.tell("u-1", "看", media=PICTURES, group=f"cid{n}") for n in range(30)]
+    answers += [await turn.tell("u-1", "", msgtype="unknownMsgType") for _ in range(50)]
+    assert [each for each in answers if each] == [texts.LIMIT_REACHED[ZH].format(limit=5)]
+    assert (turn.fetched, turn.model.asked) == (0, [])
+
+
+async def test_commands_are_bounded_by_person(store: SqliteStore) -> None:
+    """Of 120 commands in 60 groups 30 are answered, and one word says why no more are; a minute later it goes on."""
+    turn = TurnHarness(store)
+    answers = [await turn.tell("u-1", "/id", group=f"cid{n % 60}") for n in range(120)]
+    assert len([each for each in answers if each]) == 31
+    assert answers[30] == texts.TOO_FAST[ZH]
+    assert await turn.tell("u-2", "/id")
+    assert await turn.tell("u-1", "a question") == "fine"
+    await turn.clock.advance(61)
+    assert await turn.tell("u-1", "/id")
+
+
+async def test_hints_are_bounded_by_person(store: SqliteStore) -> None:
+    """What is answered without the model counts together, also where no daily limit is set."""
+    turn = TurnHarness(store)
+    answers = [await turn.tell("u-1", "", msgtype="unknownMsgType") for _ in range(40)]
+    assert len([each for each in answers if each]) == 31
+
+
+async def test_no_content_is_told_once(store: SqliteStore) -> None:
+    """That the month's quota is used up is told each person once an hour, and nobody whom the policy keeps out."""
+    turn = TurnHarness(store, access=AccessSettings(owner=("o",), group_policy=GroupPolicy.ALLOWLIST))
+    told = [await turn.tell("u-1", "", quota_exhausted=True) for _ in range(3)]
+    assert told == [texts.QUOTA_EXHAUSTED[ZH], "", ""]
+    assert await turn.tell("u-1", "", quota_exhausted=True, group="cidG") == ""
+
+
+def test_the_pace_forgets() -> None:
+    """Only so many people are counted at the same time."""
+    pace = AnswerPace(FakeClock())
+    for number in range(PEOPLE_MAX + 5):
+        assert pace.allow(str(number))
+    assert len(pace._windows) == PEOPLE_MAX
 
 
 @pytest.mark.parametrize(("groups", "shared"), [(GroupSession.SHARED, True), (GroupSession.PER_USER, False)])

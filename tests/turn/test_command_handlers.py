@@ -25,6 +25,14 @@ def turn(store: SqliteStore) -> TurnHarness:
     return TurnHarness(store)
 
 
+@pytest.fixture
+async def paired(store: SqliteStore) -> TurnHarness:
+    """Return a robot whose owner was paired, and not named by CLAW_OWNER."""
+    turn = TurnHarness(store, access=AccessSettings())
+    await turn.tell(OWNER, "你好")
+    return turn
+
+
 OWNERS_COMMANDS = (
     "/status",
     "/chats",
@@ -110,32 +118,107 @@ async def test_owner_cannot_be_denied(turn: TurnHarness) -> None:
     assert await turn.tell(OWNER, "/deny") == texts.WHOM[ZH].format(command="deny")
 
 
-async def test_handing_over(turn: TurnHarness) -> None:
+async def test_no_handing_over_of_what_the_environment_settles(turn: TurnHarness) -> None:
+    """With CLAW_OWNER the owner is told where to change it, and nothing in chat does."""
+    told = await turn.tell(OWNER, "/owner u-2")
+    assert told == texts.OWNERS_SET[ZH].format(owners=OWNER)
+    assert await turn.tell(OWNER, "/owner confirm") == told
+    assert await turn.store.items() == {}
+
+
+async def test_handing_over(paired: TurnHarness) -> None:
     """The robot is handed over after a confirmation; then the old owner may no longer command it."""
-    assert "u-2" in await turn.tell(OWNER, "/owner @王大伟", group="cidG", mentioned=("u-2",))
-    assert (await turn.access.read_rules()).owners == {OWNER}
-    assert await turn.tell("u-2", "/owner confirm") == texts.OWNER_ONLY[ZH]
-    assert await turn.tell(OWNER, "/owner confirm") == texts.HANDED_OVER[ZH].format(person="u-2")
-    assert (await turn.access.read_rules()).owners == {"u-2"}
-    assert await turn.tell(OWNER, "/status") == texts.OWNER_ONLY[ZH]
-    assert await turn.tell("u-2", "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
+    assert "u-2" in await paired.tell(OWNER, "/owner @王大伟", group="cidG", mentioned=("u-2",))
+    assert (await paired.access.read_rules()).owners == {OWNER}
+    assert await paired.tell("u-2", "/owner confirm") == texts.OWNER_ONLY[ZH]
+    assert await paired.tell(OWNER, "/owner confirm") == texts.HANDED_OVER[ZH].format(person="u-2")
+    assert (await paired.access.read_rules()).owners == {"u-2"}
+    assert await paired.tell(OWNER, "/status") == texts.OWNER_ONLY[ZH]
+    assert await paired.tell("u-2", "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
 
 
-async def test_another_try_of_the_confirmation(turn: TurnHarness) -> None:
+GUEST = "$:LWCP_v1:$outside"
+"""The harness's id of somebody without a staff id."""
+
+
+@pytest.mark.parametrize(
+    ("text", "mentioned", "name"),
+    [
+        ("/{command} @Bob evil123", ("u-bob",), "u-bob"),
+        ("/{command} @Bob evil123\u2005@Guest boss02", ("u-bob", GUEST), f"u-bob, {GUEST}"),
+        ("/{command} evil123", (), ""),
+        ("/{command} @Guest boss02", (), ""),
+    ],
+)
+@pytest.mark.parametrize("command", ["allow", "deny"])
+async def test_in_a_group_only_who_is_mentioned_counts(
+    turn: TurnHarness, command: str, text: str, mentioned: tuple[str, ...], name: str
+) -> None:
+    """Words of a group's command are nicks, which anybody may choose: none of them is taken for an id."""
+    told = await turn.tell(OWNER, text.format(command=command), group="cidG", mentioned=mentioned)
+    assert (name in told) if name else (told == texts.WHOM[ZH].format(command=command))
+    in_force = await turn.access.read_rules()
+    assert in_force.denied | in_force.group_listed == set(mentioned)
+
+
+@pytest.mark.parametrize("text", ["u-2 @Guest boss02", "u-2 王大伟", "u-2, *", "u-2 $:no", "@u-2", "u-2 @u-3"])
+@pytest.mark.parametrize("command", ["allow", "deny", "owner"])
+async def test_ids_by_hand_are_all_or_nothing(paired: TurnHarness, command: str, text: str) -> None:
+    """A word that is no id leaves everything as it was, and is named."""
+    before = await paired.store.items()
+    told = await paired.tell(OWNER, f"/{command} {text}")
+    assert told.startswith(texts.NO_ID[ZH].split("“")[0])
+    assert await paired.store.items() == before
+
+
+async def test_more_people_than_fit(turn: TurnHarness) -> None:
+    """A command that names too many changes nothing, rather than the first of them."""
+    told = await turn.tell(OWNER, "/allow " + " ".join(f"u{n}" for n in range(21)))
+    assert told == texts.TOO_MANY[ZH].format(most=20)
+    assert await turn.store.items() == {}
+
+
+async def test_a_guest_can_be_denied(turn: TurnHarness) -> None:
+    """Somebody without a staff id is denied by the id that DingTalk gives them, and let in by it again."""
+    assert await turn.tell("", "hello") == "fine"
+    await turn.tell(OWNER, "/deny @Guest boss02", group="cidG", mentioned=(GUEST,))
+    assert await turn.tell("", "hello") != "fine"
+    assert await turn.tell("boss02", "hello") == "fine"
+    await turn.tell(OWNER, f"/allow {GUEST}")
+    assert await turn.tell("", "hello") == "fine"
+
+
+async def test_a_guest_is_never_the_owner(paired: TurnHarness) -> None:
+    """A robot is not handed to a guest, nor to whom the guest's nick names."""
+    told = await paired.tell(OWNER, "/owner @Guest mallory", group="cidG", mentioned=(GUEST,))
+    assert told == texts.NO_MEMBER[ZH]
+    assert await paired.tell(OWNER, "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
+
+
+async def test_handing_over_shows_name_and_id(paired: TurnHarness) -> None:
+    """Before it asks, `/owner` shows the name as it was written and the id that counts; a nick confirms nothing."""
+    await paired.tell(OWNER, "/owner u-9")
+    told = await paired.tell(OWNER, "/owner @Bob confirm", group="cidG", mentioned=("u-bob",))
+    assert "@Bob confirm (u-bob)" in told
+    await paired.tell(OWNER, "/owner confirm")
+    assert (await paired.access.read_rules()).owners == {"u-bob"}
+
+
+async def test_another_try_of_the_confirmation(paired: TurnHarness) -> None:
     """The message that handed the robot over, tried again after a crash, still says so to who was its owner."""
-    await turn.tell(OWNER, "/owner u-2")
+    await paired.tell(OWNER, "/owner u-2")
     confirmation = message(OWNER, "/owner confirm")
-    told = [(await turn.handle(confirmation)).text for _ in range(2)]
+    told = [(await paired.handle(confirmation)).text for _ in range(2)]
     assert told == [texts.HANDED_OVER[ZH].format(person="u-2")] * 2
-    assert await turn.tell(OWNER, "/owner confirm") == texts.OWNER_ONLY[ZH]
+    assert await paired.tell(OWNER, "/owner confirm") == texts.OWNER_ONLY[ZH]
 
 
-async def test_handing_over_too_late(turn: TurnHarness) -> None:
+async def test_handing_over_too_late(paired: TurnHarness) -> None:
     """A confirmation after 5 minutes changes nothing."""
-    await turn.tell(OWNER, "/owner u-2")
-    await turn.clock.advance(301)
-    assert await turn.tell(OWNER, "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
-    assert (await turn.access.read_rules()).owners == {OWNER}
+    await paired.tell(OWNER, "/owner u-2")
+    await paired.clock.advance(301)
+    assert await paired.tell(OWNER, "/owner confirm") == texts.NOTHING_TO_CONFIRM[ZH]
+    assert (await paired.access.read_rules()).owners == {OWNER}
 
 
 async def test_chats(turn: TurnHarness) -> None:
@@ -165,6 +248,7 @@ async def test_hostile_commands(turn: TurnHarness) -> None:
     alphabet = string.printable + "／群策略允许主人重启\u0000\u202e\ud83d\u2028" + "'\";--${}%n\\`|"
     commands = ["/status", "/policy", "/allow", "/deny", "/owner", "/restart", "/chats", "/id", "/new", "/model", "/"]
     for _ in range(1000):
+        await turn.clock.advance(10)
         text = draw.choice(commands) + " " + "".join(draw.choice(alphabet) for _ in range(draw.randrange(0, 60)))
         told = await turn.tell(draw.choice(["u-1", ""]), text)
         assert 0 < len(told) < 1000

@@ -15,11 +15,11 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from claw.clock import Clock
 from claw.language import Language, Text
-from claw.messages import Inbound
+from claw.messages import ChatKind, Inbound
 from claw.policy import DirectPolicy, GroupPolicy
 from claw.secret import hash_id
 from claw.store.ports import ChatDirectory, ConfigStore, History
@@ -46,13 +46,17 @@ HANDOVER_TTL_S: Final = 300.0
 LISTED_MAX: Final = 2_000
 """People on all lists together: they are looked at with every message. A larger circle wants an open policy."""
 NAMED_MAX: Final = 20
-"""People that one command names: what is beyond them is ignored."""
+"""People that one command may name."""
 CHATS_SHOWN_MAX: Final = 15
 TITLE_MAX_CHARS: Final = 24
 """Of a chat's title in `/chats`."""
 REASON_MAX_CHARS: Final = 120
 """Of the model's last error in `/status`."""
-_STAFF_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NAME_MAX_CHARS: Final = 60
+"""Of a name that is repeated as it was written."""
+GUEST_PREFIX: Final = "$:"
+"""How DingTalk's own ids begin, by which people without a staff id are named."""
+_ID: Final = re.compile(r"[A-Za-z0-9._-][A-Za-z0-9._@-]{0,63}|\$:[A-Za-z0-9_]{1,20}:\$[A-Za-z0-9+/=_-]{1,120}")
 _MARKUP: Final = re.compile(r"[`*_\[\]()<>#|~\\\s]+")
 _CONFIRM: Final = frozenset({"confirm", "确认", "yes", "是"})
 _POLICY_WORDS: Final = {
@@ -119,7 +123,7 @@ class CommandHandlers:
         """Carry a command out, and return what the person is told. Raises StoreError."""
         if command.spec.owner_only and not rules.is_owner(inbound.sender.staff_id):
             owner = parse_owner(await self._config.items(OWNER))
-            if owner is None or owner.message != inbound.key:
+            if self._access.is_owner_set or owner is None or owner.message != inbound.key:
                 return texts.OWNER_ONLY[language]
             # Another try of the very message that handed the robot over: its sender is no owner any more.
         return await command.spec.handler(self, Invocation(command, inbound, conversation_key, rules, language))
@@ -242,15 +246,15 @@ class CommandHandlers:
     @COMMANDS.command("deny", "禁止", owner_only=True, takes_arguments=True, help_text=_LISTS_HELP)
     async def _deny(self, call: Invocation) -> str:
         # Nobody but the owner could undo it.
-        if set(find_people(call)) & call.rules.owners:
+        if set(find_people(call).ids) & call.rules.owners:
             return texts.OWNER_STAYS[call.language]
         return await self._move_to_list(call, to=DENIED_PREFIX, away_from=ALLOWED_PREFIX, done=texts.DENIED)
 
     async def _move_to_list(self, call: Invocation, *, to: str, away_from: str, done: Text) -> str:
         """Put the people whom a command names on one list, and take them off the other."""
-        people, rules = find_people(call), call.rules
-        if not people:
-            return texts.WHOM[call.language].format(command=call.command.spec.name)
+        (people, _), rules = find_people(call), call.rules
+        if told := check_people(call):
+            return told
         if len(rules.group_listed | rules.direct_listed) + len(rules.denied) + len(people) > LISTED_MAX:
             return texts.LIST_FULL[call.language]
         for person in people:
@@ -268,13 +272,20 @@ class CommandHandlers:
         help_text=Text("`/owner @某人` 移交主人身份", "`/owner @person` hand me over"),
     )
     async def _hand_over(self, call: Invocation) -> str:
-        if call.arguments and call.arguments[0].lower() in _CONFIRM:
+        if self._access.is_owner_set:
+            return texts.OWNERS_SET[call.language].format(owners=", ".join(sorted(call.rules.owners)))
+        # Alone: the nick of somebody who is @-ed may end in such a word.
+        if len(call.command.words) == 1 and call.command.words[0].lower() in _CONFIRM and not call.inbound.mentioned:
             return await self._confirm_handover(call)
-        people = find_people(call)
-        if not people:
+        people = find_people(call).ids
+        if not call.command.words and not people:
             return texts.OWNERS[call.language].format(owners=", ".join(sorted(call.rules.owners)))
+        if told := check_people(call):
+            return told
         if len(people) > 1:
             return texts.ONE_OWNER[call.language]
+        if people[0].startswith(GUEST_PREFIX):
+            return texts.NO_MEMBER[call.language]
         # In the store and not in memory: the confirmation may come to another replica, or after a restart. A second
         # handover replaces the first.
         handover = {
@@ -284,7 +295,10 @@ class CommandHandlers:
             "message": call.inbound.key,
         }
         await self._config.set(HANDOVER, json.dumps(handover))
-        return texts.CONFIRM_OWNER[call.language].format(person=people[0], minutes=int(HANDOVER_TTL_S // 60))
+        # The name as it was written, for a person to compare; what counts is the id.
+        name = strip_markup(" ".join(call.command.words), NAME_MAX_CHARS) if call.inbound.mentioned else ""
+        person = f"{name} ({people[0]})" if name else people[0]
+        return texts.CONFIRM_OWNER[call.language].format(person=person, minutes=int(HANDOVER_TTL_S // 60))
 
     async def _confirm_handover(self, call: Invocation) -> str:
         entries = await self._config.items()
@@ -325,11 +339,34 @@ class CommandHandlers:
         return (texts.RESTARTING if self._actions.restart(scope) else texts.RESTART_BUSY)[call.language]
 
 
-def find_people(call: Invocation) -> tuple[str, ...]:
-    """Return the staff ids of those whom a command names: @-ed, or by id in its arguments."""
-    words = re.split(r"[,，\s]+", " ".join(call.arguments))
-    named = [word for word in words if _STAFF_ID.fullmatch(word)]
-    return tuple(dict.fromkeys([*call.inbound.mentioned, *named]))[:NAMED_MAX]
+class People(NamedTuple):
+    """Whom a command names: staff ids, and DingTalk's ids of guests. `unknown` is the first word that is no id."""
+
+    ids: tuple[str, ...]
+    unknown: str = ""
+
+
+def find_people(call: Invocation) -> People:
+    """Return whom a command names: who is @-ed, or, in a direct chat, whose ids it lists."""
+    if call.inbound.mentioned:
+        # By structure alone: the words are nicks, which their bearers chose, and which may look like somebody's id.
+        return People(tuple(dict.fromkeys(call.inbound.mentioned)))
+    if call.inbound.conversation.kind is ChatKind.GROUP:
+        # Not by words, either: they may be the nick of somebody for whom DingTalk gave no id.
+        return People(())
+    words = [word for word in re.split(r"[,，\s]+", " ".join(call.command.words)) if word]
+    unknown = next((word for word in words if not _ID.fullmatch(word)), "")
+    return People(() if unknown else tuple(dict.fromkeys(words)), unknown)
+
+
+def check_people(call: Invocation) -> str:
+    """Return what the person is told where a command does not name people as it should; empty where it does."""
+    people = find_people(call)
+    if people.unknown:
+        return texts.NO_ID[call.language].format(word=strip_markup(people.unknown) or "?")
+    if not people.ids:
+        return texts.WHOM[call.language].format(command=call.command.spec.name)
+    return texts.TOO_MANY[call.language].format(most=NAMED_MAX) if len(people.ids) > NAMED_MAX else ""
 
 
 def format_policies(rules: Rules, language: Language) -> str:

@@ -28,8 +28,8 @@ def parse_command(text: str) -> Command | None:
     if spec is None or (arguments and not spec.takes_arguments):
         return None
     # DingTalk leaves "@name" in the text of a mention; whom it means stands in `Inbound.mentioned`.
-    words = tuple(each for each in arguments if not each.startswith(("@", "＠")))
-    return Command(spec, words, chinese=name.lower() in spec.aliases)
+    plain = tuple(each for each in arguments if not each.startswith(("@", "＠")))
+    return Command(spec, plain, name.lower() in spec.aliases, tuple(arguments))
 
 
 def is_urgent(inbound: Inbound) -> bool:

@@ -36,12 +36,14 @@ class CommandSpec:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command that somebody wrote. Mentions are no arguments: those are in `Inbound.mentioned`."""
+    """A command that somebody wrote. `@name` is no argument: whom it means is in `Inbound.mentioned`."""
 
     spec: CommandSpec
     arguments: tuple[str, ...] = ()
     chinese: bool = False
     """Written by its Chinese name, which tells the person's language; a Latin name tells nothing."""
+    words: tuple[str, ...] = ()
+    """All that stands behind the name, `@name` included."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ log: Final = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_S: Final = 0.1
 """Time that a server gets after `[DONE]` to end the body, so that its connection can be used again."""
+FEED_BYTES: Final = 16_384
+"""What is parsed of an answer before others have their turn: some milliseconds at most."""
 GRACE_S: Final = 2.0
 """Time that a server gets after `finish_reason` to tell the usage and to end; then its answer is taken as it is."""
 RACE_WAITS_S: Final = (0.2, 1.0, 2.0, 4.0, 7.0)
@@ -240,8 +242,12 @@ async def _iter_texts_of(parts: AsyncGenerator[bytes], parser: StreamParser) -> 
             break
         if part is None:
             break
-        if text := parser.feed(part):
-            yield text
+        for start in range(0, len(part), FEED_BYTES):
+            if start:
+                # The loop's turn: a server that sends faster than we read would keep everybody else from it.
+                await asyncio.sleep(0)
+            if text := parser.feed(part[start : start + FEED_BYTES]):
+                yield text
     if text := parser.end():
         yield text
 

@@ -30,6 +30,7 @@ from claw.observe import telemetry
 from claw.turn.model.body import ErrorBody
 from claw.turn.model.errors import mask_echo, root_cause
 from claw.turn.model.fields import find_refused_fields
+from claw.turn.model.sse import UnreadableError
 
 if TYPE_CHECKING:
     import httpx2
@@ -118,7 +119,7 @@ class ChatEndpoint:
         import openai  # noqa: PLC0415
 
         # The trace goes on in the server's own spans, where it has some.
-        headers: dict[str, Any] = {**telemetry.inject(), "Authorization": openai.omit}
+        headers: dict[str, Any] = {**telemetry.inject(), "Authorization": openai.omit, "Accept-Encoding": "identity"}
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key.reveal()}"
         if _OPENCLAW.match(self._settings.name):
@@ -165,9 +166,13 @@ class ChatEndpoint:
 
 
 async def iter_body(response: httpx2.Response) -> AsyncGenerator[bytes]:
-    """Yield the body as it comes. Raises openai.APIConnectionError for everything that breaks it off."""
+    """Yield the body as it comes. Raises openai.APIConnectionError where it breaks off, UnreadableError if packed."""
     import openai  # noqa: PLC0415 - see ChatEndpoint._build
 
+    from claw.turn.model.transport import is_packed  # noqa: PLC0415
+
+    if is_packed(response.headers):
+        raise UnreadableError("the answer is compressed, which was not asked for")
     try:
         async for part in response.aiter_bytes():
             yield part

@@ -32,6 +32,9 @@ ECHO_MIN_CHARS: Final = 4
 """The shortest private text that is looked for: a shorter one would mask half of every sentence."""
 ECHO_RUN_CHARS: Final = 8
 """A run that a reason may not share with a longer private text: servers quote messages in part, too."""
+ECHO_LOOKS_MAX: Final = 32_768
+"""Runs of private texts that are looked for exactly; a reason may share longer runs with a longer conversation."""
+ECHO_EXACT_CHARS: Final = 256
 CAUSES_MAX: Final = 10
 """Errors that may be wrapped in one another; a chain may be a ring."""
 SESSION_RACE: Final = "session_race"
@@ -276,14 +279,41 @@ def root_cause(error: BaseException) -> str:
 
 
 def mask_echo(text: str, private: Iterable[str] = ()) -> str:
-    """Return one short line of `text`, without keys and without any run of characters of a private text."""
-    text = _USERINFO.sub("//***@", _KEY.sub("***", " ".join(text.split())[: 2 * REASON_MAX_CHARS]))
+    """Return one short line of `text`, without keys and without any run of characters of a private text.
+
+    Takes some milliseconds at most: of private texts that are long together only each so-manieth run is looked for, and
+    what is around a hit is masked along with it.
+    """
+    # Cut first: the rest of the work is in proportion to what is left.
+    line = " ".join(text[: 8 * REASON_MAX_CHARS].split())[: 2 * REASON_MAX_CHARS]
+    text = _USERINFO.sub("//***@", _KEY.sub("***", line))
+    texts = list(private)
+    step = sum(map(len, texts)) // ECHO_LOOKS_MAX + 1
     masked = [False] * len(text)
-    for each in private:
-        size = min(len(each), ECHO_RUN_CHARS)
-        # Each run of the short text is looked up in the long one: a message may be a book, the reason is a line.
-        for start in range(len(text) - size + 1) if size >= ECHO_MIN_CHARS else ():
-            if text[start : start + size] in each:
-                masked[start : start + size] = [True] * size
+    for echo, around in _find_echoes(text, texts, step):
+        start = text.find(echo)
+        while start >= 0:
+            begin, end = max(start - around, 0), min(start + len(echo) + around, len(text))
+            masked[begin:end] = [True] * (end - begin)
+            start = text.find(echo, start + 1)
     shown = "".join("\0" if mask else each for each, mask in zip(text, masked, strict=True))
     return re.sub("\0+", "***", shown)[:REASON_MAX_CHARS]
+
+
+def _find_echoes(text: str, private: Iterable[str], step: int) -> set[tuple[str, int]]:
+    """Return the runs that `text` shares with private texts, each with how much around it may be shared, too."""
+    size = ECHO_RUN_CHARS
+    runs = frozenset(text[start : start + size] for start in range(len(text) - size + 1))
+    echoes = set()
+    for each in private:
+        if len(each) < size:
+            if len(each) >= ECHO_MIN_CHARS:
+                echoes.add((each, 0))
+            continue
+        # A key is always looked for exactly.
+        stride = 1 if len(each) <= ECHO_EXACT_CHARS else step
+        # The private text's runs among the reason's, and not the other way: to search a book for each run of the reason
+        # takes the product of both.
+        found = runs.intersection(each[start : start + size] for start in range(0, len(each) - size + 1, stride))
+        echoes.update((run, stride - 1) for run in found)
+    return echoes

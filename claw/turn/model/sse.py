@@ -32,6 +32,11 @@ STRAY_MAX_CHARS: Final = 300
 JSON_TRIES_MAX: Final = 16
 """How often a JSON body is looked at for its end before the server closes: each look reads all of it."""
 
+IDLE_MAX_BYTES: Final = 8 * 1_048_576
+"""The most of comments and blank lines in one answer: a keep-alive each second for a day is a third of it."""
+WRAPPED_MAX: Final = 4
+"""`data:` before one another in a line: each costs a copy of it."""
+
 _BLANK: Final = b"\xef\xbb\xbf \t\r\n"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -85,6 +90,7 @@ class StreamParser:
         self._event = b""
         self._data: list[bytes] = []
         self._data_size = 0
+        self._idle_size = 0
         self._pieces: list[str] = []
         self._size = 0
         # The first half of a character (a surrogate) whose second half is in the next chunk.
@@ -197,7 +203,12 @@ class StreamParser:
     def _take_line(self, line: bytes) -> str:
         """Take one line of the event stream (WHATWG HTML, 9.2.6); comments only keep the connection alive."""
         line = line.rstrip(b"\r")
-        if not line:
+        if not line or line.startswith(b":"):
+            self._idle_size += len(line) + 1
+            if self._idle_size > IDLE_MAX_BYTES:
+                raise UnreadableError("nothing but comments came")
+            if line:
+                return ""
             data, name = b"\n".join(self._data), self._event
             self._data, self._data_size, self._event = [], 0, b""
             if not data.strip():
@@ -223,7 +234,9 @@ class StreamParser:
     def _take_data(self, value: bytes) -> str:
         value = value.removeprefix(b" ")
         # Proxies wrap what another one has wrapped already, its comments included.
-        while value.startswith(b"data:"):
+        for _ in range(WRAPPED_MAX):
+            if not value.startswith(b"data:"):
+                break
             value = value[5:].lstrip(b" ")
         if value.startswith(b":"):
             return ""

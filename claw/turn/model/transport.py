@@ -10,7 +10,7 @@ and takes every broken connection for a connect timeout. This module goes when t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 import aiohttp
@@ -23,19 +23,28 @@ HEADER_MAX_BYTES: Final = 65_536
 """The longest header of a response, and its first line. aiohttp's own 8 190 are too few for the policies and cookies
 that gateways add; what is longer ends the request."""
 
+ERROR_BODY_MAX_BYTES: Final = 262_144
+"""What is read of the body of an error: it is taken as a whole, and its words stand at its beginning."""
+
 
 class _Body(httpx2.AsyncByteStream):
-    """A response's body; closing it before its end closes the connection."""
+    """A response's body, or the first `limit` bytes of it; closing it before its end closes the connection."""
 
-    def __init__(self, response: aiohttp.ClientResponse, request: httpx2.Request) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, request: httpx2.Request, limit: int | None) -> None:
         self._response = response
         self._request = request
+        self._limit = limit
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             # As it comes, in parts of any size: a person waits for each word.
+            left = self._limit
             async for part in self._response.content.iter_any():
-                yield part
+                yield part[:left]
+                if left is not None:
+                    left -= len(part)
+                    if left <= 0:
+                        return
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise httpx2.ReadError(_describe(error), request=self._request) from error
 
@@ -81,14 +90,25 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectTimeout(_describe(error), request=request) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise httpx2.RemoteProtocolError(_describe(error), request=request) from error
+        headers = list(response.raw_headers)
+        limit = None
+        if response.status >= 300:
+            # The SDK reads an error whole, and unpacks it: of a packed one only the status is taken.
+            limit = 0 if is_packed(response.headers) else ERROR_BODY_MAX_BYTES
+            headers = [(name, value) for name, value in headers if name.lower() != b"content-encoding"]
         return httpx2.Response(
-            response.status, headers=list(response.raw_headers), stream=_Body(response, request), request=request
+            response.status, headers=headers, stream=_Body(response, request, limit), request=request
         )
 
     async def aclose(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def is_packed(headers: Mapping[str, str]) -> bool:
+    """Whether a body is compressed: a few kilobytes may stand for gigabytes, and none is asked for."""
+    return headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}
 
 
 def _describe(error: BaseException) -> str:
