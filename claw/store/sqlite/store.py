@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,12 +32,11 @@ from claw.store.codec import (
     encode_row,
     lease_of,
 )
-from claw.store.lifecycle import Lifecycle, State
+from claw.store.lifecycle import State
 from claw.store.ports import (
     CHECK_FRESH_S,
     CHECK_TIMEOUT_S,
     DELAY_MAX_S,
-    Chat,
     DeadLetter,
     Depth,
     Lease,
@@ -45,6 +44,7 @@ from claw.store.ports import (
 )
 from claw.store.sqlite import queries
 from claw.store.sqlite.cleaning import clean
+from claw.store.sqlite.memory import SqliteMemory
 from claw.store.sqlite.queries import to_sql_text
 from claw.store.sqlite.queue import ActiveLease, MessageQueues, QueuedMessage
 from claw.store.sqlite.schema import Database
@@ -68,17 +68,14 @@ _Disk = tuple[list[queries.IndexEntry], dict[str, str], int]
 """What is in memory as well as in the file: the index beyond what is known, the items, the number of dead letters."""
 
 
-class SqliteStore:
+class SqliteStore(SqliteMemory):
     """`Store` (ports.py) in the file `path`, which is made where it is missing, with its folder."""
 
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
+        super().__init__(clock or Clock())
         self._path = path
-        self._clock = clock or Clock()
-        self._life = Lifecycle()
         self._rows: dict[int, Row] = {}
         """Rows of messages by number, as they are in the file; not all, see CACHED_ROWS_MAX."""
-        self._items: dict[str, str] = {}
-        """All items, as they are in the file."""
         self._probe: asyncio.Future[None] | None = None
         self._reset()
 
@@ -257,66 +254,6 @@ class SqliteStore:
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
         return await self._read(queries.dead, max(limit, 0))
 
-    # --- history, items, chats, quotas, usage --------------------------------------------------------------------
-
-    async def exchanges(self, history_key: str, limit: int) -> list[Exchange]:
-        said = await self._read(queries.exchanges, to_sql_text(history_key), max(limit, 0))
-        return [Exchange(history_key, user, assistant) for user, assistant in said]
-
-    async def epoch(self, history_key: str) -> str:
-        return await self._read(queries.epoch, to_sql_text(history_key))
-
-    async def forget(self, history_key: str) -> str:
-        return await self._write(queries.forget, to_sql_text(history_key))
-
-    async def items(self, prefix: str = "") -> dict[str, str]:
-        """As the port says, without a change of thread: what was set counts once it is on the disk."""
-        self._life.require_open()
-        return {name: value for name, value in self._items.items() if name.startswith(prefix)}
-
-    async def set(self, name: str, value: str) -> None:
-        await self._write(
-            queries.set_item, encode(name), encode(value), on_commit=lambda _: self._items.update({name: value})
-        )
-
-    async def set_if_absent(self, name: str, value: str) -> str:
-        """As the port says. Not decided in memory, which does not know of a `delete` that is on its way."""
-        return await self._write(
-            queries.set_item_if_absent,
-            encode(name),
-            encode(value),
-            on_commit=lambda found: self._items.update({name: found}),
-        )
-
-    async def delete(self, *names: str) -> None:
-        await self._write(
-            queries.delete_items, [encode(name) for name in names], on_commit=lambda _: self._on_deleted(names)
-        )
-
-    async def chats(self, limit: int = 50) -> list[Chat]:
-        return await self._read(queries.chats, max(limit, 0))
-
-    async def consume_quota(self, person: str, day: str, key: str, limit: int) -> bool:
-        return await self._write(queries.consume_quota, to_sql_text(person), to_sql_text(day), to_sql_text(key), limit)
-
-    async def once_per(self, name: str, seconds: float) -> bool:
-        return await self._write(queries.once_per, to_sql_text(name), self._clock.wall(), seconds)
-
-    async def add_calls(self, month: str, calls: Mapping[str, int]) -> None:
-        counts = [(to_sql_text(api), count) for api, count in calls.items()]
-        await self._write(queries.add_calls, to_sql_text(month), counts)
-
-    async def calls(self, month: str) -> dict[str, int]:
-        return await self._read(queries.calls, to_sql_text(month))
-
-    async def _read(self, query: Callable[..., T], *args: object) -> T:
-        self._life.require_open()
-        return await self._writer.submit(query, *args, kind=JobKind.READ)
-
-    async def _write(self, query: Callable[..., T], *args: object, on_commit: Callable[[T], None] | None = None) -> T:
-        self._life.require_open()
-        return await self._writer.submit(query, *args, on_commit=on_commit)
-
     # --- what follows from a write, once it is on the disk -----------------------------------------------------------
 
     def _on_put(self, message: QueuedMessage, row: Row, seq: int | None) -> None:
@@ -352,10 +289,6 @@ class SqliteStore:
         """Keep the lease: nothing was written, and its holder may try again."""
         self._queues.end_write(active, self._clock.monotonic())
         self._wakeups.wake()
-
-    def _on_deleted(self, names: tuple[str, ...]) -> None:
-        for name in names:
-            self._items.pop(name, None)
 
     def _on_letters_dropped(self, count: int) -> None:
         self._dead -= count
