@@ -14,7 +14,7 @@ from typing import Any
 from claw.messages import ChatKind, Exchange
 from claw.store.codec import decode, encode, format_epoch
 from claw.store.lifecycle import Lifecycle
-from claw.store.ports import Chat
+from claw.store.ports import Chat, Replica
 from claw.store.redis import scripts
 from claw.store.redis.client import Arg, RedisClient
 
@@ -47,11 +47,16 @@ class RedisMemory:
         return format_epoch(decode(store_id), int(forgettings))
 
     async def items(self, prefix: str = "") -> dict[str, str]:
-        """As the port says: a short question to Redis, and the items come only where they have changed."""
-        changed = await self._call(scripts.ITEMS, self._items_version)
+        """As the port says: a short question to Redis, and the items come only where they have changed.
+
+        Raises StoreError where they are gone though nobody deleted them: that there is no owner is another thing.
+        """
+        changed = await self._call(scripts.ITEMS, self._items_version, self._client.store_id or "")
         # Two calls at once may bring replies in turn; the last one is the newest, since the client keeps their order.
         if changed is not None:
-            self._items_version, flat = changed
+            self._items_version, flat, store_id, lost = changed
+            # Here, since each message asks for them: a Redis that was emptied is noticed before anybody is paired.
+            self._client.note_identity(decode(store_id), lost)
             self._items = {decode(name): decode(value) for name, value in _pairs(flat)}
         return {name: value for name, value in self._items.items() if name.startswith(prefix)}
 
@@ -84,6 +89,19 @@ class RedisMemory:
 
     async def calls(self, month: str) -> dict[str, int]:
         return {decode(api): int(count) for api, count in _pairs(await self._call(scripts.CALLS, encode(month)))}
+
+    async def beat(self, replica: str, version: str, healthy: bool) -> None:  # noqa: FBT001 - as in the port
+        await self._call(scripts.BEAT, encode(replica), encode(version), int(healthy))
+
+    async def replicas(self) -> list[Replica]:
+        found = await self._call(scripts.REPLICAS)
+        return sorted(
+            (
+                Replica(decode(each), decode(version), int(at) / 1000, healthy == b"1")
+                for each, at, version, healthy in found
+            ),
+            key=lambda replica: replica.id,
+        )
 
     async def _call(self, script: scripts.Script, *args: Arg, on_abandoned: Callable[[Any], None] | None = None) -> Any:
         self._life.require_open()

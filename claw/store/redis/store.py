@@ -19,12 +19,13 @@ import contextlib
 import json
 import logging
 import re
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from claw.clock import Clock
-from claw.errors import LeaseLostError, StoreError
+from claw.errors import LeaseLostError, StoreError, StoreRefusedError
 from claw.messages import Answer, Exchange
 from claw.secret import Secret, hash_id
 from claw.store.codec import (
@@ -32,6 +33,7 @@ from claw.store.codec import (
     StoredRow,
     chat_row,
     consume_exception,
+    created_at,
     decode,
     decode_answer,
     decode_inbound,
@@ -46,24 +48,19 @@ from claw.store.codec import (
 from claw.store.lifecycle import State
 from claw.store.ports import CHECK_FRESH_S, CHECK_TIMEOUT_S, DeadLetter, Depth, Lease, Risk, Row, RowKind
 from claw.store.redis import scripts
-from claw.store.redis.client import Arg, RedisClient, ServerInfo
+from claw.store.redis.client import Arg, RedisClient
 from claw.store.redis.memory import RedisMemory, to_ms
+from claw.store.redis.server import EVICTS, ServerInfo, risks_of
 
 log: Final = logging.getLogger(__name__)
 
+POLICY_INTERVAL_S: Final = 15.0
+"""Seconds after which `check` asks Redis again whether it evicts."""
+SCAN_STEPS_MAX: Final = 10
+"""Steps of SCAN_MAX keys that one cleaning searches; the next one goes on. A Redis may hold much that is not ours."""
 POLL_S: Final = 1.0
 """Seconds after which a waiter looks again, hint or no hint."""
 _STOP: Final = re.compile(rb"stop ([0-9]{1,19}) ([0-9]{1,19})")
-
-
-def risks_of(info: ServerInfo) -> tuple[Risk, ...]:
-    """Return what an operator should change, by what Redis tells of itself; the graver first."""
-    found = []
-    if info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy", "noeviction") != "noeviction":
-        found.append(Risk.EVICTS)
-    if info.get("aof_enabled") == "0":
-        found.append(Risk.FORGETS)
-    return tuple(found)
 
 
 def prefix_of(robot: str) -> str:
@@ -101,6 +98,10 @@ class RedisStore(RedisMemory):
         """Redis' version of what is ready, of all and of the urgent, when `wait` last returned."""
         self._left_more = {False: False, True: False}
         """A claim of ours left something to claim, which `wait` has not told yet."""
+        self._policy_at = self._clock.monotonic()
+        """When Redis was last asked, by the connection or by `check`, whether it evicts."""
+        self._scan_cursor = "0"
+        """Where the search for messages that nobody counts goes on."""
         self._interrupt: Callable[[int, int], object] | None = None
 
     # --- life ----------------------------------------------------------------------------------------------------
@@ -127,13 +128,27 @@ class RedisStore(RedisMemory):
     async def check(self) -> None:
         self._life.require_open()
         last = self._client.proved_at
-        if last is not None and self._clock.monotonic() - last < CHECK_FRESH_S:
-            return
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                await self._client.submit(scripts.PROBE)
+                if last is None or self._clock.monotonic() - last >= CHECK_FRESH_S:
+                    await self._client.submit(scripts.PROBE)
+                if not self._read_only:
+                    await self._check_policy()
         except TimeoutError:
             raise StoreError("the store does not answer") from None
+
+    async def _check_policy(self) -> None:
+        """Raise StoreRefusedError where somebody has told Redis, since the start, to throw away what was acked."""
+        now = self._clock.monotonic()
+        if now < self._policy_at + POLICY_INTERVAL_S:
+            return
+        try:
+            info = await self._client.ask_memory()
+        except StoreRefusedError:
+            info = {}  # A user that may not ask for INFO is no hindrance.
+        if Risk.EVICTS in risks_of(info):
+            raise StoreRefusedError(EVICTS.format(policy=info["maxmemory_policy"], where=self._client.where))
+        self._policy_at = now  # Not before it is well: until then each check asks.
 
     @property
     def server_info(self) -> ServerInfo:
@@ -148,6 +163,36 @@ class RedisStore(RedisMemory):
         now = time.time() if self._now is None else self._now()
         while await self._call(scripts.CLEAN, oldest_day(now), oldest_month(now)) == scripts.CHUNK_MAX:
             pass
+        await self._mend()
+
+    async def _mend(self) -> None:
+        """Compare what is kept twice, a chunk at a time, and log what had to be mended."""
+        missing = gone = queued = heads = 0
+        # The messages first: a queue can be put right only when all that is pending is known.
+        for _ in range(SCAN_STEPS_MAX):
+            # A number for a new store, should this one turn out to be empty: Lua has no randomness of its own.
+            identity = (secrets.token_hex(8), self._client.store_id or "")
+            cursor, found = await self._call(scripts.MEND_MESSAGES, self._scan_cursor, *identity)
+            self._scan_cursor, missing = decode(cursor), missing + found
+            if self._scan_cursor == "0":
+                break
+        last = b"0"
+        while last:
+            last, *counts = await self._call(scripts.MEND_QUEUES, last)
+            gone, queued, heads = (a + b for a, b in zip((gone, queued, heads), counts, strict=True))
+        # Whatever it was, somebody has deleted keys of ours, and may do so again: that is for an operator to know.
+        if missing or gone or queued or heads:
+            found_wrong = {"missing": missing, "gone": gone, "queued": queued, "heads": heads}
+            log.warning("store mended", extra=found_wrong)
+            self._wake()
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+    @property
+    def lost(self) -> bool:
+        return self._client.lost
 
     # --- inbox ---------------------------------------------------------------------------------------------------
 
@@ -165,6 +210,7 @@ class RedisStore(RedisMemory):
             stored.kind,
             stored.conversation_key or b"",
             stored.answer or b"",
+            to_ms(created_at(row)),
             *about_chat,
         )
         self._wake_if(ready)
@@ -245,8 +291,8 @@ class RedisStore(RedisMemory):
         self._interrupt = act
 
     async def depth(self) -> Depth:
-        pending, leased, dead, age = await self._call(scripts.DEPTH)
-        return Depth(pending=pending, leased=leased, dead=dead, oldest_age=max(0.0, age / 1000))
+        pending, leased, dead, age, stuck = await self._call(scripts.DEPTH)
+        return Depth(pending, leased, dead, oldest_age=max(0.0, age / 1000), stuck=bool(stuck))
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
         letters = await self._call(scripts.DEAD, limit) if limit > 0 else []
@@ -267,11 +313,14 @@ class RedisStore(RedisMemory):
     # --- calls -----------------------------------------------------------------------------------------------------
 
     async def _call_with(self, lease: Lease, script: scripts.Script, *args: Arg) -> Any:
-        """Call a script that needs the lease. Raises LeaseLostError where it was ended, or is another's."""
+        """Call a script that needs the lease. Raises LeaseLostError where it was ended, is another's, or is gone."""
         reply = await self._call(script, lease.seq, lease.fence, *args)
-        if reply is None:
+        if reply is not None:
+            return reply
+        # Asked for apart: this is rare, and each ack would pay for it. What was ended in order is still seen.
+        if await self._call(scripts.KNOWN, lease.seq, encode(lease.inbound.key)):
             raise LeaseLostError("the lease is no longer held")
-        return reply
+        raise LeaseLostError("the store has lost the message", gone=True)
 
     def _release_abandoned(self, reply: Any) -> None:
         """Give back a message that was claimed for a caller who no longer waits: it would be leased to nobody."""

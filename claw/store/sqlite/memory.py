@@ -13,8 +13,8 @@ from claw.clock import Clock
 from claw.messages import Exchange
 from claw.store.codec import encode
 from claw.store.lifecycle import Lifecycle
-from claw.store.ports import Chat
-from claw.store.sqlite import queries
+from claw.store.ports import EPOCH_TOUCH_S, REPLICA_LIFE_S, Chat, Replica
+from claw.store.sqlite import epochs, queries
 from claw.store.sqlite.queries import to_sql_text
 from claw.store.sqlite.writer import JobKind, Writer
 
@@ -31,16 +31,23 @@ class SqliteMemory:
         self._life = Lifecycle()
         self._items: dict[str, str] = {}
         """All items, as they are in the file."""
+        self._is_lost = False
+        self._self: Replica | None = None
 
     async def exchanges(self, history_key: str, limit: int) -> list[Exchange]:
         said = await self._read(queries.exchanges, to_sql_text(history_key), max(limit, 0))
         return [Exchange(history_key, user, assistant) for user, assistant in said]
 
     async def epoch(self, history_key: str) -> str:
-        return await self._read(queries.epoch, to_sql_text(history_key))
+        # A read with each message, and a write once a day: a commit would make every turn wait for the disk.
+        name, used_at = await self._read(epochs.epoch, to_sql_text(history_key))
+        now = self._clock.wall()
+        if now - used_at < EPOCH_TOUCH_S:
+            return name
+        return await self._write(epochs.touch_epoch, to_sql_text(history_key), now)
 
     async def forget(self, history_key: str) -> str:
-        return await self._write(queries.forget, to_sql_text(history_key))
+        return await self._write(epochs.forget, to_sql_text(history_key), self._clock.wall())
 
     async def items(self, prefix: str = "") -> dict[str, str]:
         """As the port says, without a change of thread: what was set counts once it is on the disk."""
@@ -48,9 +55,7 @@ class SqliteMemory:
         return {name: value for name, value in self._items.items() if name.startswith(prefix)}
 
     async def set(self, name: str, value: str) -> None:
-        await self._write(
-            queries.set_item, encode(name), encode(value), on_commit=lambda _: self._items.update({name: value})
-        )
+        await self._write(queries.set_item, encode(name), encode(value), on_commit=lambda _: self._on_set(name, value))
 
     async def set_if_absent(self, name: str, value: str) -> str:
         """As the port says. Not decided in memory, which does not know of a `delete` that is on its way."""
@@ -58,7 +63,7 @@ class SqliteMemory:
             queries.set_item_if_absent,
             encode(name),
             encode(value),
-            on_commit=lambda found: self._items.update({name: found}),
+            on_commit=lambda found: self._on_set(name, found),
         )
 
     async def delete(self, *names: str) -> None:
@@ -82,6 +87,16 @@ class SqliteMemory:
     async def calls(self, month: str) -> dict[str, int]:
         return await self._read(queries.calls, to_sql_text(month))
 
+    async def beat(self, replica: str, version: str, healthy: bool) -> None:  # noqa: FBT001 - as in the port
+        """As the port says: nobody else can share the file."""
+        self._life.require_open()
+        self._self = Replica(replica, version, self._clock.wall(), healthy)
+
+    async def replicas(self) -> list[Replica]:
+        self._life.require_open()
+        lives = self._self is not None and self._clock.wall() - self._self.seen_at < REPLICA_LIFE_S
+        return [self._self] if self._self is not None and lives else []
+
     async def _read(self, query: Callable[..., T], *args: object) -> T:
         self._life.require_open()
         return await self._writer.submit(query, *args, kind=JobKind.READ)
@@ -90,6 +105,12 @@ class SqliteMemory:
         self._life.require_open()
         return await self._writer.submit(query, *args, on_commit=on_commit)
 
+    def _on_set(self, name: str, value: str) -> None:
+        self._items[name] = value
+        # In the very transaction its mark went from the file: whoever settles something has looked at what was lost.
+        self._is_lost = False
+
     def _on_deleted(self, names: tuple[str, ...]) -> None:
+        self._is_lost = False
         for name in names:
             self._items.pop(name, None)
