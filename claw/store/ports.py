@@ -44,7 +44,7 @@ EPOCH_RETENTION_S: Final = 400 * 24 * 3600.0
 """Seconds for which the epoch of a history that nobody asks for is kept apart from that of new ones."""
 EPOCH_TOUCH_S: Final = 24 * 3600.0
 """Seconds after which asking for an epoch is written down again: once a day, not with each message."""
-LOST_REMEDY: Final = "put a copy of it back, or name the owner by CLAW_OWNER; nobody is paired by being first"
+LOST_REMEDY: Final = "put a copy of it back, or name the owner by CLAW_OWNER; `claw owner --reset` begins anew"
 CALLS_RETENTION_MONTHS: Final = 13
 CLAIMS_MAX: Final = 20
 """A message that was claimed so often without an end crashes its process: the next worker gives it up."""

@@ -15,7 +15,7 @@ from claw.errors import LeaseLostError, StoreError, StoreRefusedError
 from claw.secret import Secret
 from claw.store.ports import Replica
 from claw.store.redis import scripts
-from claw.store.redis.store import POLICY_INTERVAL_S, RedisStore, prefix_of
+from claw.store.redis.store import LOSS_INTERVAL_S, RedisStore, prefix_of
 from tests.clock import FakeClock
 from tests.redis_server import RedisServer, running
 from tests.store.contract import ANSWER, TTL, claim, inbound, put, row
@@ -273,9 +273,14 @@ async def test_settings_that_are_gone_are_not_no_settings(world: RedisWorld) -> 
             await world.store.items()
         with pytest.raises(StoreError, match="settings are gone"):
             await world.store.set_if_absent("owner", "mallory")
+        await world.clock.advance(LOSS_INTERVAL_S)
+        for _ in range(2):
+            with pytest.raises(StoreError, match="settings are gone"):
+                await world.store.check()
         await world.die()
     await world.store.delete("owner")
     assert await world.store.items() == {}
+    await world.store.check()
     assert await world.store.set_if_absent("owner", "bob") == "bob"
 
 
@@ -330,14 +335,14 @@ async def test_a_policy_without_a_limit_is_served(tmp_path: Path) -> None:
 
 
 async def test_a_policy_that_was_changed_is_found(tmp_path: Path) -> None:
-    """Somebody sets it under a running claw: `check` fails within POLICY_INTERVAL_S, until it is right again."""
+    """Somebody sets it under a running claw: `check` fails within LOSS_INTERVAL_S, until it is right again."""
     with running(tmp_path / "redis") as server:
         clock = FakeClock()
         store = RedisStore(Secret(server.url()), ROBOT, clock=clock)
         await store.open()
         server.command("CONFIG", "SET", "maxmemory", "100mb")
         server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-        await clock.advance(POLICY_INTERVAL_S)
+        await clock.advance(LOSS_INTERVAL_S)
         for _ in range(2):
             with pytest.raises(StoreRefusedError, match="noeviction"):
                 await store.check()

@@ -54,8 +54,8 @@ from claw.store.redis.server import EVICTS, ServerInfo, risks_of
 
 log: Final = logging.getLogger(__name__)
 
-POLICY_INTERVAL_S: Final = 15.0
-"""Seconds after which `check` asks Redis again whether it evicts."""
+LOSS_INTERVAL_S: Final = 15.0
+"""Seconds after which `check` looks again whether Redis evicts, and whether the settings are there."""
 SCAN_STEPS_MAX: Final = 10
 """Steps of SCAN_MAX keys that one cleaning searches; the next one goes on. A Redis may hold much that is not ours."""
 POLL_S: Final = 1.0
@@ -98,8 +98,8 @@ class RedisStore(RedisMemory):
         """Redis' version of what is ready, of all and of the urgent, when `wait` last returned."""
         self._left_more = {False: False, True: False}
         """A claim of ours left something to claim, which `wait` has not told yet."""
-        self._policy_at = self._clock.monotonic()
-        """When Redis was last asked, by the connection or by `check`, whether it evicts."""
+        self._looked_at = self._clock.monotonic()
+        """When Redis was last asked, by the connection or by `check`, whether it loses what it was given."""
         self._scan_cursor = "0"
         """Where the search for messages that nobody counts goes on."""
         self._interrupt: Callable[[int, int], object] | None = None
@@ -133,22 +133,24 @@ class RedisStore(RedisMemory):
                 if last is None or self._clock.monotonic() - last >= CHECK_FRESH_S:
                     await self._client.submit(scripts.PROBE)
                 if not self._read_only:
-                    await self._check_policy()
+                    await self._check_loss()
         except TimeoutError:
             raise StoreError("the store does not answer") from None
 
-    async def _check_policy(self) -> None:
-        """Raise StoreRefusedError where somebody has told Redis, since the start, to throw away what was acked."""
+    async def _check_loss(self) -> None:
+        """Look whether Redis keeps what it was given. Raises StoreError where it does not, or has been told not to."""
         now = self._clock.monotonic()
-        if now < self._policy_at + POLICY_INTERVAL_S:
+        if now < self._looked_at + LOSS_INTERVAL_S:
             return
+        # Writes go well where the settings are gone, and each message fails.
+        await self.items()
         try:
             info = await self._client.ask_memory()
         except StoreRefusedError:
             info = {}  # A user that may not ask for INFO is no hindrance.
         if Risk.EVICTS in risks_of(info):
             raise StoreRefusedError(EVICTS.format(policy=info["maxmemory_policy"], where=self._client.where))
-        self._policy_at = now  # Not before it is well: until then each check asks.
+        self._looked_at = now  # Not before it is well: until then each check asks.
 
     @property
     def server_info(self) -> ServerInfo:
