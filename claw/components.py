@@ -53,7 +53,7 @@ from claw.turn.model.errors import suggest_remedy
 from claw.turn.notices import Notices
 
 FETCHED_MAX_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of pictures held for the model at the same time, as `data:` URLs; requests made of them take as much again."""
+"""Bytes of pictures held for the model at the same time, as `data:` URLs."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def build(
         access=access,
         commands=CommandHandlers(access, history=store, config=store, chats=store, actions=actions, clock=clock),
         language=settings.logs.language,
-        load_pictures=PictureLoader(client, openapi, endpoints, ByteBudget(FETCHED_MAX_BYTES)).load,
+        hold_pictures=PictureLoader(client, openapi, endpoints, ByteBudget(FETCHED_MAX_BYTES)).hold,
     )
     worker = _build_worker(settings, store, clock, access=access, handler=handler, outbound=Outbound(sender))
     supervisor = _build_supervisor(settings, store, http, clock)

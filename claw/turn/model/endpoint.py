@@ -31,6 +31,7 @@ from claw.turn.model.body import ErrorBody
 from claw.turn.model.errors import mask_echo, root_cause
 from claw.turn.model.fields import find_refused_fields
 from claw.turn.model.sse import UnreadableError
+from claw.turn.model.upload import Upload, has_pictures
 
 if TYPE_CHECKING:
     import httpx2
@@ -124,15 +125,25 @@ class ChatEndpoint:
             headers["Authorization"] = f"Bearer {self.api_key.reveal()}"
         if _OPENCLAW.match(self._settings.name):
             headers[CHANNEL_HEADER] = CHANNEL
-        # The SDK's way to any endpoint, see the module's docstring.
-        answer: object = await client.post(
-            "/chat/completions",
-            body=body,
-            options={"headers": headers},
-            cast_to=httpx2.Response,
-            stream=True,
-            stream_cls=openai.AsyncStream[Any],
-        )
+        upload = Upload(body) if has_pictures(body["messages"]) else None
+        if upload is not None:
+            # With a length: many servers take no chunked request.
+            headers |= {"Content-Type": "application/json", "Content-Length": str(upload.size)}
+        try:
+            # The SDK's way to any endpoint, see the module's docstring.
+            answer: object = await client.post(
+                "/chat/completions",
+                body=None if upload is not None else body,
+                content=upload,
+                options={"headers": headers},
+                cast_to=httpx2.Response,
+                stream=True,
+                stream_cls=openai.AsyncStream[Any],
+            )
+        finally:
+            # The response refers to its request: what was not sent must not live as long as the answer takes.
+            if upload is not None:
+                upload.close()
         # The SDK's types promise a stream; what it is told to cast to is what comes.
         return cast("httpx2.Response", answer)
 
