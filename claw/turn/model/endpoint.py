@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from claw.config.settings import ModelSettings
@@ -44,6 +44,9 @@ CONNECT_TIMEOUT_S: Final = 10.0
 while they run tools (docs/openclaw.md, "first byte")."""
 CHANNEL_HEADER: Final = "x-openclaw-message-channel"
 """By which an OpenClaw gateway learns where a message comes from; without it the agent believes in a web chat."""
+MAX_TOKENS: Final = "max_completion_tokens"
+"""The limit of an answer; OpenAI's reasoning models refuse the older name, by which most other servers know it."""
+OLD_MAX_TOKENS: Final = "max_tokens"
 CHANNEL: Final = "dingtalk"
 _OPENCLAW: Final = re.compile(r"openclaw($|[/:])")
 
@@ -84,7 +87,9 @@ class ChatEndpoint:
         import openai  # noqa: PLC0415 - see _build, which has imported it by now
 
         body = {"model": self._settings.name, "stream": True, **fields}
-        body = {name: value for name, value in body.items() if name not in self._refused}
+        if self._settings.max_tokens and MAX_TOKENS not in body:
+            body[MAX_TOKENS] = self._settings.max_tokens
+        body = _leave_out(body, self._refused)
         refused: frozenset[str] = frozenset()
         is_key_fresh = False
         # Each round but the first has one field less, or a fresh key: it ends.
@@ -98,7 +103,7 @@ class ChatEndpoint:
                     named |= {"stream_options"} & body.keys()  # Nobody takes the one without the other.
                 if named:
                     refused |= named
-                    body = {name: value for name, value in body.items() if name not in named}
+                    body = _leave_out(body, named)
                     continue
                 if error.status_code != 401 or is_key_fresh:
                     raise
@@ -174,6 +179,14 @@ class ChatEndpoint:
             ),
         )
         self._client = client
+
+
+def _leave_out(body: Mapping[str, Any], refused: Collection[str]) -> dict[str, Any]:
+    """Return a body without the fields that a server refuses; the limit of tokens goes by its older name then."""
+    left = {name: value for name, value in body.items() if name not in refused}
+    if MAX_TOKENS in refused and MAX_TOKENS in body and OLD_MAX_TOKENS not in refused:
+        left[OLD_MAX_TOKENS] = body[MAX_TOKENS]
+    return left
 
 
 async def iter_body(response: httpx2.Response) -> AsyncGenerator[bytes]:
