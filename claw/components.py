@@ -82,7 +82,7 @@ def build(
     webhook = WebhookClient(client, endpoints)
     sender = AnswerSender(webhook, openapi, settings.logs.language, settings.reply.max_parts)
     model = ModelClient(settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock)
-    access = AccessControl(settings.access, store, store, clock)
+    access = AccessControl(settings.access, store, store, clock, store_lost=lambda: bool(getattr(store, "lost", False)))
 
     async def stop_turn(conversation_key: str) -> bool:
         # A conversation's queue has its key for a name; urgent messages have another, and nobody stops those.

@@ -90,6 +90,7 @@ class TurnHarness:
         *,
         access: AccessSettings = OWNED,
         stoppable: bool = False,
+        store_lost: bool = False,
     ) -> None:
         self.store = store
         self.settings = settings or ConversationSettings()
@@ -128,7 +129,7 @@ class TurnHarness:
             self.restarted.append(scope)
             return True
 
-        self.access = AccessControl(access, store, store, self.clock)
+        self.access = AccessControl(access, store, store, self.clock, store_lost=lambda: store_lost)
         actions = AdminActions(stop, restart, figures, "scripted-1", lambda: self.model_health)
         self.handler = MessageHandler(
             self.settings,
