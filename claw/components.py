@@ -51,7 +51,7 @@ from claw.turn.model.errors import suggest_remedy
 from claw.turn.notices import Notices
 
 FETCHED_MAX_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of pictures held for the model at the same time, as `data:` URLs; requests made of them take as much again."""
+"""Bytes of pictures held for the model at the same time, as `data:` URLs."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def build(
     webhook = WebhookClient(client, endpoints)
     sender = AnswerSender(webhook, openapi, settings.logs.language, settings.reply.max_parts)
     model = ModelClient(settings.model, history_kept_elsewhere=settings.conversation.history_turns == 0, clock=clock)
-    access = AccessControl(settings.access, store, store, clock)
+    access = AccessControl(settings.access, store, store, clock, store_lost=lambda: bool(getattr(store, "lost", False)))
 
     async def stop_turn(conversation_key: str) -> bool:
         # A conversation's queue has its key for a name; urgent messages have another, and nobody stops those.
@@ -99,7 +99,7 @@ def build(
         access=access,
         commands=CommandHandlers(access, history=store, config=store, chats=store, actions=actions, clock=clock),
         language=settings.logs.language,
-        load_pictures=PictureLoader(client, openapi, endpoints, ByteBudget(FETCHED_MAX_BYTES)).load,
+        hold_pictures=PictureLoader(client, openapi, endpoints, ByteBudget(FETCHED_MAX_BYTES)).hold,
     )
     worker = _build_worker(settings, store, clock, access=access, handler=handler, outbound=Outbound(sender))
     supervisor = _build_supervisor(settings, store, http, clock)

@@ -15,7 +15,7 @@ pool drops it as soon as the loop has read its end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -127,7 +127,7 @@ async def send(
     url: URL,
     *,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
-    data: bytes | None = None,
+    data: bytes | AsyncIterable[bytes] | None = None,
     timeout: aiohttp.ClientTimeout = _NO_TIMEOUT,
 ) -> aiohttp.ClientResponse:
     """Send a request and return when the head of its response is there; the caller closes the response.

@@ -16,7 +16,7 @@ import hmac
 import json
 import logging
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -52,6 +52,7 @@ DENIED_PREFIX: Final = "denied."
 HANDOVER: Final = "handover"
 """The entry of a handover that waits for its confirmation."""
 OTHER_OWNER: Final = "the store holds another owner than CLAW_OWNER names, who has no say"
+STORE_LOST: Final = "the store lost what it held, the owner perhaps: the first who writes is not paired"
 
 
 class Decision(StrEnum):
@@ -191,12 +192,22 @@ def parse_owner(entries: Mapping[str, str]) -> Owner | None:
 class AccessControl:
     """Lets people in or denies them, pairs the owner, and counts questions. Every method raises StoreError."""
 
-    def __init__(self, settings: AccessSettings, config: ConfigStore, quotas: QuotaStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: AccessSettings,
+        config: ConfigStore,
+        quotas: QuotaStore,
+        clock: Clock,
+        *,
+        store_lost: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`store_lost`: whether the store lost what it had held, the owner perhaps (`Store.lost`, known once open)."""
         self._settings = settings
         self._config = config
         self._quotas = quotas
         self._clock = clock
         self._pace = AnswerPace(clock)
+        self._is_store_lost = store_lost
 
     @property
     def pairs_by_code(self) -> bool:
@@ -222,6 +233,8 @@ class AccessControl:
         rules = resolve_rules(self._settings, entries)
         other = self._find_other_owner(entries)
         warning = "" if rules.owners else f"no owner yet, pairing is: {self._settings.pairing.value}"
+        if not rules.owners and self._settings.pairing is Pairing.FIRST and self._is_store_lost():
+            warning = STORE_LOST
         return {
             "owner": sorted(hash_id(owner) for owner in rules.owners),
             "stored_owner_ignored": hash_id(other.staff_id) if other else "",
@@ -248,6 +261,10 @@ class AccessControl:
         if rules.owners:
             return
         match self._settings.pairing:
+            case Pairing.FIRST if self._is_store_lost():
+                log.warning(
+                    STORE_LOST, extra={"remedy": "`claw owner` shows what is left; set CLAW_OWNER, and restart"}
+                )
             case Pairing.FIRST if rules.direct_policy is DirectPolicy.OWNER:
                 log.warning(
                     "no owner, and only an owner may talk: no first message makes one",
@@ -302,6 +319,9 @@ class AccessControl:
 
     def _may_be_paired(self, rules: Rules, inbound: Inbound) -> bool:
         """Whether the sender may talk here; whoever is kept out must not get in as the owner."""
+        if self._is_store_lost() and not self.pairs_by_code:
+            # It had an owner, perhaps, and then whoever writes first is not who set the robot up.
+            return False
         role = rules.find_role(inbound.sender, ChatKind.DIRECT)
         # Where only the owner may talk, nobody may before there is one: the code of the log is the proof then.
         if self.pairs_by_code and rules.direct_policy is DirectPolicy.OWNER:

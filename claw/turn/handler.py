@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, replace
 from typing import Final
 
 from claw.config.settings import ConversationSettings
@@ -32,9 +33,9 @@ from claw.turn.access import AccessControl, Decision, decide
 from claw.turn.commands.handlers import CommandHandlers
 from claw.turn.commands.parser import parse_command
 from claw.turn.commands.registry import Command
-from claw.turn.model.chat import ChatModel, Completion
+from claw.turn.model.chat import ChatModel, Completion, Message, OnSent, Picture
 from claw.turn.model.finish import FinishReason
-from claw.turn.prompt import EXCHANGE_MAX_CHARS, Prompt, describe
+from claw.turn.prompt import EXCHANGE_MAX_CHARS, Prompt, describe, drop_pictures, make_picture_part
 
 log: Final = logging.getLogger(__name__)
 
@@ -49,10 +50,20 @@ _REASONING: Final = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _REASONING_START: Final = "<think>"
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the model is asked; `pictures` are parts of its message, given up when `on_sent` is called."""
+
+    conversation_key: str
+    said: str
+    pictures: Sequence[Message]
+    on_sent: OnSent
+
+
 class MessageHandler:
     """Answers messages. That a conversation's messages come one at a time is the worker's business.
 
-    `load_pictures` fetches a message's pictures as data URLs (raises MediaError).
+    `hold_pictures` fetches a message's pictures, and holds the room that they take (raises MediaError).
     """
 
     def __init__(
@@ -64,7 +75,7 @@ class MessageHandler:
         access: AccessControl,
         commands: CommandHandlers,
         language: Language,
-        load_pictures: Callable[[Inbound], Awaitable[list[str]]],
+        hold_pictures: Callable[[Inbound], AbstractAsyncContextManager[Sequence[Picture]]],
     ) -> None:
         self._settings = settings
         self._model = model
@@ -72,7 +83,7 @@ class MessageHandler:
         self._access = access
         self._commands = commands
         self._language = language
-        self._load_pictures = load_pictures
+        self._hold_pictures = hold_pictures
         # What came of answers that broke off, by message. In memory only: after a restart the next try counts alone.
         self._partials: dict[str, str] = {}
 
@@ -153,24 +164,33 @@ class MessageHandler:
             text = texts.LIMIT_REACHED[language].format(limit=self._access.daily_limit)
             return await self._tell_once(inbound, "limit", text)
         said = describe(inbound, language)
-        pictures: list[str] = []
-        if any(media.kind is MediaKind.PICTURE for media in inbound.media):
-            try:
-                pictures = await self._load_pictures(inbound)
-            except MediaError as error:
-                log.warning(
-                    "picture not fetched", extra={"cause": error.reason, "conversation": hash_id(conversation_key)}
-                )
-                if not inbound.text:
-                    return await self._hint(inbound, language, texts.PICTURE_LOST)
-                said = f"{said}\n{texts.PICTURE_LOST_MARK[language]}"
-        # Never sent on: servers answer an empty text with a 400 (docs/openclaw.md).
-        if not said and not pictures:
-            hint = texts.UNREADABLE if inbound.msgtype not in {"text", "richText"} else texts.NO_TEXT
-            return await self._hint(inbound, language, hint)
-        shown = ShownText(draft)
+        async with AsyncExitStack() as room:
+            pictures: list[Message] = []
+            if any(media.kind is MediaKind.PICTURE for media in inbound.media):
+                try:
+                    held = await room.enter_async_context(self._hold_pictures(inbound))
+                    pictures += map(make_picture_part, held)
+                    room.callback(drop_pictures, pictures)
+                except MediaError as error:
+                    cause = {"cause": error.reason, "conversation": hash_id(conversation_key)}
+                    log.warning("picture not fetched", extra=cause)
+                    if not inbound.text:
+                        return await self._hint(inbound, language, texts.PICTURE_LOST)
+                    said = f"{said}\n{texts.PICTURE_LOST_MARK[language]}"
+            # Never sent on: servers answer an empty text with a 400 (docs/openclaw.md).
+            if not said and not pictures:
+                hint = texts.UNREADABLE if inbound.msgtype not in {"text", "richText"} else texts.NO_TEXT
+                return await self._hint(inbound, language, hint)
+            # The room is others' as soon as the server has the pictures: an agent may work on them for minutes.
+            shown = ShownText(draft)
+            question = Question(conversation_key, said, pictures, room.aclose)
+            return await self._answer(inbound, language, question, shown)
+
+    async def _answer(self, inbound: Inbound, language: Language, question: Question, shown: ShownText) -> Answer:
+        """Make an answer of what the model says."""
+        conversation_key = question.conversation_key
         try:
-            prompt, completion, epoch = await self._complete(conversation_key, said, pictures, shown)
+            prompt, completion, epoch = await self._complete(question, shown)
         except (ModelError, asyncio.CancelledError):
             # A cancelled turn may be one that ran out of time: what came is told with its failure.
             self._keep_partial(inbound.key, shown.text)
@@ -190,22 +210,21 @@ class MessageHandler:
             text += "\n\n" + texts.CUT[language]
         return Answer.of(text, Outcome.ANSWERED, exchange=exchange)
 
-    async def _complete(
-        self, conversation_key: str, said: str, pictures: list[str], shown: ShownText
-    ) -> tuple[Prompt, Completion, str]:
+    async def _complete(self, question: Question, shown: ShownText) -> tuple[Prompt, Completion, str]:
         """Ask the model within its conversation, and say in which epoch of it. Raises ModelError, StoreError."""
         # Before the exchanges: a `/new` in between would let them pass for the new conversation's. It raises the epoch,
         # and by another `user` a gateway begins another session.
-        epoch = await self._history.epoch(conversation_key)
+        epoch = await self._history.epoch(question.conversation_key)
         limit = self._settings.history_turns
         # Where the gateway keeps the history, ours would be told twice (docs/openclaw.md): the limit is 0 then.
-        exchanges = await self._history.exchanges(conversation_key, limit) if limit else []
-        prompt = Prompt(self._settings.system_prompt, exchanges, said, pictures)
+        exchanges = await self._history.exchanges(question.conversation_key, limit) if limit else []
+        prompt = Prompt(self._settings.system_prompt, exchanges, question.said, question.pictures)
         completion = await self._model.ask(
             prompt.to_messages(),
-            user=hash_id(f"{conversation_key}:{epoch}"),
+            user=hash_id(f"{question.conversation_key}:{epoch}"),
             shorten=prompt.shorten,
             on_text=shown.add,
+            on_sent=question.on_sent,
         )
         return prompt, completion, epoch
 

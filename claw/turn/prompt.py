@@ -14,7 +14,7 @@ from typing import Final
 from claw.language import Language
 from claw.messages import Exchange, Inbound, MediaKind
 from claw.turn import texts
-from claw.turn.model.chat import Message
+from claw.turn.model.chat import Message, Picture
 
 EXCHANGE_MAX_CHARS: Final = 20_000
 """What history keeps of one side of an exchange: a pasted book would push everything else out."""
@@ -24,12 +24,12 @@ SHORTEN_BY: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One question to the model. `exchanges` are the earlier ones, oldest first; `pictures` are data URLs."""
+    """One question to the model. `exchanges` are the earlier ones, oldest first; `pictures` parts of its message."""
 
     system: str
     exchanges: Sequence[Exchange]
     said: str
-    pictures: Sequence[str] = ()
+    pictures: Sequence[Message] = ()
 
     def to_messages(self) -> list[Message]:
         """Write it as the messages of a chat completion."""
@@ -60,9 +60,19 @@ class Prompt:
             messages.append({"role": "user", "content": self.said})
         else:
             content: list[Message] = [{"type": "text", "text": self.said}] if self.said else []
-            content += [{"type": "image_url", "image_url": {"url": url}} for url in self.pictures]
-            messages.append({"role": "user", "content": content})
+            messages.append({"role": "user", "content": [*content, *self.pictures]})
         return messages
+
+
+def make_picture_part(picture: Picture) -> Message:
+    """Return a picture as a part of a message's content."""
+    return {"type": "image_url", "image_url": {"url": picture.url}}
+
+
+def drop_pictures(parts: Sequence[Message]) -> None:
+    """Let go of the pictures' bytes in all messages that were made with these parts."""
+    for part in parts:
+        part["image_url"]["url"] = ""
 
 
 def describe(inbound: Inbound, language: Language) -> str:

@@ -50,9 +50,12 @@ async def model_at(
     timeout: float = 30.0,
     name: str = "openclaw",
     clock: FakeClock | None = None,
+    max_tokens: int = 0,
 ) -> AsyncIterator[ModelClient]:
     """Give a client that is closed in the end, with no task of it left."""
-    chosen = settings.ModelSettings(api_key=Secret(key), base_url=base_url, name=name, turn_timeout=timeout)
+    chosen = settings.ModelSettings(
+        api_key=Secret(key), base_url=base_url, name=name, turn_timeout=timeout, max_tokens=max_tokens
+    )
     before = asyncio.all_tasks()
     model = ModelClient(chosen, history_kept_elsewhere=elsewhere, clock=clock or QuickClock())
     try:
@@ -65,9 +68,8 @@ async def model_at(
 
 
 async def ask(server: ModelServer, **options: Any) -> Completion:
-    model_options = {
-        name: options.pop(name) for name in ("key", "elsewhere", "timeout", "name", "clock") if name in options
-    }
+    names = ("key", "elsewhere", "timeout", "name", "clock", "max_tokens")
+    model_options = {name: options.pop(name) for name in names if name in options}
     async with model_at(server.base_url, **model_options) as model:
         return await model.ask(options.pop("messages", QUESTION), user=USER, **options)
 

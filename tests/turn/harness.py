@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from copy import deepcopy
 from typing import Any
 
 from claw.config.settings import AccessSettings, ConversationSettings
+from claw.dingtalk.media import Picture
 from claw.draft import Persist
 from claw.errors import MediaError, ModelError
 from claw.inbox.routing import Router
@@ -18,7 +21,7 @@ from claw.turn.access import AccessControl
 from claw.turn.commands.handlers import AdminActions, CommandHandlers
 from claw.turn.commands.parser import is_urgent
 from claw.turn.handler import MessageHandler
-from claw.turn.model.chat import Completion, Message, OnText, Shorten
+from claw.turn.model.chat import Completion, Message, OnSent, OnText, Shorten
 from claw.turn.model.finish import FinishReason
 from tests.clock import FakeClock
 from tests.messages import inbound
@@ -45,10 +48,14 @@ class ScriptedModel:
         user: str,
         shorten: Shorten | None = None,
         on_text: OnText | None = None,
+        on_sent: OnSent | None = None,
     ) -> Completion:
-        self.asked.append(messages)
+        # As they are now: pictures are taken out of them when they were sent.
+        self.asked.append(deepcopy(messages))
         self.users.append(user)
-        self.shortened = shorten() if shorten else None
+        self.shortened = deepcopy(shorten()) if shorten else None
+        if on_sent is not None:
+            await on_sent()
         if on_text is not None:
             for piece in self.pieces:
                 on_text(piece)
@@ -83,6 +90,7 @@ class TurnHarness:
         *,
         access: AccessSettings = OWNED,
         stoppable: bool = False,
+        store_lost: bool = False,
     ) -> None:
         self.store = store
         self.settings = settings or ConversationSettings()
@@ -96,11 +104,18 @@ class TurnHarness:
 
         self.fetched = 0
 
-        async def load_pictures(message: Inbound) -> list[str]:
+        self.held = 0
+
+        @asynccontextmanager
+        async def hold_pictures(_: Inbound) -> AsyncIterator[list[Picture]]:
             self.fetched += 1
             if isinstance(self.pictures, MediaError):
                 raise self.pictures
-            return self.pictures
+            self.held += 1
+            try:
+                yield [Picture(each) for each in self.pictures]
+            finally:
+                self.held -= 1
 
         async def figures() -> dict[str, object]:
             names = ("model", "stream", "pending", "turns", "dead", "calls", "version")
@@ -114,7 +129,7 @@ class TurnHarness:
             self.restarted.append(scope)
             return True
 
-        self.access = AccessControl(access, store, store, self.clock)
+        self.access = AccessControl(access, store, store, self.clock, store_lost=lambda: store_lost)
         actions = AdminActions(stop, restart, figures, "scripted-1", lambda: self.model_health)
         self.handler = MessageHandler(
             self.settings,
@@ -125,7 +140,7 @@ class TurnHarness:
                 self.access, history=store, config=store, chats=store, actions=actions, clock=self.clock
             ),
             language=Language.ZH,
-            load_pictures=load_pictures,
+            hold_pictures=hold_pictures,
         )
 
     def route(self, message: Inbound) -> Route:

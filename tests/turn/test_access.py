@@ -22,6 +22,7 @@ from claw.turn.access import (
     GROUP_POLICY,
     OTHER_OWNER,
     OWNER,
+    STORE_LOST,
     Decision,
     Role,
     Rules,
@@ -220,6 +221,28 @@ async def test_the_code_and_the_policy(
     code = caplog.records[-1].pairing  # type: ignore[attr-defined]
     await turn.tell(person, code)
     assert (await turn.access.read_rules()).owners == (frozenset({person}) if paired else frozenset())
+
+
+async def test_a_store_that_was_lost_pairs_nobody_by_a_first_message(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the store lost what it held, the first who writes is no owner; start and /status say what helps."""
+    turn = TurnHarness(store, access=AccessSettings(), store_lost=True)
+    with caplog.at_level(logging.WARNING, "claw.turn.access"):
+        await turn.access.announce_pairing()
+    assert caplog.records[-1].message == STORE_LOST
+    assert "claw owner" in caplog.records[-1].remedy  # type: ignore[attr-defined]
+    assert (await turn.access.report())["warning"] == STORE_LOST
+    assert await turn.tell("mallory", "你好") == "fine"
+    assert (await turn.access.read_rules()).owners == frozenset()
+
+
+async def test_a_store_that_was_lost_pairs_by_code(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    """The code of the log is proof, whatever became of the store."""
+    turn = TurnHarness(store, access=AccessSettings(pairing=Pairing.CODE), store_lost=True)
+    with caplog.at_level(logging.WARNING, "claw.turn.access"):
+        await turn.access.announce_pairing()
+    assert await turn.tell("boss", caplog.records[-1].pairing) == texts.PAIRED[ZH]  # type: ignore[attr-defined]
 
 
 async def test_owner_survives_restart(tmp_path: Path) -> None:

@@ -37,6 +37,45 @@ async def test_refused_fields_are_remembered(server: ModelServer, caplog: pytest
     assert caplog.messages.count("the model's server takes no such fields") == 1
 
 
+async def test_the_limit_of_tokens(server: ModelServer) -> None:
+    """CLAW_MODEL_MAX_TOKENS goes with each question; 0 leaves the limit to the server."""
+    await ask(server, max_tokens=700)
+    await ask(server)
+    assert server.asked[0]["max_completion_tokens"] == 700
+    assert not {"max_tokens", "max_completion_tokens"} & server.asked[1].keys()
+
+
+async def test_the_limit_of_tokens_by_its_older_name(server: ModelServer) -> None:
+    """A server that knows only the older name of the limit is told it by that one, from then on at once."""
+    refusal = refuses(400, {"error": {"message": "Unsupported parameter: 'max_completion_tokens'. Use 'max_tokens'."}})
+    server.behaviours = [refusal, sends(answer("Hi"))]
+    async with model_at(server.base_url, max_tokens=700) as model:
+        for _ in range(2):
+            await model.ask(QUESTION, user=USER)
+    assert [each.get("max_completion_tokens") for each in server.asked] == [700, None, None]
+    assert [each.get("max_tokens") for each in server.asked] == [None, 700, 700]
+
+
+async def test_a_server_without_any_limit_of_tokens(server: ModelServer) -> None:
+    """Where both names are refused the question is asked without a limit."""
+    refusal = refuses(400, {"error": {"message": "unknown field 'max_completion_tokens'"}})
+    older = refuses(400, {"error": {"message": "unknown field 'max_tokens'"}})
+    server.behaviours = [refusal, older, sends(answer("Hi"))]
+    async with model_at(server.base_url, max_tokens=700) as model:
+        for _ in range(2):
+            await model.ask(QUESTION, user=USER)
+    assert len(server.asked) == 4
+    assert not {"max_tokens", "max_completion_tokens"} & server.asked[3].keys()
+
+
+async def test_an_overflow_does_not_blame_the_limit(server: ModelServer) -> None:
+    """A context that overflows with the limit of tokens is shortened; the limit stays."""
+    words = "'max_completion_tokens' is too large: 700. This model's maximum context length is 800 tokens"
+    server.behaviours = [refuses(400, {"error": {"message": words}}), sends(answer("Hi"))]
+    error = await fault(server, max_tokens=700)
+    assert error.kind is ModelErrorKind.TOO_LONG
+
+
 async def test_fields_are_not_blamed_for_another_refusal(server: ModelServer) -> None:
     """A request that is refused without the fields too says so by its own words, and nothing is remembered."""
     server.behaviours = [UNKNOWN_FIELD, refuses(400, {"error": {"message": "no such model"}}), sends(answer("Hi"))]

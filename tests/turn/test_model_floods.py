@@ -18,8 +18,8 @@ from claw.turn.model.transport import ERROR_BODY_MAX_BYTES
 from tests.turn.asking import ask, fault, model_at
 from tests.turn.servers import DONE, STOP, Behaviour, ModelServer, opened, refuses, sends, text
 
-LAG_MAX_S = 0.3
-"""Well below the second that `/health` may take, and far above what a busy machine adds."""
+LAG_MAX_S = 1.0
+"""What `/health` may take at most; the tests' servers share the loop, and the machine others' work."""
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,16 @@ Message = dict[str, Any]
 Shorten = Callable[[], Sequence[Message] | None]
 """Gives the messages without their oldest part, or None if nothing can be left out."""
 OnText = Callable[[str], None]
+OnSent = Callable[[], Awaitable[None]]
+
+
+class Picture(Protocol):
+    """A picture as models take it."""
+
+    @property
+    def url(self) -> str:
+        """A `data:` URL, in base64."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +52,13 @@ class ChatModel(Protocol):
         user: str,
         shorten: Shorten | None = None,
         on_text: OnText | None = None,
+        on_sent: OnSent | None = None,
     ) -> Completion:
         """Return the model's answer. Raises ModelError, and whatever `shorten` or `on_text` raise.
 
         `user` is the hash of the conversation, by which a gateway finds its session. `on_text` gets each piece of text
-        as it comes; a ModelError afterwards means that they are no whole answer (`ModelError.partial`).
+        as it comes; a ModelError afterwards means that they are no whole answer (`ModelError.partial`). `on_sent` is
+        called when the server has the messages: messages with pictures are not asked again after it.
         """
         ...
 

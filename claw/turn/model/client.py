@@ -23,13 +23,14 @@ from typing import Any, Final
 from claw.clock import Clock
 from claw.config.settings import ModelSettings
 from claw.errors import ModelError, ModelErrorKind
-from claw.turn.model.chat import Completion, Message, OnText, Shorten, iter_texts
+from claw.turn.model.chat import Completion, Message, OnSent, OnText, Shorten, iter_texts
 from claw.turn.model.endpoint import ChatEndpoint, iter_body
 from claw.turn.model.errors import SESSION_RACE, Circumstances, classify_error, mask_echo
 from claw.turn.model.finish import FinishReason
 from claw.turn.model.health import ModelHealth
 from claw.turn.model.spans import ChatSpan
 from claw.turn.model.sse import EventError, StreamParser
+from claw.turn.model.upload import has_pictures
 
 log: Final = logging.getLogger(__name__)
 
@@ -75,10 +76,11 @@ class ModelClient:
         user: str,
         shorten: Shorten | None = None,
         on_text: OnText | None = None,
+        on_sent: OnSent | None = None,
     ) -> Completion:
         """Return the model's answer (see ChatModel). Raises ModelError, and what `shorten` or `on_text` raise."""
         try:
-            completion = await self._ask_patiently(messages, user, shorten, on_text)
+            completion = await self._ask_patiently(messages, user, shorten, on_text, on_sent)
         except ModelError as error:
             self.health.note_error(error)
             raise
@@ -86,18 +88,32 @@ class ModelClient:
         return completion
 
     async def _ask_patiently(
-        self, messages: Sequence[Message], user: str, shorten: Shorten | None, on_text: OnText | None
+        self,
+        messages: Sequence[Message],
+        user: str,
+        shorten: Shorten | None,
+        on_text: OnText | None,
+        on_sent: OnSent | None,
     ) -> Completion:
         """Ask, and ask again where that cures the failure."""
         # One deadline for all tries: the person waits for the answer, not for a try.
         time = asyncio.get_running_loop().time
         deadline = time() + self._settings.turn_timeout
         waits = iter(RACE_WAITS_S)
+        is_given_up = False
+
+        async def give_up() -> None:
+            nonlocal is_given_up
+            if on_sent is not None:
+                is_given_up = has_pictures(messages)
+                await on_sent()
+
         while True:
             try:
-                return await self._request(messages, user, deadline, on_text)
+                return await self._request(messages, user, deadline, on_text, give_up)
             except ModelError as error:
-                if error.began:
+                # Without its pictures it would be another question: the next try of the turn fetches them again.
+                if error.began or is_given_up:
                     raise
                 wait = 0.0
                 if error.kind in {ModelErrorKind.TOO_LONG, ModelErrorKind.TOO_LARGE}:
@@ -142,13 +158,14 @@ class ModelClient:
             raise ModelError(ModelErrorKind.EMPTY, f"no text came; finish_reason: {parser.finish_reason or 'none'}")
 
     async def _request(
-        self, messages: Sequence[Message], user: str, deadline: float, on_text: OnText | None
+        self, messages: Sequence[Message], user: str, deadline: float, on_text: OnText | None, on_sent: OnSent
     ) -> Completion:
         """Make one request, with its span and its metrics."""
         parser = StreamParser()
         with ChatSpan(self._settings, messages, user, parser, self._clock) as span:
             try:
-                async with asyncio.timeout_at(deadline), aclosing(self._stream_texts(messages, user, parser)) as texts:
+                streamed = self._stream_texts(messages, user, parser, on_sent)
+                async with asyncio.timeout_at(deadline), aclosing(streamed) as texts:
                     async for text in texts:
                         span.mark_text()
                         if on_text is not None:
@@ -158,7 +175,9 @@ class ModelClient:
                     raise self._classify(error, messages, self._circumstances(parser)) from None
             return _make_completion(parser, history_kept_elsewhere=self._history_kept_elsewhere)
 
-    async def _stream_texts(self, messages: Sequence[Message], user: str, parser: StreamParser) -> AsyncGenerator[str]:
+    async def _stream_texts(
+        self, messages: Sequence[Message], user: str, parser: StreamParser, on_sent: OnSent
+    ) -> AsyncGenerator[str]:
         """Yield the pieces of one answer. Everything that fails before its end is a ModelError."""
         fields = {"messages": messages, "user": user, "stream_options": {"include_usage": True}}
         began = self._clock.monotonic()
@@ -166,6 +185,7 @@ class ModelClient:
         try:
             async with self._open_stream(fields, parser) as parts:
                 head = True
+                await on_sent()
                 async with aclosing(_iter_texts_of(parts, parser)) as texts:
                     async for text in texts:
                         given += len(text)

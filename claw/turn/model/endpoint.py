@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from claw.config.settings import ModelSettings
@@ -31,6 +31,7 @@ from claw.turn.model.body import ErrorBody
 from claw.turn.model.errors import mask_echo, root_cause
 from claw.turn.model.fields import find_refused_fields
 from claw.turn.model.sse import UnreadableError
+from claw.turn.model.upload import Upload, has_pictures
 
 if TYPE_CHECKING:
     import httpx2
@@ -43,6 +44,9 @@ CONNECT_TIMEOUT_S: Final = 10.0
 while they run tools (docs/openclaw.md, "first byte")."""
 CHANNEL_HEADER: Final = "x-openclaw-message-channel"
 """By which an OpenClaw gateway learns where a message comes from; without it the agent believes in a web chat."""
+MAX_TOKENS: Final = "max_completion_tokens"
+"""The limit of an answer; OpenAI's reasoning models refuse the older name, by which most other servers know it."""
+OLD_MAX_TOKENS: Final = "max_tokens"
 CHANNEL: Final = "dingtalk"
 _OPENCLAW: Final = re.compile(r"openclaw($|[/:])")
 
@@ -83,7 +87,9 @@ class ChatEndpoint:
         import openai  # noqa: PLC0415 - see _build, which has imported it by now
 
         body = {"model": self._settings.name, "stream": True, **fields}
-        body = {name: value for name, value in body.items() if name not in self._refused}
+        if self._settings.max_tokens and MAX_TOKENS not in body:
+            body[MAX_TOKENS] = self._settings.max_tokens
+        body = _leave_out(body, self._refused)
         refused: frozenset[str] = frozenset()
         is_key_fresh = False
         # Each round but the first has one field less, or a fresh key: it ends.
@@ -97,7 +103,7 @@ class ChatEndpoint:
                     named |= {"stream_options"} & body.keys()  # Nobody takes the one without the other.
                 if named:
                     refused |= named
-                    body = {name: value for name, value in body.items() if name not in named}
+                    body = _leave_out(body, named)
                     continue
                 if error.status_code != 401 or is_key_fresh:
                     raise
@@ -124,15 +130,25 @@ class ChatEndpoint:
             headers["Authorization"] = f"Bearer {self.api_key.reveal()}"
         if _OPENCLAW.match(self._settings.name):
             headers[CHANNEL_HEADER] = CHANNEL
-        # The SDK's way to any endpoint, see the module's docstring.
-        answer: object = await client.post(
-            "/chat/completions",
-            body=body,
-            options={"headers": headers},
-            cast_to=httpx2.Response,
-            stream=True,
-            stream_cls=openai.AsyncStream[Any],
-        )
+        upload = Upload(body) if has_pictures(body["messages"]) else None
+        if upload is not None:
+            # With a length: many servers take no chunked request.
+            headers |= {"Content-Type": "application/json", "Content-Length": str(upload.size)}
+        try:
+            # The SDK's way to any endpoint, see the module's docstring.
+            answer: object = await client.post(
+                "/chat/completions",
+                body=None if upload is not None else body,
+                content=upload,
+                options={"headers": headers},
+                cast_to=httpx2.Response,
+                stream=True,
+                stream_cls=openai.AsyncStream[Any],
+            )
+        finally:
+            # The response refers to its request: what was not sent must not live as long as the answer takes.
+            if upload is not None:
+                upload.close()
         # The SDK's types promise a stream; what it is told to cast to is what comes.
         return cast("httpx2.Response", answer)
 
@@ -163,6 +179,14 @@ class ChatEndpoint:
             ),
         )
         self._client = client
+
+
+def _leave_out(body: Mapping[str, Any], refused: Collection[str]) -> dict[str, Any]:
+    """Return a body without the fields that a server refuses; the limit of tokens goes by its older name then."""
+    left = {name: value for name, value in body.items() if name not in refused}
+    if MAX_TOKENS in refused and MAX_TOKENS in body and OLD_MAX_TOKENS not in refused:
+        left[OLD_MAX_TOKENS] = body[MAX_TOKENS]
+    return left
 
 
 async def iter_body(response: httpx2.Response) -> AsyncGenerator[bytes]:

@@ -33,7 +33,8 @@ _NOUN: Final = (
 
 def find_refused_fields(status: int, body: ErrorBody, sent: Iterable[str]) -> frozenset[str]:
     """Return those of the fields that were `sent` which the server does not take; none where it is not sure."""
-    if status not in STATUSES:
+    # A context that overflowed may be told by the limit of tokens, which is not refused by it.
+    if status not in STATUSES or body.is_too_long:
         return frozenset()
     optional = set(sent) - REQUIRED
     named = {each.partition(".")[0] for each in body.fields} & optional

@@ -10,7 +10,7 @@ and takes every broken connection for a connect timeout. This module goes when t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Final
 
 import aiohttp
@@ -75,13 +75,15 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 timeout=self._timeout,
                 trace_configs=[trace_connecting()],
             )
+        stream = None if isinstance(request.stream, httpx2.ByteStream) else request.stream
         try:
             response = await send(
                 self._session,
                 request.method,
                 URL(str(request.url), encoded=True),
                 headers=request.headers.multi_items(),
-                data=await request.aread(),
+                # One with pictures is written as it is sent (upload.py).
+                data=stream if isinstance(stream, AsyncIterable) else await request.aread(),
                 timeout=self._timeout,
             )
         except (aiohttp.ClientConnectorError, TunnelError) as error:  # Nothing was sent.
