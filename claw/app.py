@@ -234,6 +234,8 @@ class App:
         """Stop the intake and let running turns end, both at the same time, within the drain's timeout."""
         supervisor, worker = self._parts.supervisor, self._parts.worker
         log.info("draining", extra={"turns": worker.running})
+        # First: sessions wait for their pending acks, which must not wait for a store that is away.
+        self._parts.accept.drain()
         intake = asyncio.create_task(supervisor.drain(), name="claw.app.drain_stream")
         timeout = self._settings.inbox.drain_timeout
         self._drain_task = asyncio.create_task(worker.drain(timeout), name="claw.app.drain_worker")

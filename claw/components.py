@@ -58,6 +58,7 @@ class Components:
 
     store: Store
     access: AccessControl
+    accept: Acceptance
     worker: Worker
     supervisor: Supervisor
     model: ModelClient
@@ -99,12 +100,13 @@ def build(
         load_pictures=PictureLoader(client, openapi, endpoints).load,
     )
     worker = _build_worker(settings, store, clock, access=access, handler=handler, outbound=Outbound(sender))
-    supervisor = _build_supervisor(settings, store, http, clock)
+    accept = Acceptance(store, Router(settings.conversation.group_session, is_urgent).route, clock)
+    supervisor = _build_supervisor(settings, accept, http, clock)
     more = {"access": access.report, "model": model.health.snapshot}
     status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, more=more)
     health = _build_health(store, supervisor, clock)
     server = _build_server(settings, health, status, restart)
-    return Components(store, access, worker, supervisor, model, calls, health, server)
+    return Components(store, access, accept, worker, supervisor, model, calls, health, server)
 
 
 def _build_worker(
@@ -140,11 +142,9 @@ def _build_worker(
     )
 
 
-def _build_supervisor(settings: Settings, store: Store, http: aiohttp.ClientSession, clock: Clock) -> Supervisor:
+def _build_supervisor(settings: Settings, accept: Acceptance, http: aiohttp.ClientSession, clock: Clock) -> Supervisor:
     dingtalk = settings.dingtalk
     gateway = Gateway(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock=clock)
-    router = Router(settings.conversation.group_session, is_urgent)
-    accept = Acceptance(store, router.route)
     return Supervisor(settings.stream, gateway, http, accept, UnknownCards(clock).log, clock=clock)
 
 
