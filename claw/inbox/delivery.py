@@ -84,10 +84,19 @@ class Deliverer:
         if not isinstance(plan, GiveUp):
             await self._inbox.release(lease, plan.delay, failed=True)
             return
+        await self._bury(lease, answer, error, plan.value, max(tries, answer.doubts))
+
+    async def give_up(self, lease: Lease, answer: Answer, error: Exception, span: Span) -> None:
+        """Bury an answer without another try. Raises StoreError."""
+        mark_error(span, error)
+        log.error("answer given up", extra={"cause": str(error), "seq": lease.seq})
+        await self._bury(lease, answer, error, GiveUp.FINAL.value, lease.claims - 1)
+
+    async def _bury(self, lease: Lease, answer: Answer, error: Exception, why: str, attempts: int) -> None:
         # Before it is buried: a crash in between tells it twice rather than never, and the notices bound themselves.
         await self._on_undelivered(lease, answer, error)
-        cause = f"not delivered ({plan.value}): {error}" + (f"; to say: {answer.error}" if answer.error else "")
-        await self._inbox.bury(lease, cause[:ERROR_CHARS], attempts=max(tries, answer.doubts))
+        cause = f"not delivered ({why}): {error}" + (f"; to say: {answer.error}" if answer.error else "")
+        await self._inbox.bury(lease, cause[:ERROR_CHARS], attempts=attempts)
 
 
 def mark_error(span: Span, error: Exception) -> None:

@@ -34,10 +34,13 @@ from claw.inbox.retries import Effort, GiveUp, Limits, Retry, plan_next_try
 from claw.messages import Answer, Inbound, Outcome, Route
 from claw.observe import telemetry
 from claw.secret import hash_id
-from claw.store.ports import CLAIMS_MAX, NOTICES_RETENTION_S, Inbox, Lease, RowKind
+from claw.store.ports import NOTICES_RETENTION_S, Inbox, Lease, RowKind
 
 log: Final = logging.getLogger(__name__)
 
+POISON_ERROR: Final = "the process died each time that it worked on this message"
+CLAIMS_MAX: Final = 4
+"""A message that was claimed so often without an end, the last times alone, kills its process: the next gives it up."""
 TIMEOUT_GRACE_S: Final = 1.0
 """Seconds beyond the rest of `CLAW_TURN_TIMEOUT` after which a handler is cut: the model's client, which keeps the same
 time for its first try, then ends by itself and tells more."""
@@ -168,7 +171,7 @@ class TurnRunner:
                 except asyncio.CancelledError:
                     if turn.cancel_reason is not CancelReason.RELEASE:
                         raise
-                    await self._inbox.release(lease, waiting=_is_waiting(lease), worked=self._count_work(turn))
+                    await self._inbox.release(lease, waiting=is_waiting(lease), worked=self._count_work(turn))
         except asyncio.CancelledError:
             # A turn that we cancelled ends quietly: an abandoned one, or one whose release was cut short. Any other
             # cancellation is the caller's and goes on up.
@@ -201,6 +204,10 @@ class TurnRunner:
             raise asyncio.CancelledError
         draft = self._hooks.begin_draft(lease.inbound)
         answer = lease.answer
+        if answer is not None and lease.claims > CLAIMS_MAX:
+            # Its delivery kills the process, and telling so by the same way might again.
+            await self._deliverer.give_up(lease, answer, ClawError(POISON_ERROR), span)
+            return
         if answer is None:
             turn.transition(Stage.GENERATING)
             answer = await self._generate(turn, draft, span)
@@ -237,7 +244,7 @@ class TurnRunner:
             return Answer.of("", Outcome.STOPPED)
         if lease.claims > CLAIMS_MAX:
             # Not handled again: handling it is what kills the process, and every other turn with it.
-            error = ClawError("the process died each time that it handled this message")
+            error = ClawError(POISON_ERROR)
             return replace(self._hooks.failure_reply(lease.inbound, error), tries=lease.claims - 1)
         turn.began_at = self._clock.monotonic()
         try:
@@ -344,7 +351,7 @@ class TurnRunner:
 
     async def _release_when_possible(self, lease: Lease) -> None:
         """Release, as soon as the store can: a lease that is merely left would block its conversation until it ends."""
-        release = partial(self._inbox.release, lease, STORE_RETRY_DELAY_S, waiting=_is_waiting(lease))
+        release = partial(self._inbox.release, lease, STORE_RETRY_DELAY_S, waiting=is_waiting(lease))
         with suppress(LeaseLostError):
             await persist(lease, release, self._clock, "message not released yet")
 
@@ -353,7 +360,7 @@ def _conversation(lease: Lease) -> str:
     return hash_id(lease.route.conversation_key)
 
 
-def _is_waiting(lease: Lease) -> bool:
+def is_waiting(lease: Lease) -> bool:
     """Whether it goes on waiting for the model's server: giving a message back does not begin its patience afresh."""
     # An answer that was saved meanwhile, of which this lease does not know, makes it meaningless.
     return lease.answer is None and lease.waiting_since > 0
