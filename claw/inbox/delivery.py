@@ -42,14 +42,20 @@ class Deliverer:
         self._on_undelivered = on_undelivered
         self._clock = clock
 
-    async def deliver(self, lease: Lease, draft: Draft, answer: Answer, span: Span) -> bool:
-        """Return whether all of the answer is out; if not, the message was released or buried. Raises StoreError."""
+    async def deliver(
+        self, lease: Lease, draft: Draft, answer: Answer, span: Span, note_progress: Callable[[Answer], None]
+    ) -> bool:
+        """Return whether all of the answer is out; if not, the message was released or buried. Raises StoreError.
+
+        `note_progress` gets the answer as soon as a part of it is out, before the store has it.
+        """
         stored = answer
         # The store counts afresh with each answer that it gets, the first as well as one that tells of progress.
         tries = 1 if lease.answer is None else lease.attempts + 1
 
         async def save_progress(so_far: Answer) -> None:
             nonlocal stored, tries
+            note_progress(so_far)
             await persist(lease, partial(self._inbox.save_answer, lease, so_far), self._clock)
             stored, tries = so_far, 1
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
@@ -30,6 +29,7 @@ from claw.errors import ClawError, LeaseLostError, ModelError, ModelErrorKind, S
 from claw.inbox.alerts import OncePer
 from claw.inbox.delivery import Deliverer, OnUndelivered, mark_error
 from claw.inbox.persist import STORE_RETRY_DELAY_S, persist
+from claw.inbox.restore import is_gone, put_back
 from claw.inbox.retries import Effort, GiveUp, Limits, Retry, plan_next_try
 from claw.messages import Answer, Inbound, Outcome, Route
 from claw.observe import telemetry
@@ -90,6 +90,10 @@ class ActiveTurn:
     stage: Stage = Stage.CLAIMED
     cancel_reason: CancelReason = CancelReason.NONE
     task: asyncio.Task[None] | None = field(default=None, repr=False)
+    answer: Answer | None = field(default=None, repr=False)
+    """What of its answer is not out yet, as far as there is one: more than the store may know."""
+    is_forgotten: bool = False
+    """The store does not know the message any more: there is no lease to renew."""
     began_at: float = 0.0
     """When its handler began, by the monotonic clock; 0: not yet."""
 
@@ -177,12 +181,12 @@ class TurnRunner:
             # cancellation is the caller's and goes on up.
             if turn.cancel_reason is CancelReason.NONE:
                 raise
-        except LeaseLostError:
-            log.warning("lease lost: the turn is left to its new holder", extra={"seq": lease.seq})
+        except LeaseLostError as error:
+            await self._on_lost(turn, error)
         except StoreError as error:
             # The message is still in the inbox, and so is its answer if that was saved.
             log.error("turn not finished: the store failed", extra={"cause": str(error), "seq": lease.seq})
-            await self._release_when_possible(lease)
+            await self._release_when_possible(turn)
         finally:
             telemetry.turn_duration.record(self._clock.monotonic() - began)
 
@@ -203,7 +207,7 @@ class TurnRunner:
         if turn.is_cancelled_to(CancelReason.RELEASE) or turn.is_cancelled_to(CancelReason.ABANDON):
             raise asyncio.CancelledError
         draft = self._hooks.begin_draft(lease.inbound)
-        answer = lease.answer
+        answer = turn.answer = lease.answer
         if answer is not None and lease.claims > CLAIMS_MAX:
             # Its delivery kills the process, and telling so by the same way might again.
             await self._deliverer.give_up(lease, answer, ClawError(POISON_ERROR), span)
@@ -217,10 +221,16 @@ class TurnRunner:
         # taken back, and after a crash it would deliver what the person was told is stopped.
         turn.transition(Stage.DELIVERING)
         if lease.answer is None and answer.text:
-            answer = replace(answer, made_at=self._clock.wall())
+            answer = turn.answer = replace(answer, made_at=self._clock.wall())
             await persist(lease, partial(self._inbox.save_answer, lease, answer), self._clock)
-        if not await self._deliverer.deliver(lease, draft, answer, span):
+
+        def note_progress(so_far: Answer) -> None:
+            turn.answer = so_far
+
+        if not await self._deliverer.deliver(lease, draft, answer, span, note_progress):
             return
+        # All of it is out: were the message put back now, its exchange would be remembered and nothing said again.
+        turn.answer = replace(answer, content=())
         span.set_attribute(telemetry.CLAW_OUTCOME, answer.outcome.value)
         # The answer is out. If this write got lost the person would get all of it again, hence the patience.
         if answer.outcome is Outcome.FAILED:
@@ -349,11 +359,29 @@ class TurnRunner:
 
     # --- the store -----------------------------------------------------------------------------------------------
 
-    async def _release_when_possible(self, lease: Lease) -> None:
+    async def _release_when_possible(self, turn: ActiveTurn) -> None:
         """Release, as soon as the store can: a lease that is merely left would block its conversation until it ends."""
+        lease = turn.lease
         release = partial(self._inbox.release, lease, STORE_RETRY_DELAY_S, waiting=is_waiting(lease))
-        with suppress(LeaseLostError):
+        try:
             await persist(lease, release, self._clock, "message not released yet")
+        except LeaseLostError as error:
+            await self._on_lost(turn, error)
+
+    async def _on_lost(self, turn: ActiveTurn, error: LeaseLostError) -> None:
+        """Leave the turn to its new holder, or put the message back where there is none."""
+        lease, answer = turn.lease, turn.answer
+        if not is_gone(error):
+            log.warning("lease lost: the turn is left to its new holder", extra={"seq": lease.seq})
+            return
+        if await put_back(self._inbox, lease, answer, self._clock) or answer is None or not answer.content:
+            return
+        # Nobody else has the answer. Once, and nothing of it is stored: there is nowhere to store it.
+        try:
+            await self._hooks.begin_draft(lease.inbound).finish(answer, _forget_progress)
+        except Exception as failure:  # noqa: BLE001 - the worker goes on
+            extra = {"cause": str(failure) or type(failure).__name__, "conversation": _conversation(lease)}
+            log.error("answer of a forgotten message not delivered", extra=extra)
 
 
 def _conversation(lease: Lease) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -22,6 +21,7 @@ from claw.errors import LeaseLostError, StoreError
 from claw.inbox.fairness import URGENT_SLOTS, Fairness
 from claw.inbox.leases import LeaseKeeper
 from claw.inbox.persist import STORE_RETRY_DELAY_S, persist
+from claw.inbox.restore import is_gone, put_back
 from claw.inbox.retries import Limits
 from claw.inbox.turns import ActiveTurn, CancelReason, Stage, TurnHooks, TurnRunner, is_waiting
 from claw.secret import hash_id
@@ -147,8 +147,11 @@ class Worker:
         release = partial(self._inbox.release, lease, delay, waiting=is_waiting(lease))
 
         async def give_back() -> None:
-            with suppress(LeaseLostError):
+            try:
                 await persist(lease, release, self._clock, "message not released yet")
+            except LeaseLostError as error:
+                if is_gone(error):
+                    await put_back(self._inbox, lease, lease.answer, self._clock)
 
         if len(self._held_back) >= HELD_BACK_MAX:
             await asyncio.wait(self._held_back, return_when=asyncio.FIRST_COMPLETED)

@@ -41,9 +41,11 @@ def somebody(number: int) -> Inbound:
 class WorkerHarness:
     """A worker over a real store and a clock of its own; tests swap `handle` and `deliver`."""
 
-    def __init__(self, path: Path, *, slots: int = 32, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, path: Path, *, slots: int = 32, limits: Limits = LIMITS, store: type[SqliteStore] = SqliteStore
+    ) -> None:
         self.clock = FakeClock()
-        self.store = SqliteStore(path, clock=self.clock)
+        self.store = store(path, clock=self.clock)
         self.delivered: list[str] = []
         self.receivers: list[str] = []
         """To whom each delivery was tried."""
