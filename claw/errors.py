@@ -166,9 +166,17 @@ class StoreSchemaError(StoreError):
 
 
 class LeaseLostError(StoreError):
-    """The lease ran out, or somebody else holds the message now: stop working on it, write nothing."""
+    """The lease ran out, or somebody else holds the message now: stop working on it, write nothing.
+
+    With `gone` nobody else does: the store does not know the message at all, neither waiting nor as seen. It lost data
+    (a failover, a restart without persistence), and the holder may put the message back.
+    """
 
     retryable = False
+
+    def __init__(self, reason: str, *, gone: bool = False) -> None:
+        super().__init__(reason)
+        self.gone = gone
 
 
 # --- turn -------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ E = TypeVar("E", bound=Exception)
 
 DECODE_ERRORS: Final = (ValueError, LookupError, TypeError, AttributeError)
 """What reading a stored value raises where it is damaged, or of a version that nobody here knows."""
+CREATED_MAX: Final = 1e11
+"""Seconds since the epoch beyond which a time is none: what a frame says may be any number."""
 UNREADABLE: Final = "the stored message cannot be read"
 """The cause with which such a message is buried."""
 
@@ -141,6 +143,14 @@ def strip_stored_webhook(inbound: bytes) -> bytes:
         return strip_webhook(Inbound.from_json(decode(inbound)))
     except DECODE_ERRORS:
         return inbound
+
+
+def created_at(row: Row) -> float:
+    """Return when DingTalk says that the message was written; 0 where it does not say, or nobody wrote it."""
+    # What claw sends of its own accord has a time of our clock, which says nothing about DingTalk's.
+    # Infinite, or not a number: what a frame says must not end in an error at each repeat of it.
+    told = row.inbound.created_at
+    return told if row.kind is RowKind.MESSAGE and 0 < told < CREATED_MAX else 0.0
 
 
 class ChatRow(NamedTuple):

@@ -16,7 +16,18 @@ from typing import Final, Protocol
 from claw.messages import Answer, ChatKind, Exchange, Inbound, Route
 
 SEEN_RETENTION_S: Final = 24 * 3600.0
-"""Seconds for which a message's key is remembered; DingTalk repeats after 60 s (docs/protocol.md section 3.3)."""
+"""Seconds for which a message's key is remembered; DingTalk repeats after 60 s (docs/protocol.md section 3.3).
+
+They are counted by the times at which messages were written, as DingTalk tells them: a message that was written so long
+before the newest one is taken for seen. Our own clock may be a day ahead, and would forget what is repeated next. It
+counts only for messages that have no such time.
+"""
+CREATED_AHEAD_MAX_S: Final = 48 * 3600.0
+"""Seconds by which our own clock may be behind; a message that was written later than that has no time."""
+CLOCK_SKEW_S: Final = 60.0
+"""Seconds by which DingTalk's clock and ours may differ for messages to be ordered by DingTalk's."""
+PASSED_MAX: Final = 16
+"""Messages of a queue that one which was written earlier, and arrives later, may go before."""
 DEAD_RETENTION_S: Final = 30 * 24 * 3600.0
 DEAD_LETTERS_MAX: Final = 10_000
 """Dead letters are kept for 30 days, the newest 10 000 at most."""
@@ -29,6 +40,11 @@ QUOTA_RETENTION_S: Final = 3 * 24 * 3600.0
 """Seconds for which a person's day is counted: in any time zone it is over by then."""
 NOTICES_RETENTION_S: Final = 24 * 3600.0
 """Seconds for which a notice is remembered; `once_per` may not ask for longer."""
+EPOCH_RETENTION_S: Final = 400 * 24 * 3600.0
+"""Seconds for which the epoch of a history that nobody asks for is kept apart from that of new ones."""
+EPOCH_TOUCH_S: Final = 24 * 3600.0
+"""Seconds after which asking for an epoch is written down again: once a day, not with each message."""
+LOST_REMEDY: Final = "put a copy of it back, or name the owner by CLAW_OWNER; nobody is paired by being first"
 CALLS_RETENTION_MONTHS: Final = 13
 CLAIMS_MAX: Final = 20
 """A message that was claimed so often without an end crashes its process: the next worker gives it up."""
@@ -38,6 +54,14 @@ CHECK_TIMEOUT_S: Final = 2.0
 """Seconds that a probing write may take."""
 CHECK_FRESH_S: Final = 3.0
 """Seconds for which the last write that went well is taken as proof that the store takes writes."""
+STUCK_AGE_S: Final = 120.0
+"""Seconds after which a message that nobody takes up, though nothing else is worked on, is a fault."""
+REPLICA_LIFE_S: Final = 15.0
+"""Seconds after its last beat for which a replica is taken to live."""
+STUCK_MAX: Final = 16
+"""Messages, the oldest, that are looked at to say whether any is stuck."""
+DEAD_READ_BYTES: Final = 8 << 20
+"""Bytes of dead letters that one `dead` returns at most: they hold what people sized."""
 
 
 # --- values -------------------------------------------------------------------------------------------------------
@@ -104,6 +128,8 @@ class Depth:
     leased: int
     dead: int
     oldest_age: float
+    stuck: bool = False
+    """Some message waits for more than STUCK_AGE_S without a delay, and nobody works on anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +160,16 @@ class Chat:
     messages: int
 
 
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A claw of the fleet, as it last told of itself. Times: seconds since the epoch."""
+
+    id: str
+    version: str
+    seen_at: float
+    healthy: bool
+
+
 class Risk(Enum):
     """A setting of a server that may lose what it was given; the value says what to do."""
 
@@ -145,7 +181,10 @@ class Risk(Enum):
 
 
 class Inbox(Protocol):
-    """Messages accepted and not yet answered. A queue gives one lease at a time, in order of arrival.
+    """Messages accepted and not yet answered. A queue gives one lease at a time, in the order of what was said.
+
+    That is the order of arrival, but for a message which overtook an earlier one on its way: the earlier one
+    (`Inbound.created_at`) goes before it, unless it was claimed already.
 
     Every method raises StoreError where the store fails; those that take a lease raise LeaseLostError where it is
     no longer held, and change nothing then.
@@ -220,7 +259,7 @@ class Inbox(Protocol):
     async def depth(self) -> Depth: ...
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
-        """Return the newest dead letters, newest first."""
+        """Return the newest dead letters, newest first; fewer than `limit` where they exceed DEAD_READ_BYTES."""
         ...
 
 
@@ -236,6 +275,9 @@ class History(Protocol):
 
         A store that was lost and made anew gives other names, by a random part of its own: the conversations that an
         agent keeps under the old ones must not come back. Stores from before 0.2.0 have no such part.
+
+        A history that nobody asked for in EPOCH_RETENTION_S gets a new name when it is asked for again. No name ever
+        comes twice: those that were dropped leave the highest of their numbers, and whoever has none begins above it.
         """
         ...
 
@@ -298,6 +340,18 @@ class Usage(Protocol):
     async def calls(self, month: str) -> dict[str, int]: ...
 
 
+class Fleet(Protocol):
+    """Who shares the store. A replica that cannot reach it hears of nobody, and is heard of by nobody."""
+
+    async def beat(self, replica: str, version: str, healthy: bool) -> None:  # noqa: FBT001 - a fact like the others
+        """Say that `replica` lives, for REPLICA_LIFE_S."""
+        ...
+
+    async def replicas(self) -> list[Replica]:
+        """Return those that live, in order of their ids; where the store is not shared, ourselves only."""
+        ...
+
+
 class Inspection(ChatDirectory, Protocol):
     """A look at a store from outside, beside a claw that may be using it. Each method may raise StoreError."""
 
@@ -328,8 +382,21 @@ class Inspection(ChatDirectory, Protocol):
         ...
 
 
-class Store(Inbox, History, ConfigStore, ChatDirectory, QuotaStore, Usage, Protocol):
+class Store(Inbox, History, ConfigStore, ChatDirectory, QuotaStore, Usage, Fleet, Protocol):
     """One opened store; `close` leaves no thread, file or lock behind."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other replicas can use it at the same time."""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """Whether a store that was here is gone, and nothing was settled in the new one yet.
+
+        Nobody may become the owner by being first then: there was one, most likely.
+        """
+        ...
 
     async def open(self) -> None:
         """Open, lock and migrate. Raises StoreBusyError, StoreSchemaError or StoreError; may be called again then."""
@@ -340,7 +407,7 @@ class Store(Inbox, History, ConfigStore, ChatDirectory, QuotaStore, Usage, Proto
         ...
 
     async def clean(self) -> None:
-        """Drop what is past its retention."""
+        """Drop what is past its retention; compare what is kept twice, and mend what differs."""
         ...
 
     async def close(self) -> None: ...

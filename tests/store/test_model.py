@@ -384,7 +384,7 @@ class InRedis(StoreMachine):
         real = RedisClient._send
 
         async def send(redis: RedisClient, calls: Sequence[Call]) -> list[Any]:
-            changes = {call.script.sha for call in calls} - READS
+            changes = {call.script.sha for call in calls if call.script is not None} - READS
             when = self.breaks.pop() if self.breaks and changes else ""
             if when != "before":
                 replies = await real(redis, calls)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ import pytest_asyncio
 
 from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 from claw.messages import Exchange, Inbound
-from claw.store.codec import oldest_month
+from claw.store.codec import encode_row, oldest_month
 from claw.store.ports import CHATS_RETENTION_S, DEAD_LETTERS_MAX, DELAY_MAX_S, NOTICES_RETENTION_S, Store
 from claw.store.sqlite import queries
 from claw.store.sqlite import store as sqlite
+from claw.store.sqlite.rows import CACHE_BYTES, bytes_of
 from claw.store.sqlite.schema import MIGRATIONS, Database
-from claw.store.sqlite.store import CACHED_ROWS_MAX, SqliteStore
+from claw.store.sqlite.store import SqliteStore
 from claw.store.sqlite.writer import JobKind
 from tests.clock import FakeClock
 from tests.store.contract import (
@@ -43,6 +45,7 @@ from tests.store.contract import (
     row,
     write,
 )
+from tests.store.hardship import HardshipContract
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,7 +82,7 @@ async def world(tmp_path: Path) -> AsyncIterator[SqliteWorld]:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-class TestSqliteStore(StoreContract):
+class TestSqliteStore(StoreContract, HardshipContract):
     """Every promise of the contract."""
 
 
@@ -668,17 +671,19 @@ async def test_a_wall_clock_that_was_set_back_silences_no_notice(world: SqliteWo
 
 
 async def test_a_backlog_is_not_kept_in_memory(world: SqliteWorld) -> None:
-    """Beyond CACHED_ROWS_MAX rows stay in the file and are claimed from there, in order, before and after a restart."""
-    count = CACHED_ROWS_MAX + 300
-    await asyncio.gather(*(put(world.store, number, f"lane{number}") for number in range(count)))
-    assert len(world.store._rows) == CACHED_ROWS_MAX
+    """Beyond CACHE_BYTES rows stay in the file and are claimed from there, in order, before and after a restart."""
+    text, count = "x" * 20_000, 600
+    await asyncio.gather(*(world.store.put(row(inbound(n, text), f"lane{n}")) for n in range(count)))
+    kept = CACHE_BYTES // bytes_of(encode_row(row(inbound(100, text), "lane100")))
+    assert len(world.store._rows) == pytest.approx(kept, abs=2)
+    assert 0.99 * CACHE_BYTES < world.store._rows.used <= CACHE_BYTES
     before = [await claim(world.store) for _ in range(count // 2)]
     await asyncio.gather(*(world.store.ack(lease) for lease in before))
     await world.die()
-    assert not world.store._rows
+    assert len(world.store._rows) == 0
     after = await acked_ids(world.store)
     assert [lease.inbound.msg_id for lease in before] + after == [f"msg{number}" for number in range(count)]
-    assert not world.store._rows
+    assert (len(world.store._rows), world.store._rows.used) == (0, 0)
     assert (await world.store.depth()).pending == 0
 
 
@@ -737,11 +742,12 @@ async def test_cleaning_gives_the_room_back(world: SqliteWorld) -> None:
     await world.store._writer.submit(queries.checkpoint, kind=JobKind.NO_TRANSACTION)
     assert before - (size(world.path) or 0) == queries.VACUUM_PAGES * 4096, "a step is many pages, not one"
     await world.later(2 * 86400)
+    await world.store.put(row(replace(inbound("new"), created_at=world.clock.wall())))
     await world.store.clean()
     assert (size(world.path) or 0) / 4096 == pytest.approx(queries.FREE_KEPT_PAGES, rel=0.1)
     assert size(wal(world.path)) == 0
     await world.store.close()
-    assert rows(world.path, "SELECT count(*) FROM seen") == [(0,)]
+    assert rows(world.path, "SELECT count(*) FROM seen") == [(1,)]
 
 
 async def test_the_registry_is_cleaned_however_much_is_due(world: SqliteWorld) -> None:

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, parse_url
+from redis.asyncio.connection import Connection
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as LateError
@@ -34,15 +33,16 @@ from claw.clock import Clock
 from claw.errors import StoreError, StoreRefusedError, StoreSchemaError
 from claw.retry import full_jitter
 from claw.secret import Secret
+from claw.store.ports import LOST_REMEDY, Risk
+from claw.store.redis.connection import pool
 from claw.store.redis.errors import RECONNECT, cause_of, code_of, translate
 from claw.store.redis.scripts import ALL, HELLO, PROBE, PROVING, SCHEMA, Script
+from claw.store.redis.server import EVICTS, OLDEST, ServerInfo, parse_info, risks_of, version_of
 
 log: Final = logging.getLogger(__name__)
 
 Arg: TypeAlias = str | bytes | int
 """An argument of a script."""
-ServerInfo: TypeAlias = dict[str, str]
-"""What Redis tells of itself: the fields of its `INFO`."""
 
 CALL_TIMEOUT_S: Final = 5.0
 """Seconds for one batch, connecting included; then its calls fail. DingTalk waits for an ack for much longer, and a
@@ -53,6 +53,8 @@ CLOSE_TIMEOUT_S: Final = 1.0
 """Seconds for what is still queued when the client is stopped."""
 BATCH_MAX: Final = 128
 """Calls sent at once: one script takes Redis some 50 microseconds, so no other client waits for long."""
+BATCH_BYTES: Final = 4 << 20
+"""Bytes of arguments after which a batch ends: they are packed anew, all at once, here and in Redis' buffer."""
 HINT_PING_S: Final = 15.0
 """Seconds of silence after which the connection of the hints is tried, so that a dead one does not stay."""
 HINT_BACKOFF_S: Final = (0.1, 5.0)
@@ -61,12 +63,10 @@ ACL_RULES: Final = (
     "resetkeys ~{prefix}* resetchannels &{prefix}:hints +@read +@write +@connection +@pubsub +@scripting +time +info"
 )
 """What claw's user needs in Redis, as `ACL SETUSER` takes it."""
-OLDEST: Final = (6, 2)
-"""The oldest Redis that is served; Valkey tells a `redis_version` above it."""
 
 
 class Call:
-    """A script with its arguments, and the future that its caller waits for.
+    """A script with its arguments, or a plain command, and the future that its caller waits for.
 
     `on_abandoned` gets the reply where the caller was cancelled meanwhile.
     """
@@ -75,7 +75,7 @@ class Call:
 
     def __init__(
         self,
-        script: Script,
+        script: Script | None,
         args: Sequence[Arg],
         future: asyncio.Future[Any],
         on_abandoned: Callable[[Any], None] | None,
@@ -86,6 +86,15 @@ class Call:
         self.on_abandoned = on_abandoned
         self.since = future.get_loop().time()
 
+    def words(self, prefix: str) -> tuple[Arg, ...]:
+        """Return what is sent. A script goes by its hash: `register_script` would ask Redis each time if it has it."""
+        return (*self.args,) if self.script is None else ("EVALSHA", self.script.sha, 1, prefix, *self.args)
+
+    @property
+    def size(self) -> int:
+        """Length of what is large among the arguments."""
+        return sum(len(arg) for arg in self.args if isinstance(arg, str | bytes))
+
     def resolve(self, reply: Any) -> None:
         if self.future.done():  # Cancelled: the call was made all the same.
             if self.on_abandoned is not None and not isinstance(reply, Exception):
@@ -94,24 +103,6 @@ class Call:
             self.future.set_exception(reply)
         else:
             self.future.set_result(reply)
-
-
-class _Abrupt(Connection):
-    """A connection that closes without waiting for the other side, which may be the one that hangs.
-
-    The library waits for it, and under TLS for the other side's word; the transport would stay open for as long.
-    """
-
-    async def disconnect(self, *args: Any, **options: Any) -> None:
-        writer = self._writer
-        await super().disconnect(*args, **options | {"nowait": True})
-        if writer is not None:
-            writer.transport.abort()
-            await asyncio.sleep(0)  # The loop closes the socket in its next turn.
-
-
-class _AbruptTls(_Abrupt, SSLConnection):
-    pass
 
 
 class RedisClient:
@@ -143,15 +134,19 @@ class RedisClient:
         self._is_queued = asyncio.Event()
         self._accepts = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._redis = Redis(connection_pool=_pool(url, redis_connect_func=self._greet))
+        self._redis = Redis(connection_pool=pool(url, HELLO_TIMEOUT_S, redis_connect_func=self._greet))
         self._connected = False
         """A connection was greeted, and has not broken since as far as we know."""
-        self._pubsub = Redis(connection_pool=_pool(url))
+        self._pubsub = Redis(connection_pool=pool(url, HELLO_TIMEOUT_S))
         options = self._redis.connection_pool.connection_kwargs
         self.where = f"{options['host']}:{options.get('port', 6379)}"
         """The server as it may be shown."""
         self.server_info: ServerInfo = {}
         """What the server told when we last connected."""
+        self.store_id: str | None = None
+        """The random part of what this process found here; None: it has not found anything yet."""
+        self.lost = False
+        """What was here is gone, and nothing was settled since."""
         self.proved_at: float | None = None
         """Monotonic seconds of the last write that went well; None where none did yet, or where a call failed since."""
         self._failing = False
@@ -163,17 +158,18 @@ class RedisClient:
         A server that cannot be reached is no error: calls fail until it can.
         """
         # The batches' own connection is opened now, so that what only a person can cure is told at the start.
-        pool = self._redis.connection_pool
+        connections = self._redis.connection_pool
         try:
-            await pool.release(await pool.get_connection())  # type: ignore[no-untyped-call]
+            await connections.release(await connections.get_connection())  # type: ignore[no-untyped-call]
             if not self._read_only:
+                self._refuse_eviction()
                 await self._use_rights()
         except Exception as error:
             await self._drop()
             translated = translate(error, self.where)
             if code_of(error) == "NOPERM":
                 rules = ACL_RULES.format(prefix=self.prefix)
-                user = pool.connection_kwargs.get("username") or "default"
+                user = connections.connection_kwargs.get("username") or "default"
                 translated = StoreRefusedError(f"{translated}; give it these by: ACL SETUSER {user} {rules}")
             if not translated.retryable:
                 raise translated from error
@@ -183,6 +179,11 @@ class RedisClient:
             asyncio.create_task(self._serve(), name="claw.store.redis.calls"),
             asyncio.create_task(self._listen_for_ever(), name="claw.store.redis.hints"),
         ]
+
+    def _refuse_eviction(self) -> None:
+        # It would take the coldest key: the owner. Without INFO we cannot know.
+        if Risk.EVICTS in risks_of(self.server_info):
+            raise StoreRefusedError(EVICTS.format(policy=self.server_info["maxmemory_policy"], where=self.where))
 
     async def _use_rights(self) -> None:
         """Use each right of the user once. Raises the server's NOPERM where one is missing.
@@ -225,6 +226,23 @@ class RedisClient:
             await self._drop()
             await self._pubsub.connection_pool.disconnect()
 
+    async def ask_memory(self) -> ServerInfo:
+        """Ask how Redis is set up to use its memory. Raises StoreError; StoreRefusedError where we may not ask."""
+        if not self._accepts:
+            raise StoreError("the store is closed")
+        future = asyncio.get_running_loop().create_future()
+        info = await self._enqueue(Call(None, ("INFO", "memory"), future, None))
+        return {name: str(value) for name, value in info.items()}  # The library has parsed it.
+
+    def note_identity(self, store_id: str, lost: int) -> None:
+        """Take what a script has told of the store: whose it is, and whether it stands in the place of a lost one."""
+        # Without an id it is one of an older claw, or was emptied a moment ago: the next cleaning gives it another.
+        self.store_id = store_id or self.store_id or ""
+        # Told once for each loss, not with each reply that repeats it.
+        was_lost, self.lost = self.lost, bool(lost)
+        if self.lost and not was_lost:
+            log.warning("the store that was here is gone", extra={"server": self.where, "remedy": LOST_REMEDY})
+
     def submit(
         self, script: Script, *args: Arg, on_abandoned: Callable[[Any], None] | None = None
     ) -> asyncio.Future[Any]:
@@ -234,7 +252,9 @@ class RedisClient:
         self._calls += 1
         now = -1 if self._time is None else self._time()
         future = asyncio.get_running_loop().create_future()
-        call = Call(script, (f"{self._token}.{self._calls}", now, *args), future, on_abandoned)
+        return self._enqueue(Call(script, (f"{self._token}.{self._calls}", now, *args), future, on_abandoned))
+
+    def _enqueue(self, call: Call) -> asyncio.Future[Any]:
         # Not a coroutine: the call is queued before the caller first awaits, so calls keep their order.
         self._queue.append(call)
         self._is_queued.set()
@@ -251,13 +271,22 @@ class RedisClient:
                 if not self._queue:
                     await self._is_queued.wait()
                 self._fail_late_calls()
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MAX))]
+                batch = self._next_batch()
                 if batch:
                     self._resolve(batch, await self._replies(batch))
                 batch = []
         finally:
             for call in batch:
                 call.resolve(StoreError("the store was closed while it was asked"))
+
+    def _next_batch(self) -> list[Call]:
+        batch: list[Call] = []
+        size = 0
+        # One call at least, whatever its size: it would wait for ever otherwise.
+        while self._queue and len(batch) < BATCH_MAX and size < BATCH_BYTES:
+            batch.append(self._queue.popleft())
+            size += batch[-1].size
+        return batch
 
     def _fail_late_calls(self) -> None:
         # While a server hangs more calls may come than are sent: they would wait for longer and longer.
@@ -272,7 +301,7 @@ class RedisClient:
                 cause = str(translate(failures[0], self.where))
                 log.error("store failed", extra={"cause": cause, "calls": len(failures)})
             self._failing, self.proved_at = True, None
-        elif any(call.script.sha in PROVING for call in batch):
+        elif any(call.script is not None and call.script.sha in PROVING for call in batch):
             if self._failing:
                 log.info("store takes writes again")
             self._failing, self.proved_at = False, self._clock.monotonic()
@@ -311,8 +340,7 @@ class RedisClient:
         """Send all calls in one go. Raises what the library does where the connection breaks."""
         pipeline = self._redis.pipeline(transaction=False)
         for call in calls:
-            # By the hash: `register_script` would ask Redis before each pipeline which scripts it knows.
-            pipeline.pipeline_execute_command("EVALSHA", call.script.sha, 1, self.prefix, *call.args)  # type: ignore[no-untyped-call]
+            pipeline.pipeline_execute_command(*call.words(self.prefix))  # type: ignore[no-untyped-call]
         return await pipeline.execute(raise_on_error=False)
 
     async def _drop(self) -> None:
@@ -327,7 +355,8 @@ class RedisClient:
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 await connection.on_connect()
-                hello = ("EVAL", HELLO.text, 1, self.prefix, "hello", -1, int(self._read_only), secrets.token_hex(8))
+                identity = (int(self._read_only), secrets.token_hex(8), self.store_id or "")
+                hello = ("EVAL", HELLO.text, 1, self.prefix, "hello", -1, *identity)
                 loads = [("SCRIPT", "LOAD", script.text) for script in ALL]
                 self._judge(*await _exchange(connection, [("INFO",), hello, *loads]))
         except BaseException:
@@ -336,17 +365,19 @@ class RedisClient:
             raise
         self._connected = True
 
-    def _judge(self, info: Any, schema: Any, *loaded: Any) -> None:
-        for reply in (schema, *loaded):
+    def _judge(self, info: Any, about: Any, *loaded: Any) -> None:
+        for reply in (about, *loaded):
             if isinstance(reply, Exception):
                 raise reply
         # A user that may not ask for INFO is no hindrance.
-        self.server_info = {} if isinstance(info, Exception) else _server_info(info)
-        if self.server_info and _version(self.server_info) < OLDEST:
+        self.server_info = {} if isinstance(info, Exception) else parse_info(info)
+        if self.server_info and version_of(self.server_info) < OLDEST:
             found = self.server_info.get("redis_version", "")
             raise StoreRefusedError(f"Redis {found} is too old, 6.2 or later is needed ({self.where})")
+        schema, store_id, lost = about
         if schema > SCHEMA:
             raise StoreSchemaError(f"the store has schema {schema}, this claw knows {SCHEMA} at most")
+        self.note_identity(store_id.decode(), lost)
 
     # --- hints -------------------------------------------------------------------------------------------------------
 
@@ -383,23 +414,6 @@ class RedisClient:
             pinged = message is None
 
 
-def _pool(url: Secret, **options: Any) -> ConnectionPool:
-    given: dict[str, Any] = {**parse_url(url.reveal())}
-    # The library names a class for TLS only.
-    kind = _AbruptTls if given.pop("connection_class", None) is not None else _Abrupt
-    return ConnectionPool(
-        kind,
-        # Ours hold for a batch as a whole. The library's is kept by `asyncio.wait_for`, which costs a task for each
-        # write and, in Python 3.11, loses a cancellation that meets the end of the write: `stop` would wait for ever.
-        socket_timeout=None,
-        socket_connect_timeout=HELLO_TIMEOUT_S,
-        protocol=2,
-        driver_info=None,
-        **given,
-        **options,
-    )
-
-
 def _may_repeat(reply: Any) -> bool:
     """Return whether another try may end better: on a new connection, which loads the scripts anew, too."""
     if isinstance(reply, ResponseError):
@@ -418,12 +432,3 @@ async def _exchange(connection: Connection, commands: Sequence[Sequence[Arg]]) -
         except ResponseError as error:
             replies.append(error)
     return replies
-
-
-def _server_info(info: bytes) -> ServerInfo:
-    pairs = (line.partition(":") for line in info.decode(errors="replace").splitlines())
-    return {name: value for name, colon, value in pairs if colon}
-
-
-def _version(info: ServerInfo) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", info.get("redis_version", "0"))[:2])

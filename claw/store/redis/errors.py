@@ -27,6 +27,7 @@ MESSAGES: Final = {
     "BUSY": "Redis is busy with somebody's script",
     "NOREPLICAS": "Redis takes no writes, for it has too few replicas",
     "CLUSTERDOWN": "the Redis cluster is down",
+    "ITEMSGONE": "the settings are gone from Redis, though nobody deleted them; `claw owner --reset` begins anew",
     "MOVED": "this node of a Redis cluster does not hold claw's keys; name the node that does",
     "ASK": "the Redis cluster is moving claw's keys",
 }

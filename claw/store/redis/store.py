@@ -19,51 +19,48 @@ import contextlib
 import json
 import logging
 import re
+import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from claw.clock import Clock
-from claw.errors import LeaseLostError, StoreError
-from claw.messages import Answer, ChatKind, Exchange
+from claw.errors import LeaseLostError, StoreError, StoreRefusedError
+from claw.messages import Answer, Exchange
 from claw.secret import Secret, hash_id
 from claw.store.codec import (
     UNREADABLE,
     StoredRow,
     chat_row,
     consume_exception,
+    created_at,
     decode,
     decode_answer,
     decode_inbound,
     decode_row,
     encode,
     encode_row,
-    format_epoch,
     lease_of,
     oldest_day,
     oldest_month,
     strip_webhook,
 )
-from claw.store.lifecycle import Lifecycle, State
-from claw.store.ports import CHECK_FRESH_S, CHECK_TIMEOUT_S, Chat, DeadLetter, Depth, Lease, Risk, Row, RowKind
+from claw.store.lifecycle import State
+from claw.store.ports import CHECK_FRESH_S, CHECK_TIMEOUT_S, DeadLetter, Depth, Lease, Risk, Row, RowKind
 from claw.store.redis import scripts
-from claw.store.redis.client import Arg, RedisClient, ServerInfo
+from claw.store.redis.client import Arg, RedisClient
+from claw.store.redis.memory import RedisMemory, to_ms
+from claw.store.redis.server import EVICTS, ServerInfo, risks_of
 
 log: Final = logging.getLogger(__name__)
 
+POLICY_INTERVAL_S: Final = 15.0
+"""Seconds after which `check` asks Redis again whether it evicts."""
+SCAN_STEPS_MAX: Final = 10
+"""Steps of SCAN_MAX keys that one cleaning searches; the next one goes on. A Redis may hold much that is not ours."""
 POLL_S: Final = 1.0
 """Seconds after which a waiter looks again, hint or no hint."""
 _STOP: Final = re.compile(rb"stop ([0-9]{1,19}) ([0-9]{1,19})")
-
-
-def risks_of(info: ServerInfo) -> tuple[Risk, ...]:
-    """Return what an operator should change, by what Redis tells of itself; the graver first."""
-    found = []
-    if info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy", "noeviction") != "noeviction":
-        found.append(Risk.EVICTS)
-    if info.get("aof_enabled") == "0":
-        found.append(Risk.FORGETS)
-    return tuple(found)
 
 
 def prefix_of(robot: str) -> str:
@@ -71,7 +68,7 @@ def prefix_of(robot: str) -> str:
     return f"{{claw:{hash_id(robot)[:16]}}}"
 
 
-class RedisStore:
+class RedisStore(RedisMemory):
     """`Store` (ports.py) at `url`, `redis://` or `rediss://`, for the robot with that client id.
 
     With `read_only` it is an `Inspection`, whose only write is the probe of `check`. `now`, seconds since the epoch,
@@ -87,6 +84,7 @@ class RedisStore:
         now: Callable[[], float] | None = None,
         read_only: bool = False,
     ) -> None:
+        super().__init__()
         self._clock = clock or Clock()
         self._now = now
         self._read_only = read_only
@@ -94,15 +92,16 @@ class RedisStore:
         self._client = RedisClient(
             url, prefix_of(robot), self._on_hint, clock=self._clock, time=injected, read_only=read_only
         )
-        self._life = Lifecycle()
         self._waiters: set[asyncio.Event] = set()
         """One for each `wait` in progress."""
         self._seen_version = {False: b"", True: b""}
         """Redis' version of what is ready, of all and of the urgent, when `wait` last returned."""
         self._left_more = {False: False, True: False}
         """A claim of ours left something to claim, which `wait` has not told yet."""
-        self._items: dict[str, str] = {}
-        self._items_version: bytes = b""
+        self._policy_at = self._clock.monotonic()
+        """When Redis was last asked, by the connection or by `check`, whether it evicts."""
+        self._scan_cursor = "0"
+        """Where the search for messages that nobody counts goes on."""
         self._interrupt: Callable[[int, int], object] | None = None
 
     # --- life ----------------------------------------------------------------------------------------------------
@@ -129,13 +128,27 @@ class RedisStore:
     async def check(self) -> None:
         self._life.require_open()
         last = self._client.proved_at
-        if last is not None and self._clock.monotonic() - last < CHECK_FRESH_S:
-            return
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                await self._client.submit(scripts.PROBE)
+                if last is None or self._clock.monotonic() - last >= CHECK_FRESH_S:
+                    await self._client.submit(scripts.PROBE)
+                if not self._read_only:
+                    await self._check_policy()
         except TimeoutError:
             raise StoreError("the store does not answer") from None
+
+    async def _check_policy(self) -> None:
+        """Raise StoreRefusedError where somebody has told Redis, since the start, to throw away what was acked."""
+        now = self._clock.monotonic()
+        if now < self._policy_at + POLICY_INTERVAL_S:
+            return
+        try:
+            info = await self._client.ask_memory()
+        except StoreRefusedError:
+            info = {}  # A user that may not ask for INFO is no hindrance.
+        if Risk.EVICTS in risks_of(info):
+            raise StoreRefusedError(EVICTS.format(policy=info["maxmemory_policy"], where=self._client.where))
+        self._policy_at = now  # Not before it is well: until then each check asks.
 
     @property
     def server_info(self) -> ServerInfo:
@@ -150,6 +163,36 @@ class RedisStore:
         now = time.time() if self._now is None else self._now()
         while await self._call(scripts.CLEAN, oldest_day(now), oldest_month(now)) == scripts.CHUNK_MAX:
             pass
+        await self._mend()
+
+    async def _mend(self) -> None:
+        """Compare what is kept twice, a chunk at a time, and log what had to be mended."""
+        missing = gone = queued = heads = 0
+        # The messages first: a queue can be put right only when all that is pending is known.
+        for _ in range(SCAN_STEPS_MAX):
+            # A number for a new store, should this one turn out to be empty: Lua has no randomness of its own.
+            identity = (secrets.token_hex(8), self._client.store_id or "")
+            cursor, found = await self._call(scripts.MEND_MESSAGES, self._scan_cursor, *identity)
+            self._scan_cursor, missing = decode(cursor), missing + found
+            if self._scan_cursor == "0":
+                break
+        last = b"0"
+        while last:
+            last, *counts = await self._call(scripts.MEND_QUEUES, last)
+            gone, queued, heads = (a + b for a, b in zip((gone, queued, heads), counts, strict=True))
+        # Whatever it was, somebody has deleted keys of ours, and may do so again: that is for an operator to know.
+        if missing or gone or queued or heads:
+            found_wrong = {"missing": missing, "gone": gone, "queued": queued, "heads": heads}
+            log.warning("store mended", extra=found_wrong)
+            self._wake()
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+    @property
+    def lost(self) -> bool:
+        return self._client.lost
 
     # --- inbox ---------------------------------------------------------------------------------------------------
 
@@ -167,6 +210,7 @@ class RedisStore:
             stored.kind,
             stored.conversation_key or b"",
             stored.answer or b"",
+            to_ms(created_at(row)),
             *about_chat,
         )
         self._wake_if(ready)
@@ -174,7 +218,7 @@ class RedisStore:
 
     async def claim(self, owner: str, ttl: float, *, urgent: bool = False) -> Lease | None:
         while True:
-            reply = await self._call(scripts.CLAIM, _ms(ttl), int(urgent), on_abandoned=self._release_abandoned)
+            reply = await self._call(scripts.CLAIM, to_ms(ttl), int(urgent), on_abandoned=self._release_abandoned)
             if reply is None:
                 return None  # Nothing is ready.
             seq, *rest = reply
@@ -219,7 +263,7 @@ class RedisStore:
 
     async def renew(self, lease: Lease, ttl: float) -> None:
         """As the port says; a holder that was asked to stop, and missed the hint, is told now."""
-        if await self._call_with(lease, scripts.RENEW, _ms(ttl)) and self._interrupt is not None:
+        if await self._call_with(lease, scripts.RENEW, to_ms(ttl)) and self._interrupt is not None:
             self._interrupt(lease.seq, lease.fence)
 
     async def save_answer(self, lease: Lease, answer: Answer) -> None:
@@ -238,7 +282,7 @@ class RedisStore:
     async def release(
         self, lease: Lease, delay: float = 0.0, *, failed: bool = False, waiting: bool = False, worked: float = 0.0
     ) -> None:
-        args = (_ms(delay), int(failed), int(waiting), _ms(worked))
+        args = (to_ms(delay), int(failed), int(waiting), to_ms(worked))
         self._wake_if((await self._call_with(lease, scripts.RELEASE, *args))[1])
 
     async def bury(self, lease: Lease, error: str, *, attempts: int | None = None) -> None:
@@ -253,8 +297,8 @@ class RedisStore:
         self._interrupt = act
 
     async def depth(self) -> Depth:
-        pending, leased, dead, age = await self._call(scripts.DEPTH)
-        return Depth(pending=pending, leased=leased, dead=dead, oldest_age=max(0.0, age / 1000))
+        pending, leased, dead, age, stuck = await self._call(scripts.DEPTH)
+        return Depth(pending, leased, dead, oldest_age=max(0.0, age / 1000), stuck=bool(stuck))
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
         letters = await self._call(scripts.DEAD, limit) if limit > 0 else []
@@ -272,84 +316,17 @@ class RedisStore:
             if key is not None  # Evicted.
         ]
 
-    # --- history, items, chats, quotas, usage --------------------------------------------------------------------
-
-    async def exchanges(self, history_key: str, limit: int) -> list[Exchange]:
-        self._life.require_open()
-        if limit <= 0:
-            return []
-        said = await self._call(scripts.EXCHANGES, encode(history_key), limit)
-        # Each begins with its time, for the cleaning.
-        pairs = (json.loads(each.partition(b" ")[2]) for each in said)
-        return [Exchange(history_key, user, assistant) for user, assistant in pairs]
-
-    async def epoch(self, history_key: str) -> str:
-        store_id, forgettings = await self._call(scripts.EPOCH, encode(history_key))
-        return format_epoch(decode(store_id), int(forgettings))
-
-    async def forget(self, history_key: str) -> str:
-        store_id, forgettings = await self._call(scripts.FORGET, encode(history_key))
-        return format_epoch(decode(store_id), int(forgettings))
-
-    async def items(self, prefix: str = "") -> dict[str, str]:
-        """As the port says: a short question to Redis, and the items come only where they have changed."""
-        changed = await self._call(scripts.ITEMS, self._items_version)
-        # Two calls at once may bring replies in turn; the last one is the newest, since the client keeps their order.
-        if changed is not None:
-            self._items_version, flat = changed
-            self._items = {decode(name): decode(value) for name, value in _pairs(flat)}
-        return {name: value for name, value in self._items.items() if name.startswith(prefix)}
-
-    async def set(self, name: str, value: str) -> None:
-        await self._call(scripts.SET_ITEM, encode(name), encode(value))
-
-    async def set_if_absent(self, name: str, value: str) -> str:
-        return decode(await self._call(scripts.SET_ITEM_IF_ABSENT, encode(name), encode(value)))
-
-    async def delete(self, *names: str) -> None:
-        await self._call(scripts.DELETE_ITEMS, *(encode(name) for name in names))
-
-    async def chats(self, limit: int = 50) -> list[Chat]:
-        chats = await self._call(scripts.CHATS, limit) if limit > 0 else []
-        return [
-            Chat(decode(key), ChatKind(kind.decode()), decode(title), int(first) / 1000, int(last) / 1000, int(count))
-            for key, kind, title, first, last, count in chats
-            if key is not None  # Evicted.
-        ]
-
-    async def consume_quota(self, person: str, day: str, key: str, limit: int) -> bool:
-        return bool(await self._call(scripts.CONSUME_QUOTA, encode(person), encode(day), encode(key), limit))
-
-    async def once_per(self, name: str, seconds: float) -> bool:
-        return bool(await self._call(scripts.ONCE_PER, encode(name), _ms(seconds)))
-
-    async def add_calls(self, month: str, calls: Mapping[str, int]) -> None:
-        counts = [arg for api, count in calls.items() for arg in (encode(api), count)]
-        await self._call(scripts.ADD_CALLS, encode(month), *counts)
-
-    async def calls(self, month: str) -> dict[str, int]:
-        return {decode(api): int(count) for api, count in _pairs(await self._call(scripts.CALLS, encode(month)))}
-
     # --- calls -----------------------------------------------------------------------------------------------------
 
-    async def _call(self, script: scripts.Script, *args: Arg, on_abandoned: Callable[[Any], None] | None = None) -> Any:
-        self._life.require_open()
-        future = self._client.submit(script, *args, on_abandoned=on_abandoned)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            # The reply may have come in the very turn of the loop in which we were cancelled: then the client takes
-            # it for delivered.
-            if on_abandoned is not None and not future.cancelled() and future.exception() is None:
-                on_abandoned(future.result())
-            raise
-
     async def _call_with(self, lease: Lease, script: scripts.Script, *args: Arg) -> Any:
-        """Call a script that needs the lease. Raises LeaseLostError where it was ended, or is another's."""
+        """Call a script that needs the lease. Raises LeaseLostError where it was ended, is another's, or is gone."""
         reply = await self._call(script, lease.seq, lease.fence, *args)
-        if reply is None:
+        if reply is not None:
+            return reply
+        # Asked for apart: this is rare, and each ack would pay for it. What was ended in order is still seen.
+        if await self._call(scripts.KNOWN, lease.seq, encode(lease.inbound.key)):
             raise LeaseLostError("the lease is no longer held")
-        return reply
+        raise LeaseLostError("the store has lost the message", gone=True)
 
     def _release_abandoned(self, reply: Any) -> None:
         """Give back a message that was claimed for a caller who no longer waits: it would be leased to nobody."""
@@ -376,14 +353,6 @@ class RedisStore:
     def _wake(self) -> None:
         for woken in self._waiters:
             woken.set()
-
-
-def _pairs(flat: list[bytes]) -> zip[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
 
 
 def _decode_lease(seq: int, owner: str, fields: list[bytes | None]) -> Lease | None:

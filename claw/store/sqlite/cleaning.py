@@ -14,11 +14,11 @@ from claw.store.codec import oldest_day, oldest_month
 from claw.store.ports import (
     CHATS_RETENTION_S,
     DEAD_RETENTION_S,
+    EPOCH_RETENTION_S,
     HISTORY_RETENTION_S,
     NOTICES_RETENTION_S,
-    SEEN_RETENTION_S,
 )
-from claw.store.sqlite import queries
+from claw.store.sqlite import epochs, queries
 from claw.store.sqlite.writer import JobKind, Writer
 
 T = TypeVar("T")
@@ -26,11 +26,12 @@ T = TypeVar("T")
 
 async def clean(writer: Writer, now: float, on_letters_dropped: Callable[[int], None]) -> None:
     """Clean the file. `now`: seconds since the epoch; `on_letters_dropped` gets the number of each chunk."""
-    await _drop(writer, queries.drop_seen, now - SEEN_RETENTION_S)
+    await _drop(writer, queries.drop_seen, now)
     await _drop(writer, queries.drop_history, now - HISTORY_RETENTION_S)
     await _drop(writer, queries.drop_dead, now - DEAD_RETENTION_S, on_letters_dropped)
     await writer.submit(queries.drop_calls, oldest_month(now))
     await _drop(writer, queries.drop_chats, now - CHATS_RETENTION_S)
+    await _drop(writer, epochs.drop_epochs, now - EPOCH_RETENTION_S)
     await _drop(writer, queries.drop_spent, oldest_day(now))
     await _drop(writer, queries.drop_notices, now - NOTICES_RETENTION_S)
     while await writer.submit(queries.shrink, kind=JobKind.NO_TRANSACTION):

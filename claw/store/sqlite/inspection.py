@@ -63,7 +63,8 @@ class SqliteInspection:
     def _check(self) -> None:
         database = Database(self._path)
         # Under the lock, so that no claw starts meanwhile and finds the file busy.
-        database.lock()
+        # Not made where it is missing: we only want to look.
+        database.lock(create=False)
         try:
             with closing(self._connect("rw")) as connection:
                 check_version(connection)

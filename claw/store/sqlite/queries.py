@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from claw.errors import StoreError
 from claw.messages import ChatKind
@@ -20,14 +20,24 @@ from claw.store.codec import (
     decode,
     decode_answer,
     decode_inbound,
-    decode_row,
-    format_epoch,
     strip_stored_webhook,
 )
-from claw.store.ports import DEAD_LETTERS_MAX, HISTORY_EXCHANGES_MAX, SEEN_RETENTION_S, Chat, DeadLetter, Depth, Row
+from claw.store.ports import (
+    CREATED_AHEAD_MAX_S,
+    DEAD_LETTERS_MAX,
+    DEAD_READ_BYTES,
+    HISTORY_EXCHANGES_MAX,
+    SEEN_RETENTION_S,
+    Chat,
+    DeadLetter,
+    Depth,
+)
+from claw.store.sqlite.rows import bytes_of
 
 CHUNK_ROWS: Final = 500
 """Rows that one `drop_*` removes at most, so that a cleaning never keeps a message waiting for long."""
+NEWEST_STEP_S: Final = 60.0
+"""Seconds by which the newest time that is written down may lag: keys are kept for a day."""
 VACUUM_PAGES: Final = 256
 """Free pages (of 4 KiB) given back to the file system in one step."""
 FREE_KEPT_PAGES: Final = 1024
@@ -42,16 +52,31 @@ def to_sql_text(text: str) -> str:
 # --- inbox --------------------------------------------------------------------------------------------------
 
 
-def put(connection: sqlite3.Connection, key: str, at: float, row: StoredRow, chat: ChatRow | None) -> int | None:
-    """Add a row and return its number; None where its key was seen within SEEN_RETENTION_S: then nothing is changed."""
-    key = to_sql_text(key)
+def put(
+    connection: sqlite3.Connection, key: str, times: tuple[float, float], row: StoredRow, chat: ChatRow | None
+) -> int | None:
+    """Add a row and return its number; None where its key was seen within SEEN_RETENTION_S: then nothing is changed.
+
+    `times`: now by our clock, and when it was written by DingTalk's (0: not told).
+    """
+    key, (at, created) = to_sql_text(key), times
+    newest = newest_created(connection)
+    # By DingTalk's clock, as far as it tells: ours may be a day ahead, and would forget what is repeated in a minute.
+    until = min(newest, at) - SEEN_RETENTION_S
+    if 0 < created < until:
+        return None
+    is_told = 0 < created <= at + CREATED_AHEAD_MAX_S
     # A key that is past its time may still be there, since cleaning is done once in a while.
     fresh = connection.execute(
-        "INSERT INTO seen (key, at) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET at = excluded.at WHERE at <= ?",
-        (key, at, at - SEEN_RETENTION_S),
+        "INSERT INTO seen (key, at, told) VALUES (?, ?, ?)"
+        " ON CONFLICT (key) DO UPDATE SET at = excluded.at, told = excluded.told"
+        " WHERE at <= CASE told WHEN 1 THEN ? ELSE ? END",
+        (key, created if is_told else at, is_told, until, at - SEEN_RETENTION_S),
     )
     if not fresh.rowcount:
         return None
+    if is_told and created > newest + NEWEST_STEP_S:
+        connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('newest', ?)", (created,))
     if chat is not None:
         connection.execute(
             "INSERT INTO chats (key, id, kind, title, first_seen, last_seen, messages)"
@@ -61,33 +86,58 @@ def put(connection: sqlite3.Connection, key: str, at: float, row: StoredRow, cha
             (to_sql_text(chat.key), chat.id, chat.kind, chat.title, at),
         )
     return connection.execute(
-        "INSERT INTO inbox (received_at, key, lane, urgent, inbound, trace, kind, conversation_key, answer)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (at, key, to_sql_text(row.queue), *row[1:]),
+        "INSERT INTO inbox (received_at, created_at, key, lane, urgent, inbound, trace, kind, conversation_key, answer)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (at, created, key, to_sql_text(row.queue), *row[1:]),
     ).lastrowid
 
 
-IndexEntry = tuple[int, str, int, float, float, int, int, int, float, float]
-"""seq, queue, urgent, received_at, not_before, attempts, fence, claims, waiting_since, worked."""
+def newest_created(connection: sqlite3.Connection) -> float:
+    """Return the newest time at which DingTalk says that a message was written; 0: it never said."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'newest'").fetchone()
+    return 0.0 if row is None else float(row[0])
+
+
+class IndexEntry(NamedTuple):
+    """The place of a message that waits."""
+
+    seq: int
+    queue: str
+    urgent: int
+    received_at: float
+    not_before: float
+    attempts: int
+    fence: int
+    claims: int
+    waiting_since: float
+    worked: float
+    created_at: float
 
 
 def index(connection: sqlite3.Connection, after: int, limit: int) -> list[IndexEntry]:
     """Return the places of the messages beyond number `after`, in order. A negative `limit`: all."""
-    return connection.execute(
-        "SELECT seq, lane, urgent, received_at, not_before, attempts, fence, claims, waiting_since, worked"
+    found = connection.execute(
+        "SELECT seq, lane, urgent, received_at, not_before, attempts, fence, claims, waiting_since, worked, created_at"
         " FROM inbox WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, limit),
-    ).fetchall()
+    )
+    return [IndexEntry(*entry) for entry in found]
 
 
-def rows(connection: sqlite3.Connection, seq: int, limit: int) -> dict[int, Row | None]:
-    """Return the rows from number `seq` on; None for one that cannot be read."""
-    found = connection.execute(
+def rows(connection: sqlite3.Connection, seq: int, limit: int, size: int) -> dict[int, StoredRow]:
+    """Return the rows from number `seq` on; after the first one up to `limit` of them, and `size` bytes."""
+    found: dict[int, StoredRow] = {}
+    # Fetched one by one: what lies beyond the bytes is never read.
+    for number, queue, urgent, *rest in connection.execute(
         "SELECT seq, lane, urgent, inbound, trace, kind, conversation_key, answer"
         " FROM inbox WHERE seq >= ? ORDER BY seq LIMIT ?",
         (seq, limit),
-    )
-    return {number: decode_row(StoredRow(queue, bool(urgent), *rest)) for number, queue, urgent, *rest in found}
+    ):
+        row = found[number] = StoredRow(queue, bool(urgent), *rest)
+        size -= bytes_of(row)
+        if size <= 0:
+            break
+    return found
 
 
 def mark_claim(connection: sqlite3.Connection, seq: int, fence: int, claims: int) -> None:
@@ -169,10 +219,16 @@ def dead(connection: sqlite3.Connection, limit: int) -> list[DeadLetter]:
         f"SELECT key, error, attempts, received_at, buried_at, inbound, {answer} FROM dead ORDER BY id DESC LIMIT ?",  # noqa: S608 - one of two words of ours
         (limit,),
     )
-    return [
-        DeadLetter(key, decode(error), attempts, since, at, decode_inbound(inbound), decode_answer(answer))
-        for key, error, attempts, since, at, inbound, answer in rows
-    ]
+    letters: list[DeadLetter] = []
+    left = DEAD_READ_BYTES
+    for key, error, attempts, since, at, inbound, answered in rows:
+        left -= len(inbound) + len(answered or b"")
+        if letters and left < 0:
+            break
+        letters.append(
+            DeadLetter(key, decode(error), attempts, since, at, decode_inbound(inbound), decode_answer(answered))
+        )
+    return letters
 
 
 # --- history --------------------------------------------------------------------------------------------------
@@ -184,22 +240,6 @@ def exchanges(connection: sqlite3.Connection, history_key: str, limit: int) -> l
         "SELECT user, assistant FROM history WHERE memory = ? ORDER BY seq DESC LIMIT ?", (history_key, limit)
     ).fetchall()
     return [(decode(user), decode(assistant)) for user, assistant in reversed(rows)]
-
-
-def epoch(connection: sqlite3.Connection, history_key: str) -> str:
-    row = connection.execute("SELECT epoch FROM memory WHERE name = ?", (history_key,)).fetchone()
-    store_id = connection.execute("SELECT value FROM meta WHERE name = 'store_id'").fetchone()
-    return format_epoch("" if store_id is None else store_id[0], 0 if row is None else row[0])
-
-
-def forget(connection: sqlite3.Connection, history_key: str) -> str:
-    connection.execute("DELETE FROM history WHERE memory = ?", (history_key,))
-    # The epoch is part of the `user` at the model: an agent that keeps its own history begins a new one.
-    connection.execute(
-        "INSERT INTO memory (name, epoch) VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET epoch = epoch + 1",
-        (history_key,),
-    )
-    return epoch(connection, history_key)
 
 
 # --- usage ----------------------------------------------------------------------------------------------------
@@ -223,22 +263,34 @@ def items(connection: sqlite3.Connection) -> dict[str, str]:
     return {decode(name): decode(value) for name, value in connection.execute("SELECT name, value FROM entries")}
 
 
+def is_lost(connection: sqlite3.Connection) -> bool:
+    """Return whether this store stands in the place of one that is gone, and nothing was settled in it yet."""
+    return connection.execute("SELECT 1 FROM meta WHERE name = 'lost'").fetchone() is not None
+
+
+def _note_change(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM meta WHERE name = 'lost'")
+
+
 def set_item(connection: sqlite3.Connection, name: bytes, value: bytes) -> None:
     connection.execute(
         "INSERT INTO entries (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         (name, value),
     )
+    _note_change(connection)
 
 
 def set_item_if_absent(connection: sqlite3.Connection, name: bytes, value: bytes) -> str:
     """Set it unless it is there; return what it is then."""
     connection.execute("INSERT INTO entries (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, value))
+    _note_change(connection)
     (stands,) = connection.execute("SELECT value FROM entries WHERE name = ?", (name,)).fetchone()
     return decode(stands)
 
 
 def delete_items(connection: sqlite3.Connection, names: Iterable[bytes]) -> None:
     connection.executemany("DELETE FROM entries WHERE name = ?", [(each,) for each in names])
+    _note_change(connection)
 
 
 def chats(connection: sqlite3.Connection, limit: int) -> list[Chat]:
@@ -288,11 +340,18 @@ def probe(connection: sqlite3.Connection, at: float) -> None:
     connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('probe', ?)", (at,))
 
 
-def drop_seen(connection: sqlite3.Connection, before: float) -> int:
+def drop_seen(connection: sqlite3.Connection, now: float) -> int:
     """Return how many were dropped; CHUNK_ROWS: there may be more. So does each `drop_*`."""
-    return connection.execute(
-        "DELETE FROM seen WHERE key IN (SELECT key FROM seen WHERE at <= ? LIMIT ?)", (before, CHUNK_ROWS)
-    ).rowcount
+    # Those that have a time of DingTalk's go by its clock, which only goes on with what is written.
+    newest = min(newest_created(connection), now)
+    dropped = [
+        connection.execute(
+            "DELETE FROM seen WHERE key IN (SELECT key FROM seen WHERE told = ? AND at <= ? LIMIT ?)",
+            (told, clock - SEEN_RETENTION_S, CHUNK_ROWS),
+        ).rowcount
+        for told, clock in ((1, newest), (0, now))
+    ]
+    return max(dropped)
 
 
 def drop_history(connection: sqlite3.Connection, before: float) -> int:

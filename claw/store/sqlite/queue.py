@@ -14,9 +14,11 @@ import heapq
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice, takewhile
 from typing import Final
 
 from claw.errors import LeaseLostError
+from claw.store.ports import PASSED_MAX, STUCK_MAX
 
 _STALE_MAX: Final = 64
 """Stale entries that the heap of expiries may hold beyond two for each lease, before it is built anew."""
@@ -52,6 +54,8 @@ class QueuedMessage:
     worked: float = 0.0
     stopped: bool = False
     """It was stopped while it was DELAYED."""
+    created: float = 0.0
+    """When it was written, by DingTalk's clock; 0: it keeps its place of arrival."""
     state: MessageState = MessageState.QUEUED
 
 
@@ -100,20 +104,33 @@ class MessageQueues:
         times = [heap[0][0] for heap in (self._delayed, self._expiries) if heap]
         return min(times, default=None)
 
+    def is_stuck(self, received_until: float) -> bool:
+        """Return whether nobody works, and one of the oldest was received by then and is not delayed."""
+        # Not the oldest alone: it may be delayed for an hour, while others are forgotten behind its back.
+        return not self._leases and any(
+            message.received_at <= received_until and self._queues[message.queue][0].state is not MessageState.DELAYED
+            for message in islice(self._messages.values(), STUCK_MAX)
+        )
+
     def version(self, *, urgent: bool = False) -> int:
         """Return a number that grows whenever such a claim may have become possible."""
         return self._urgent_version if urgent else self._version
 
     def add(self, message: QueuedMessage) -> None:
-        """Append a message to its queue. Messages come in order of `seq`."""
+        """Put a message into its queue, before those that it was overtaken by. Messages come in order of `seq`."""
         self._messages[message.seq] = message
         queue = self._queues.get(message.queue)
         if queue is None:
             self._queues[message.queue] = deque((message,))
             self._make_ready(message)
-        else:
-            message.queue = queue[0].queue  # One string for the whole queue: a backlog read from a file repeats it.
-            queue.append(message)
+            return
+        head = queue[0]
+        message.queue = head.queue  # One string for the whole queue: a backlog read from a file repeats it.
+        queue.insert(len(queue) - _count_later(queue, message), message)
+        if queue[0] is message:
+            # The old head stays in the heap of those that are ready, and is passed over there by its state.
+            head.state = MessageState.QUEUED
+            self._make_ready(message)
 
     def claim(self, now: float, ttl: float, *, urgent: bool = False) -> ActiveLease | None:
         """Lease the oldest message that is READY until `now + ttl`; `urgent`: only one that was put so."""
@@ -253,3 +270,12 @@ class MessageQueues:
         if len(self._expiries) > 2 * len(self._leases) + _STALE_MAX:
             self._expiries = [(leased.expires, seq) for seq, leased in self._leases.items()]
             heapq.heapify(self._expiries)
+
+
+def _count_later(queue: deque[QueuedMessage], message: QueuedMessage) -> int:
+    """Return how many of the last in the queue were written later than the message, and were never claimed."""
+    if not message.created:
+        return 0
+    last = islice(reversed(queue), PASSED_MAX)
+    # A fence above 0: somebody has begun with it, and after a release it goes on where it was.
+    return sum(1 for _ in takewhile(lambda other: other.created > message.created and not other.fence, last))

@@ -1,4 +1,4 @@
-"""The database file: its lock, its settings and its schema. Used by the writer's thread only.
+"""The database file: its settings and its schema. Used by the writer's thread only.
 
 Order of events: `lock` takes the file for one process, or raises StoreBusyError. `connect` makes, sets up and migrates
 it; after a failure it may be called again, under the same lock. `unlock` comes after the connection was closed.
@@ -7,20 +7,18 @@ it; after a failure it may be called again, under the same lock. `unlock` comes 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import secrets
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from claw.errors import StoreBusyError, StoreError, StoreSchemaError
+from claw.errors import StoreError, StoreSchemaError
+from claw.store.sqlite.epochs import store_id
+from claw.store.sqlite.lock import FILE_MODE, LockFile
 
 BUSY_TIMEOUT_S: Final = 1.0
 """Seconds to wait for a reader from outside, such as an operator's `sqlite3`; no other writer gets past our lock."""
-FILE_MODE: Final = 0o600
-"""The file holds session webhooks, which are secrets for 90 minutes (docs/protocol.md section 6.1)."""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     # 1: the first schema. Small columns stand before large ones, so that a scan of them skips the bodies.
@@ -53,8 +51,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             inbound BLOB NOT NULL
         )""",
         "CREATE INDEX dead_buried_at ON dead (buried_at)",
-        # An epoch is kept for ever, one short row for each conversation that was ever forgotten: were it to fall
-        # back to 0, the session that was left would be taken up again.
+        # An epoch outlives its history: were it to fall back to 0, the session that was left would be taken up again.
         "CREATE TABLE memory (name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID",
         """CREATE TABLE history (
             memory TEXT NOT NULL,
@@ -105,6 +102,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE inbox ADD COLUMN worked REAL NOT NULL DEFAULT 0",
         "ALTER TABLE dead ADD COLUMN answer BLOB",
     ),
+    # 5: when DingTalk says that a message was written, for which `seen.at` stands where it is told; when an epoch was
+    # last asked for.
+    (
+        "ALTER TABLE seen ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
+        "DROP INDEX seen_at",
+        "CREATE INDEX seen_told_at ON seen (told, at)",
+        "ALTER TABLE inbox ADD COLUMN created_at REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE memory ADD COLUMN used_at REAL NOT NULL DEFAULT 0",
+        "UPDATE memory SET used_at = CAST(strftime('%s', 'now') AS REAL)",
+        "CREATE INDEX memory_used_at ON memory (used_at)",
+    ),
 )
 """Statement lists; number n brings a file from `user_version` n - 1 to n. Never edit one that was released."""
 
@@ -114,42 +122,30 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: int | None = None
+        self._lock = LockFile(path)
 
-    def lock(self) -> None:
+    def lock(self, *, create: bool = True) -> None:
         """Take the file for this process; the lock goes with the process, however that ends.
 
-        It lies beside the database, since closing any descriptor of the database itself would drop SQLite's own
-        locks. It is never deleted: somebody could hold the deleted file while a third locks a new one.
-
-        Raises StoreBusyError where another holds it, StoreError where it cannot be made.
+        Raises StoreBusyError where another holds it, StoreError where it cannot be made. With `create` False a file
+        that is not there is not made.
         """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        except OSError as error:
-            raise StoreError(f"cannot lock the store {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise StoreBusyError(f"another process holds the store {self.path}") from error
-        except OSError as error:
-            os.close(lock)
-            raise StoreError(f"cannot lock the store {self.path}: {error.strerror}") from error
-        self._lock = lock
+        self._lock.take(create=create)
 
     def unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.let_go()
+
+    def verify(self) -> bool:
+        """Look whether a restart would open what is open now (lock.py). Raises StoreError where it would not."""
+        return self._lock.verify()
 
     def connect(self) -> sqlite3.Connection:
         """Open the file, made and migrated where needed. Raises StoreSchemaError or StoreError."""
         connection: sqlite3.Connection | None = None
         try:
-            # Made by us, not by SQLite, so that it is never readable by others, not for a moment.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+            # By us, not by SQLite, so that it is never readable by others, not for a moment. After a failure another
+            # file may lie there: what is in our memory is of the one that we have locked.
+            self._lock.open_file()
             with contextlib.suppress(PermissionError):  # A volume may belong to somebody else; then it is theirs.
                 self.path.chmod(FILE_MODE)
             connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
@@ -159,6 +155,12 @@ class Database:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             migrate(connection)
+            own = store_id(connection)
+            # The mark of another store beside one that is in use: somebody put back a copy. It is overwritten last, for
+            # we may die in between.
+            if self._lock.knows_another(own) and _is_blank(connection):
+                connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('lost', 1)")
+            self._lock.mark(own)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -173,6 +175,13 @@ def describe(error: sqlite3.Error) -> str:
     """Return what SQLite says, with the name of its code where it gives one."""
     name = getattr(error, "sqlite_errorname", "")
     return f"{error} ({name})" if name else str(error)
+
+
+def _is_blank(connection: sqlite3.Connection) -> bool:
+    """Return whether nothing was settled here, and nobody has ever written."""
+    # By what is in it, not by whether we have just made it: a start that was killed in between made it already.
+    tables = ("entries", "seen")
+    return all(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None for table in tables)  # noqa: S608 - names of ours
 
 
 def check_version(connection: sqlite3.Connection, newest: int = len(MIGRATIONS)) -> int:

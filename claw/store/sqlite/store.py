@@ -15,8 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -26,18 +25,23 @@ from claw.errors import StoreError
 from claw.messages import Answer, Exchange
 from claw.store.codec import (
     UNREADABLE,
+    StoredRow,
     chat_row,
     consume_exception,
+    created_at,
+    decode_row,
     encode,
     encode_row,
     lease_of,
 )
-from claw.store.lifecycle import Lifecycle, State
+from claw.store.lifecycle import State
 from claw.store.ports import (
     CHECK_FRESH_S,
     CHECK_TIMEOUT_S,
+    CLOCK_SKEW_S,
     DELAY_MAX_S,
-    Chat,
+    LOST_REMEDY,
+    STUCK_AGE_S,
     DeadLetter,
     Depth,
     Lease,
@@ -45,8 +49,10 @@ from claw.store.ports import (
 )
 from claw.store.sqlite import queries
 from claw.store.sqlite.cleaning import clean
+from claw.store.sqlite.memory import SqliteMemory
 from claw.store.sqlite.queries import to_sql_text
 from claw.store.sqlite.queue import ActiveLease, MessageQueues, QueuedMessage
+from claw.store.sqlite.rows import READ_AHEAD_BYTES, RowCache
 from claw.store.sqlite.schema import Database
 from claw.store.sqlite.wakeups import Wakeups
 from claw.store.sqlite.writer import JobKind, Writer
@@ -55,8 +61,6 @@ log: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CACHED_ROWS_MAX: Final = 1024
-"""Rows kept in memory, so that a claim need not go to the disk."""
 READ_AHEAD_ROWS: Final = 64
 """Rows read at once when one is not in memory: the next claims will mostly want the next ones."""
 OPEN_CHUNK_ROWS: Final = 5_000
@@ -68,18 +72,14 @@ _Disk = tuple[list[queries.IndexEntry], dict[str, str], int]
 """What is in memory as well as in the file: the index beyond what is known, the items, the number of dead letters."""
 
 
-class SqliteStore:
+class SqliteStore(SqliteMemory):
     """`Store` (ports.py) in the file `path`, which is made where it is missing, with its folder."""
 
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
+        super().__init__(clock or Clock())
         self._path = path
-        self._clock = clock or Clock()
-        self._life = Lifecycle()
-        self._rows: dict[int, Row] = {}
-        """Rows of messages by number, as they are in the file; not all, see CACHED_ROWS_MAX."""
-        self._items: dict[str, str] = {}
-        """All items, as they are in the file."""
-        self._probe: asyncio.Future[None] | None = None
+        self._rows = RowCache()
+        self._probe: asyncio.Future[bool] | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -88,7 +88,8 @@ class SqliteStore:
         self._newest = 0
         """The highest `seq` that is known here."""
         self._dead = 0
-        self._writer = Writer(Database(self._path), self._clock, self._reload_uncommitted, self._reconcile)
+        self._database = Database(self._path)
+        self._writer = Writer(self._database, self._clock, self._reload_uncommitted, self._reconcile)
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -102,6 +103,7 @@ class SqliteStore:
                 pass
             self._dead = await self._writer.submit(queries.count_dead, kind=JobKind.READ)
             self._items = await self._writer.submit(queries.items, kind=JobKind.READ)
+            self._is_lost = await self._writer.submit(queries.is_lost, kind=JobKind.READ)
         except BaseException:
             await self._writer.stop()
             if self._life.state is State.OPENING:
@@ -109,6 +111,8 @@ class SqliteStore:
                 self._life.transition(State.NEW)
             raise
         self._life.transition(State.OPEN)  # Raises where `close` came meanwhile: it has stopped the writer.
+        if self.lost:
+            log.warning("the store that was here is gone", extra={"path": str(self._path), "remedy": LOST_REMEDY})
         if len(self._queues):
             log.info("store took up messages", extra={"pending": len(self._queues)})
 
@@ -121,15 +125,39 @@ class SqliteStore:
         self._life.require_open()
         if self._probe is None or self._probe.done():
             last = self._writer.committed_at
-            if last is not None and self._clock.monotonic() - last < CHECK_FRESH_S:
-                return
-            self._probe = self._writer.submit(queries.probe, self._clock.wall(), kind=JobKind.FLUSH)
+            is_fresh = last is not None and self._clock.monotonic() - last < CHECK_FRESH_S
+            # The file is looked at in any case: one that was removed takes writes as before.
+            kind = JobKind.READ if is_fresh else JobKind.FLUSH
+            self._probe = self._writer.submit(self._verify, None if is_fresh else self._clock.wall(), kind=kind)
             self._probe.add_done_callback(consume_exception)
         # One probe for all callers while a disk hangs; `wait` leaves it alone when its time is over.
         done, _ = await asyncio.wait((self._probe,), timeout=CHECK_TIMEOUT_S)
         if not done:
             raise StoreError("the store does not answer")
-        self._probe.result()
+        if self._writer.damage:
+            raise StoreError(self._writer.damage)
+        if self._probe.result():
+            # A disk that failed for a while leaves half of a checkpoint behind; the other half is still in the WAL.
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await self._writer.submit(queries.checkpoint, kind=JobKind.NO_TRANSACTION)
+                is_short = await self._writer.submit(self._verify, None, kind=JobKind.READ)
+            if is_short:
+                raise StoreError(f"the store {self._path} was cut short: a restart would lose what it keeps")
+
+    def _verify(self, connection: sqlite3.Connection, at: float | None) -> bool:
+        """Look at the file, in the thread, and write to it at a time, if one is given; True: it looks cut short."""
+        is_short = self._database.verify()
+        if at is not None:
+            queries.probe(connection, at)
+        return is_short
+
+    @property
+    def shared(self) -> bool:
+        return False
+
+    @property
+    def lost(self) -> bool:
+        return self._is_lost
 
     async def clean(self) -> None:
         self._life.require_open()
@@ -139,16 +167,17 @@ class SqliteStore:
 
     async def put(self, row: Row) -> bool:
         self._life.require_open()
-        at = self._clock.wall()
-        message = QueuedMessage(0, row.route.queue, row.route.urgent, at)
+        at, created = self._clock.wall(), created_at(row)
+        message = QueuedMessage(0, row.route.queue, row.route.urgent, at, created=order_of(created, at))
+        stored = encode_row(row)
         seq = await self._writer.submit(
             queries.put,
             row.inbound.key,
-            at,
-            encode_row(row),
+            (at, created),
+            stored,
             chat_row(row),
             kind=JobKind.FLUSH,  # DingTalk waits for the ack.
-            on_commit=partial(self._on_put, message, row),
+            on_commit=partial(self._on_put, message, stored),
         )
         return seq is not None
 
@@ -156,9 +185,14 @@ class SqliteStore:
         self._life.require_open()
         while (active := self._queues.claim(self._clock.monotonic(), ttl, urgent=urgent)) is not None:
             message = active.message
-            row = self._rows.get(message.seq) or await self._load(active, ttl)
+            # Kept as bytes and decoded here: what Python makes of a text may be four times as large.
+            stored = self._rows.get(message.seq) or await self._load(active, ttl)
+            if stored is None:
+                continue  # It is gone; the queue's next message is ready.
+            row = decode_row(stored)
             if row is None:
-                continue  # Put away; the queue's next message is ready, or will be.
+                self._bury_unreadable(active)
+                continue
             # Nobody waits for this: the count is for a message that crashes the process, time and again.
             self._writer.post(queries.mark_claim, message.seq, message.fence, message.claims)
             self._wakeups.wake()
@@ -187,7 +221,7 @@ class SqliteStore:
 
     async def save_answer(self, lease: Lease, answer: Answer) -> None:
         saved = encode(answer.to_json())
-        await self._write_for(lease, queries.save_answer, saved, then=lambda active, _: self._on_saved(active, answer))
+        await self._write_for(lease, queries.save_answer, saved, then=lambda active, _: self._on_saved(active, saved))
 
     async def ack(self, lease: Lease, exchange: Exchange | None = None) -> None:
         said = exchange and (
@@ -270,89 +304,27 @@ class SqliteStore:
         self._queues.advance(self._clock.monotonic())
         oldest = self._queues.oldest
         age = 0.0 if oldest is None else max(0.0, self._clock.wall() - oldest.received_at)
-        return Depth(pending=len(self._queues), leased=self._queues.leased, dead=self._dead, oldest_age=age)
+        stuck = self._queues.is_stuck(self._clock.wall() - STUCK_AGE_S)
+        return Depth(len(self._queues), self._queues.leased, self._dead, oldest_age=age, stuck=stuck)
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
         return await self._read(queries.dead, max(limit, 0))
 
-    # --- history, items, chats, quotas, usage --------------------------------------------------------------------
-
-    async def exchanges(self, history_key: str, limit: int) -> list[Exchange]:
-        said = await self._read(queries.exchanges, to_sql_text(history_key), max(limit, 0))
-        return [Exchange(history_key, user, assistant) for user, assistant in said]
-
-    async def epoch(self, history_key: str) -> str:
-        return await self._read(queries.epoch, to_sql_text(history_key))
-
-    async def forget(self, history_key: str) -> str:
-        return await self._write(queries.forget, to_sql_text(history_key))
-
-    async def items(self, prefix: str = "") -> dict[str, str]:
-        """As the port says, without a change of thread: what was set counts once it is on the disk."""
-        self._life.require_open()
-        return {name: value for name, value in self._items.items() if name.startswith(prefix)}
-
-    async def set(self, name: str, value: str) -> None:
-        await self._write(
-            queries.set_item, encode(name), encode(value), on_commit=lambda _: self._items.update({name: value})
-        )
-
-    async def set_if_absent(self, name: str, value: str) -> str:
-        """As the port says. Not decided in memory, which does not know of a `delete` that is on its way."""
-        return await self._write(
-            queries.set_item_if_absent,
-            encode(name),
-            encode(value),
-            on_commit=lambda found: self._items.update({name: found}),
-        )
-
-    async def delete(self, *names: str) -> None:
-        await self._write(
-            queries.delete_items, [encode(name) for name in names], on_commit=lambda _: self._on_deleted(names)
-        )
-
-    async def chats(self, limit: int = 50) -> list[Chat]:
-        return await self._read(queries.chats, max(limit, 0))
-
-    async def consume_quota(self, person: str, day: str, key: str, limit: int) -> bool:
-        return await self._write(queries.consume_quota, to_sql_text(person), to_sql_text(day), to_sql_text(key), limit)
-
-    async def once_per(self, name: str, seconds: float) -> bool:
-        return await self._write(queries.once_per, to_sql_text(name), self._clock.wall(), seconds)
-
-    async def add_calls(self, month: str, calls: Mapping[str, int]) -> None:
-        counts = [(to_sql_text(api), count) for api, count in calls.items()]
-        await self._write(queries.add_calls, to_sql_text(month), counts)
-
-    async def calls(self, month: str) -> dict[str, int]:
-        return await self._read(queries.calls, to_sql_text(month))
-
-    async def _read(self, query: Callable[..., T], *args: object) -> T:
-        self._life.require_open()
-        return await self._writer.submit(query, *args, kind=JobKind.READ)
-
-    async def _write(self, query: Callable[..., T], *args: object, on_commit: Callable[[T], None] | None = None) -> T:
-        self._life.require_open()
-        return await self._writer.submit(query, *args, on_commit=on_commit)
-
     # --- what follows from a write, once it is on the disk -----------------------------------------------------------
 
-    def _on_put(self, message: QueuedMessage, row: Row, seq: int | None) -> None:
+    def _on_put(self, message: QueuedMessage, row: StoredRow, seq: int | None) -> None:
         if seq is None:
             return
         # In the order of the commits, which is the order of the numbers: the queues count on it.
         message.seq = self._newest = seq
-        if len(self._rows) < CACHED_ROWS_MAX:  # Under a backlog the first ones are claimed first: keep those.
-            self._rows[seq] = row
+        self._rows.add(seq, row)
         self._queues.add(message)
         self._wakeups.wake()
 
-    def _on_saved(self, active: ActiveLease, answer: Answer) -> None:
-        seq = active.message.seq
+    def _on_saved(self, active: ActiveLease, answer: bytes) -> None:
         active.message.attempts = 0
         active.message.waiting_since = 0.0
-        if seq in self._rows:
-            self._rows[seq] = replace(self._rows[seq], answer=answer)
+        self._rows.save_answer(active.message.seq, answer)
         self._queues.end_write(active, self._clock.monotonic())
         self._wakeups.wake()
 
@@ -362,7 +334,7 @@ class SqliteStore:
 
     def _on_removed(self, active: ActiveLease, dead: int = 0) -> None:
         self._queues.remove(active)
-        self._rows.pop(active.message.seq, None)
+        self._rows.pop(active.message.seq)
         self._dead += dead
         self._wakeups.wake()
 
@@ -370,10 +342,6 @@ class SqliteStore:
         """Keep the lease: nothing was written, and its holder may try again."""
         self._queues.end_write(active, self._clock.monotonic())
         self._wakeups.wake()
-
-    def _on_deleted(self, names: tuple[str, ...]) -> None:
-        for name in names:
-            self._items.pop(name, None)
 
     def _on_letters_dropped(self, count: int) -> None:
         self._dead -= count
@@ -396,28 +364,37 @@ class SqliteStore:
 
     def _enqueue_all(self, index: list[queries.IndexEntry]) -> None:
         wall, monotonic = self._clock.wall(), self._clock.monotonic()
-        for seq, queue, urgent, received_at, not_before, attempts, fence, claims, waiting_since, worked in index:
-            if seq <= self._newest:
+        for entry in index:
+            if entry.seq <= self._newest:
                 continue
-            self._newest = seq
+            self._newest = entry.seq
             # The file has wall time. A wall clock that was set back must not park a message for years.
-            delay = min(not_before - wall, DELAY_MAX_S)
-            delayed_until = monotonic + delay if delay > 0 else 0.0
+            delay = min(entry.not_before - wall, DELAY_MAX_S)
             self._queues.add(
                 QueuedMessage(
-                    seq, queue, bool(urgent), received_at, attempts, fence, claims, delayed_until, waiting_since, worked
+                    entry.seq,
+                    entry.queue,
+                    bool(entry.urgent),
+                    entry.received_at,
+                    entry.attempts,
+                    entry.fence,
+                    entry.claims,
+                    monotonic + delay if delay > 0 else 0.0,
+                    entry.waiting_since,
+                    entry.worked,
+                    order_of(entry.created_at, entry.received_at),
                 )
             )
         self._wakeups.wake()
 
-    async def _load(self, active: ActiveLease, ttl: float) -> Row | None:
-        """Read the row of a message that was just claimed; None where it cannot be worked on, and was put away."""
+    async def _load(self, active: ActiveLease, ttl: float) -> StoredRow | None:
+        """Read the row of a message that was just claimed; None where it is gone, and was put away."""
         seq = active.message.seq
         # As a write: the lease must not run out while the disk is slow, or the message would be claimed twice.
         self._queues.begin_write(active)
         try:
             found = await self._writer.submit(
-                queries.rows, seq, READ_AHEAD_ROWS, kind=JobKind.READ, on_commit=self._cache
+                queries.rows, seq, READ_AHEAD_ROWS, READ_AHEAD_BYTES, kind=JobKind.READ, on_commit=self._rows.load
             )
         except BaseException as error:
             # Nobody has got the lease. Where the store failed, its queue is blocked for a moment.
@@ -428,20 +405,10 @@ class SqliteStore:
         now = self._clock.monotonic()
         self._queues.renew(active, now + ttl)  # The lease begins when there is something to work on.
         self._queues.end_write(active, now)
-        if (row := found.get(seq)) is not None:
-            return row
-        if seq in found:
-            self._bury_unreadable(active)
-        else:
+        if seq not in found:
             log.error("stored message is gone", extra={"seq": seq})
             self._on_removed(active)
-        return None
-
-    def _cache(self, found: dict[int, Row | None]) -> None:
-        self._rows.update({seq: row for seq, row in found.items() if row is not None})
-        # The oldest go; a claim that misses one reads it again.
-        while len(self._rows) > CACHED_ROWS_MAX:
-            del self._rows[next(iter(self._rows))]
+        return found.get(seq)
 
     def _bury_unreadable(self, active: ActiveLease) -> None:
         """Bury a message that nobody can work on; its queue goes on when that is written."""
@@ -460,3 +427,8 @@ class SqliteStore:
     def _on_burial_failed(self, active: ActiveLease) -> None:
         self._queues.undo_claim(active, self._clock.monotonic() + FAULT_DELAY_S)
         self._wakeups.wake()
+
+
+def order_of(created: float, received_at: float) -> float:
+    """Return the time by which a message is ordered; 0 where that is its arrival."""
+    return created if 0 < created <= received_at + CLOCK_SKEW_S else 0.0

@@ -134,6 +134,8 @@ class Writer:
         """When the thread last took a batch, by its own clock: this is about the CPU, not about the time of day."""
         self.commits = 0
         """Transactions that are on the disk."""
+        self.damage = ""
+        """What SQLite said when it found the file damaged. A new connection may see nothing of it for a while."""
         self.committed_at: float | None = None
         """Monotonic seconds of the last commit; None where none was yet, or where a transaction failed since."""
 
@@ -332,6 +334,9 @@ class Writer:
         if self.committed_at is not None or not self.commits:  # Once for an outage, not once for each batch of it.
             log.error("store failed", extra={"cause": str(jobs[0].error), "jobs": len(jobs)})
         self.committed_at = None
+        # Kept: the next connection may read other pages, and say that all is well.
+        if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            self.damage = str(jobs[0].error)
         # After a failed COMMIT nobody knows what the connection's state is, so it is not used any more.
         self._disconnect()
 

@@ -12,14 +12,19 @@ The keys, after the prefix, by the names of the first schema where the code has 
     pending          every number that is not acked
     ready, urgent    heads of queues that may be claimed, and those among them that were put so
     held, resting    heads that are leased or delayed, by the time at which that ends
-    seen:<key>       when a message's key was first seen; it expires by itself
+    seen, newest     when messages were written, by key, as DingTalk says; the newest of these times
+    seen:<key>       when a message came that has no such time; it expires by itself
+    fleet            the replicas that live
     dead, letter:<n> the dead letters, newest first
-    history:<key>, memories, epochs   exchanges, the histories by their oldest exchange, how often each was forgotten
+    history:<key>, memories           exchanges, the histories by their oldest exchange
+    epochs, epochs:used, epochs:floor how often each history was forgotten, when it was last asked for, see epoch.lua
     calls:<month>, months             calls of DingTalk
     entries, version                  the items, and the token of their last change
     chats, chat:<key>                 the chats by last message
     spent:<day>, spenders:<day>, days, notices
-    news, once:<token>, probe, schema, id
+    news, once:<token>, probe, schema, id, lost
+
+What is kept twice (`pending`, the queues, the states of their heads) is compared with the messages by each cleaning.
 
 Times are milliseconds since the epoch: Lua's numbers hold them whole, and so does their text.
 """
@@ -34,26 +39,42 @@ from typing import Final
 
 from claw.store.ports import (
     CHATS_RETENTION_S,
+    CLOCK_SKEW_S,
+    CREATED_AHEAD_MAX_S,
     DEAD_LETTERS_MAX,
+    DEAD_READ_BYTES,
     DEAD_RETENTION_S,
     DELAY_MAX_S,
+    EPOCH_RETENTION_S,
+    EPOCH_TOUCH_S,
     HISTORY_EXCHANGES_MAX,
     HISTORY_RETENTION_S,
     NOTICES_RETENTION_S,
+    PASSED_MAX,
+    REPLICA_LIFE_S,
     SEEN_RETENTION_S,
+    STUCK_AGE_S,
+    STUCK_MAX,
 )
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """What `schema` must hold at most; raised when a later claw keeps things in another way. 1 was 0.1.0, which cannot read
-the messages of today: it would bury them."""
+the messages of today: it would bury them. 2 kept seen ids under keys of their own: it would answer repeats."""
 ONCE_S: Final = 30.0
 """Seconds for which a call's reply is kept for its repetition, which comes within CALL_TIMEOUT_S (client.py)."""
 CHUNK_MAX: Final = 500
 """Things of one kind that one cleaning removes at most, so that no message waits for it for long."""
 LEASE_MAX_S: Final = 300.0
 """Seconds for which a lease holds at most: one that ends later is from before the clock was set back."""
+TAKEN_S: Final = 30.0
+"""Seconds that a holder gets to renew its lease where only the lease's end is gone; as long as a lease."""
+MEND_MAX: Final = 100
+"""Pending messages that one script compares."""
+SCAN_MAX: Final = 1_000
+"""Keys of the whole database that one step of the search for messages looks at."""
 ADVANCE_MAX: Final = 1_000
 """Leases and delays that one script ends at most."""
+
 
 _NUMBERS: Final = {
     "SCHEMA_MAX": SCHEMA,
@@ -61,9 +82,21 @@ _NUMBERS: Final = {
     "CHUNK_MAX": CHUNK_MAX,
     "LEASE_MS": int(LEASE_MAX_S * 1000),
     "DELAY_MS": int(DELAY_MAX_S * 1000),
+    "TAKEN_MS": int(TAKEN_S * 1000),
+    "MEND_MAX": MEND_MAX,
+    "SCAN_MAX": SCAN_MAX,
+    "EPOCH_MS": int(EPOCH_RETENTION_S * 1000),
+    "EPOCH_TOUCH_MS": int(EPOCH_TOUCH_S * 1000),
     "ADVANCE_MAX": ADVANCE_MAX,
     "SEEN_MS": int(SEEN_RETENTION_S * 1000),
+    "AHEAD_MS": int(CREATED_AHEAD_MAX_S * 1000),
+    "SKEW_MS": int(CLOCK_SKEW_S * 1000),
+    "PASSED_MAX": PASSED_MAX,
+    "STUCK_MAX": STUCK_MAX,
+    "STUCK_MS": int(STUCK_AGE_S * 1000),
+    "REPLICA_MS": int(REPLICA_LIFE_S * 1000),
     "DEAD_MAX": DEAD_LETTERS_MAX,
+    "DEAD_BYTES": DEAD_READ_BYTES,
     "DEAD_MS": int(DEAD_RETENTION_S * 1000),
     "HISTORY_MS": int(HISTORY_RETENTION_S * 1000),
     "EXCHANGES_MAX": HISTORY_EXCHANGES_MAX,
@@ -101,6 +134,7 @@ SAVE_ANSWER: Final = load("save_answer")
 ACK: Final = load("ack")
 RELEASE: Final = load("release")
 BURY: Final = load("bury")
+KNOWN: Final = load("known")
 INTERRUPT: Final = load("interrupt")
 DEPTH: Final = load("depth")
 DEAD: Final = load("dead")
@@ -116,9 +150,13 @@ DELETE_ITEMS: Final = load("delete_items")
 CHATS: Final = load("chats")
 CONSUME_QUOTA: Final = load("consume_quota")
 ONCE_PER: Final = load("once_per")
+BEAT: Final = load("beat")
+REPLICAS: Final = load("replicas")
 HELLO: Final = load("hello")
 PROBE: Final = load("probe")
 CLEAN: Final = load("clean")
+MEND_MESSAGES: Final = load("mend_messages")
+MEND_QUEUES: Final = load("mend_queues")
 
 PROVING: Final = frozenset({PUT.sha, SAVE_ANSWER.sha, PROBE.sha})
 """Scripts that add to what Redis holds: only these prove that it takes writes; others go on with a full memory."""

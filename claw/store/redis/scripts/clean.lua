@@ -37,6 +37,19 @@ local notices = call('ZRANGEBYSCORE', P .. 'notices', '-inf', now - NOTICES_MS, 
 if #notices > 0 then call('ZREM', P .. 'notices', unpack(notices)) end
 count(#notices)
 
+local keys = call('ZRANGEBYSCORE', P .. 'seen', '-inf', text(seen_until()), 'LIMIT', 0, CHUNK_MAX)
+if #keys > 0 then call('ZREM', P .. 'seen', unpack(keys)) end
+count(#keys)
+
+-- Those that were dropped leave the highest of their numbers behind: whoever has none begins above it.
+local keys = call('ZRANGEBYSCORE', P .. 'epochs:used', '-inf', text(now - EPOCH_MS), 'LIMIT', 0, CHUNK_MAX)
+for _, key in ipairs(keys) do
+  call('SET', P .. 'epochs:floor', math.max(epoch_of(key) + 1, epoch_floor()))
+  call('HDEL', P .. 'epochs', key)
+  call('ZREM', P .. 'epochs:used', key)
+end
+count(#keys)
+
 -- A busy day may be large: UNLINK frees it without holding the server up.
 for _, day in ipairs(call('SMEMBERS', P .. 'days')) do
   if day < first_day then

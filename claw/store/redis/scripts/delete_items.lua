@@ -1,4 +1,4 @@
 if earlier_reply() then return 1 end
 for i = 3, #ARGV do call('HDEL', P .. 'entries', ARGV[i]) end
-call('SET', P .. 'version', ARGV[1])
+note_change()
 return remember(1)

@@ -1,6 +1,10 @@
--- The epoch is never dropped: were it to fall back to 0, an old session would be taken up again.
+-- The new epoch is above all that the history had: were it to fall back, an old session would be taken up again.
 local reply = earlier_reply()
 if reply then return reply end
-call('DEL', P .. 'history:' .. ARGV[3])
-call('ZREM', P .. 'memories', ARGV[3])
-return remember({call('GET', P .. 'id') or '', call('HINCRBY', P .. 'epochs', ARGV[3], 1)})
+local key = ARGV[3]
+local number = epoch_of(key) + 1
+call('DEL', P .. 'history:' .. key)
+call('ZREM', P .. 'memories', key)
+call('HSET', P .. 'epochs', key, number)
+call('ZADD', P .. 'epochs:used', now, key)
+return remember({store_id(), number})

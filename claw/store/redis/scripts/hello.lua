@@ -1,10 +1,6 @@
--- The schema of what is here; a claw that only looks ('1') leaves it as it is, and an empty Redis empty.
--- It is raised at once, not with the first row: an older claw must be refused before it meets rows that it cannot read.
-local schema = tonumber(call('GET', P .. 'schema') or 0)
-if schema < SCHEMA_MAX and ARGV[3] ~= '1' then
-  call('SET', P .. 'schema', SCHEMA_MAX)
-  -- The random part of its epochs. A Redis from before has none: its conversations go on under their old names.
-  if schema == 0 then call('SET', P .. 'id', ARGV[4]) end
-  schema = SCHEMA_MAX
-end
-return schema
+-- {the schema of what is here, its id, 1 where it stands in the place of a lost store}.
+-- A claw that only looks ('1') leaves it as it is, and an empty Redis empty. The schema is raised at once, not with the
+-- first row: an older claw must be refused before it meets rows that it cannot read.
+local looks, new_id, known_id = unpack(ARGV, 3)
+if looks == '1' then return {tonumber(call('GET', P .. 'schema') or 0), store_id(), is_lost()} end
+return {identify(new_id, known_id), store_id(), is_lost()}

@@ -49,6 +49,103 @@ local function leave(seq)
   for _, state in ipairs({'ready', 'urgent', 'held', 'resting'}) do call('ZREM', P .. state, seq) end
 end
 
+-- A hash as a table.
+local function members(key)
+  local flat, found = call('HGETALL', key), {}
+  for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
+  return found
+end
+
+-- How often a history was forgotten. One that nobody asked for in a long time has no number any more, as a new one has
+-- none yet: both begin above all that were dropped.
+local function epoch_floor() return tonumber(call('GET', P .. 'epochs:floor') or 0) end
+local function epoch_of(key) return tonumber(call('HGET', P .. 'epochs', key) or epoch_floor()) end
+
+local function store_id() return call('GET', P .. 'id') or '' end
+
+-- Note whose store this is, and return its schema. One that is empty gets the new id; where the asker knew another one,
+-- that is lost.
+local function identify(new_id, known_id)
+  local schema = tonumber(call('GET', P .. 'schema') or 0)
+  if schema >= SCHEMA_MAX then return schema end
+  -- Until schema 2 the version said nothing about items that were deleted to the last.
+  if schema > 0 and call('EXISTS', P .. 'version') == 1 and call('EXISTS', P .. 'entries') == 0 then
+    call('APPEND', P .. 'version', ' empty')
+  end
+  call('SET', P .. 'schema', SCHEMA_MAX)
+  -- A Redis from before 0.2.0 has none: its conversations go on under their old names.
+  if schema == 0 and store_id() == '' then
+    call('SET', P .. 'id', new_id)
+    if known_id ~= '' and call('EXISTS', P .. 'entries') == 0 then call('SET', P .. 'lost', now) end
+  end
+  return SCHEMA_MAX
+end
+
+-- 1 until something is settled in the new store.
+local function is_lost() return call('EXISTS', P .. 'lost') end
+
+-- The version of the items is the token of their last change, and says whether any is left: a hash that is gone though
+-- its version says nothing of that was thrown away, and with it the owner.
+local ITEMS_GONE = 'ITEMSGONE the settings are gone'
+local function note_change()
+  call('SET', P .. 'version', ARGV[1] .. (call('EXISTS', P .. 'entries') == 1 and '' or ' empty'))
+  call('DEL', P .. 'lost')
+end
+local function are_items_gone()
+  local version = call('GET', P .. 'version')
+  return version and not string.find(version, ' empty', 1, true) and call('EXISTS', P .. 'entries') == 0
+end
+
+-- The newest moment at which DingTalk says that a message was written, of all that were put; 0: it never said.
+local function newest_created() return tonumber(call('GET', P .. 'newest') or 0) end
+
+-- The time up to which ids are forgotten, by DingTalk's clock. It only goes on with what is written.
+local function seen_until() return math.min(newest_created(), now) - SEEN_MS end
+
+-- Whether the key was seen. Ids without a time of DingTalk's are keys that expire by themselves, by our clock; before
+-- schema 3 all were.
+local function is_seen(key)
+  local written = call('ZSCORE', P .. 'seen', key)
+  if written then return tonumber(written) > seen_until() end
+  local at = call('GET', P .. 'seen:' .. key)
+  return at and tonumber(at) > now - SEEN_MS
+end
+
+-- Drop heads of a queue that are gone, for a Redis that evicts throws away messages and not their numbers. Return the
+-- first that is there, and whether any was dropped: it is nobody's head yet then.
+local function drop_gone_heads(queue)
+  local dropped = false
+  local head = call('LINDEX', P .. 'lane:' .. queue, 0)
+  while head and call('EXISTS', msg(head)) == 0 do
+    leave(call('LPOP', P .. 'lane:' .. queue))
+    call('ZREM', P .. 'pending', head)
+    head = call('LINDEX', P .. 'lane:' .. queue, 0)
+    dropped = true
+  end
+  return head, dropped
+end
+
+-- Put a number into its queue: before those of the last `most` that were written later, by DingTalk's clock, and that
+-- nobody has claimed yet. Without a time of either, in order of arrival, which is that of the numbers.
+local function enqueue(seq, queue, order, most)
+  local later
+  for back = 1, most do
+    local other = call('LINDEX', P .. 'lane:' .. queue, -back)
+    if not other then break end
+    local about = call('HMGET', msg(other), 'order', 'fence')
+    local others = tonumber(about[1] or 0)
+    local is_told = order > 0 and others > 0 and order ~= others
+    local is_later = is_told and others > order or not is_told and tonumber(other) > tonumber(seq)
+    if about[2] ~= '0' or not is_later then break end
+    later = other
+  end
+  if later then
+    call('LINSERT', P .. 'lane:' .. queue, 'BEFORE', later, seq)
+  else
+    call('RPUSH', P .. 'lane:' .. queue, seq)
+  end
+end
+
 -- End the leases and the delays whose time has come. At most ADVANCE_MAX at once: what is left comes with the next
 -- call, and no script holds the server up for long.
 local function advance()
@@ -68,10 +165,13 @@ end
 -- Take a message out of its queue; the next one becomes the head.
 local function finish(seq)
   local queue = P .. 'lane:' .. call('HGET', msg(seq), 'lane')
+  local head = call('LINDEX', queue, 0)
   leave(seq)
   call('ZREM', P .. 'pending', seq)
   call('LREM', queue, 1, seq)
-  local head = call('LINDEX', queue, 0)
+  -- Where the queue was rebuilt meanwhile another one is its head, and in a state of its own.
+  if head ~= seq then return end
+  head = call('LINDEX', queue, 0)
   if head then make_ready(head) end
 end
 

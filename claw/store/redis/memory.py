@@ -1,0 +1,124 @@
+"""What is remembered between messages, in Redis: history, items, chats, quotas and usage.
+
+Items are kept here as well, and asked for by the token of their last change, so that what one process sets the others
+see with their next look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from claw.messages import ChatKind, Exchange
+from claw.store.codec import decode, encode, format_epoch
+from claw.store.lifecycle import Lifecycle
+from claw.store.ports import Chat, Replica
+from claw.store.redis import scripts
+from claw.store.redis.client import Arg, RedisClient
+
+
+class RedisMemory:
+    """That part of a `RedisStore` which knows nothing of queues; `_call` is the way to Redis of both."""
+
+    _client: RedisClient
+
+    def __init__(self) -> None:
+        self._life = Lifecycle()
+        self._items: dict[str, str] = {}
+        self._items_version: bytes = b""
+
+    async def exchanges(self, history_key: str, limit: int) -> list[Exchange]:
+        self._life.require_open()
+        if limit <= 0:
+            return []
+        said = await self._call(scripts.EXCHANGES, encode(history_key), limit)
+        # Each begins with its time, for the cleaning.
+        pairs = (json.loads(each.partition(b" ")[2]) for each in said)
+        return [Exchange(history_key, user, assistant) for user, assistant in pairs]
+
+    async def epoch(self, history_key: str) -> str:
+        store_id, forgettings = await self._call(scripts.EPOCH, encode(history_key))
+        return format_epoch(decode(store_id), int(forgettings))
+
+    async def forget(self, history_key: str) -> str:
+        store_id, forgettings = await self._call(scripts.FORGET, encode(history_key))
+        return format_epoch(decode(store_id), int(forgettings))
+
+    async def items(self, prefix: str = "") -> dict[str, str]:
+        """As the port says: a short question to Redis, and the items come only where they have changed.
+
+        Raises StoreError where they are gone though nobody deleted them: that there is no owner is another thing.
+        """
+        changed = await self._call(scripts.ITEMS, self._items_version, self._client.store_id or "")
+        # Two calls at once may bring replies in turn; the last one is the newest, since the client keeps their order.
+        if changed is not None:
+            self._items_version, flat, store_id, lost = changed
+            # Here, since each message asks for them: a Redis that was emptied is noticed before anybody is paired.
+            self._client.note_identity(decode(store_id), lost)
+            self._items = {decode(name): decode(value) for name, value in _pairs(flat)}
+        return {name: value for name, value in self._items.items() if name.startswith(prefix)}
+
+    async def set(self, name: str, value: str) -> None:
+        await self._call(scripts.SET_ITEM, encode(name), encode(value))
+
+    async def set_if_absent(self, name: str, value: str) -> str:
+        return decode(await self._call(scripts.SET_ITEM_IF_ABSENT, encode(name), encode(value)))
+
+    async def delete(self, *names: str) -> None:
+        await self._call(scripts.DELETE_ITEMS, *(encode(name) for name in names))
+
+    async def chats(self, limit: int = 50) -> list[Chat]:
+        chats = await self._call(scripts.CHATS, limit) if limit > 0 else []
+        return [
+            Chat(decode(key), ChatKind(kind.decode()), decode(title), int(first) / 1000, int(last) / 1000, int(count))
+            for key, kind, title, first, last, count in chats
+            if key is not None  # Evicted.
+        ]
+
+    async def consume_quota(self, person: str, day: str, key: str, limit: int) -> bool:
+        return bool(await self._call(scripts.CONSUME_QUOTA, encode(person), encode(day), encode(key), limit))
+
+    async def once_per(self, name: str, seconds: float) -> bool:
+        return bool(await self._call(scripts.ONCE_PER, encode(name), to_ms(seconds)))
+
+    async def add_calls(self, month: str, calls: Mapping[str, int]) -> None:
+        counts = [arg for api, count in calls.items() for arg in (encode(api), count)]
+        await self._call(scripts.ADD_CALLS, encode(month), *counts)
+
+    async def calls(self, month: str) -> dict[str, int]:
+        return {decode(api): int(count) for api, count in _pairs(await self._call(scripts.CALLS, encode(month)))}
+
+    async def beat(self, replica: str, version: str, healthy: bool) -> None:  # noqa: FBT001 - as in the port
+        await self._call(scripts.BEAT, encode(replica), encode(version), int(healthy))
+
+    async def replicas(self) -> list[Replica]:
+        found = await self._call(scripts.REPLICAS)
+        return sorted(
+            (
+                Replica(decode(each), decode(version), int(at) / 1000, healthy == b"1")
+                for each, at, version, healthy in found
+            ),
+            key=lambda replica: replica.id,
+        )
+
+    async def _call(self, script: scripts.Script, *args: Arg, on_abandoned: Callable[[Any], None] | None = None) -> Any:
+        self._life.require_open()
+        future = self._client.submit(script, *args, on_abandoned=on_abandoned)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # The reply may have come in the very turn of the loop in which we were cancelled: then the client takes
+            # it for delivered.
+            if on_abandoned is not None and not future.cancelled() and future.exception() is None:
+                on_abandoned(future.result())
+            raise
+
+
+def _pairs(flat: list[bytes]) -> zip[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def to_ms(seconds: float) -> int:
+    return round(seconds * 1000)
