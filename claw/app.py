@@ -133,6 +133,7 @@ class App:
             log.info("claw serves", extra=extra)
             self._own("claw.inbox.worker", parts.worker.run())
             self._own("claw.stream.supervisor", parts.supervisor.run())
+            self._own("claw.app.fleet", parts.fleet.run())
             self._own("claw.app.janitor", self._clean_for_ever())
             self._own("claw.app.gauges", self._read_depth_for_ever())
             # Last: loading takes half a second, for which the first connection need not wait.

@@ -24,6 +24,7 @@ from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.quota import CallCounter
 from claw.dingtalk.webhook import WebhookClient
 from claw.errors import StoreError
+from claw.fleet import Fleet, Pausable
 from claw.http.admin import Scope
 from claw.http.admin import routes as admin_routes
 from claw.http.health import Health
@@ -61,6 +62,7 @@ class Components:
     accept: Acceptance
     worker: Worker
     supervisor: Supervisor
+    fleet: Fleet
     model: ModelClient
     calls: CallCounter
     health: Health
@@ -99,20 +101,24 @@ def build(
         language=settings.logs.language,
         load_pictures=PictureLoader(client, openapi, endpoints).load,
     )
-    worker = _build_worker(settings, store, clock, access=access, handler=handler, outbound=Outbound(sender))
+    replica = f"{socket.gethostname()}:{os.getpid()}"
+    worker = _build_worker(settings, store, clock, replica, access=access, handler=handler, outbound=Outbound(sender))
     accept = Acceptance(store, Router(settings.conversation.group_session, is_urgent).route, clock)
     supervisor = _build_supervisor(settings, accept, http, clock)
-    more = {"access": access.report, "model": model.health.snapshot}
+    connections = supervisor if isinstance(supervisor, Pausable) else None
+    fleet = Fleet(store, replica, connections, lambda: supervisor.connected > 0, clock)
+    more = {"access": access.report, "model": model.health.snapshot, "replicas": fleet.report}
     status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, more=more)
     health = _build_health(store, supervisor, clock)
     server = _build_server(settings, health, status, restart)
-    return Components(store, access, accept, worker, supervisor, model, calls, health, server)
+    return Components(store, access, accept, worker, supervisor, fleet, model, calls, health, server)
 
 
 def _build_worker(
     settings: Settings,
     store: Store,
     clock: Clock,
+    replica: str,
     *,
     access: AccessControl,
     handler: MessageHandler,
@@ -137,7 +143,7 @@ def _build_worker(
         hooks,
         limits,
         slots=settings.inbox.max_concurrency,
-        owner=f"{socket.gethostname()}:{os.getpid()}",
+        owner=replica,
         clock=clock,
     )
 
