@@ -45,5 +45,5 @@ async def _drop(
     before: T,
     on_commit: Callable[[int], None] | None = None,
 ) -> None:
-    while await writer.submit(drop, before, on_commit=on_commit) == queries.CHUNK_ROWS:
+    while await writer.submit(drop, before, on_commit=on_commit) == epochs.CHUNK_ROWS:
         pass

@@ -8,9 +8,12 @@ session that somebody has left. Those that are asked for have a row, and are not
 from __future__ import annotations
 
 import sqlite3
+from typing import Final
 
 from claw.store.codec import format_epoch
-from claw.store.sqlite.queries import CHUNK_ROWS
+
+CHUNK_ROWS: Final = 500
+"""Rows that one `drop_*` removes at most, so that a cleaning never keeps a message waiting for long."""
 
 
 def epoch(connection: sqlite3.Connection, history_key: str) -> tuple[str, float]:

@@ -32,10 +32,9 @@ from claw.store.ports import (
     DeadLetter,
     Depth,
 )
+from claw.store.sqlite.epochs import CHUNK_ROWS, epoch
 from claw.store.sqlite.rows import bytes_of
 
-CHUNK_ROWS: Final = 500
-"""Rows that one `drop_*` removes at most, so that a cleaning never keeps a message waiting for long."""
 NEWEST_STEP_S: Final = 60.0
 """Seconds by which the newest time that is written down may lag: keys are kept for a day."""
 VACUUM_PAGES: Final = 256
@@ -172,7 +171,7 @@ def ack(connection: sqlite3.Connection, seq: int, exchange: tuple[str, str, byte
         return
     history_key, asked_in, user, assistant = exchange
     # Asked here, in the transaction: a `/new` that comes between asking and appending would not be seen.
-    if asked_in and asked_in != epoch(connection, history_key):
+    if asked_in and asked_in != epoch(connection, history_key)[0]:
         return
     connection.execute(
         "INSERT INTO history (memory, seq, at, user, assistant)"

@@ -52,10 +52,10 @@ class QueuedMessage:
     waiting_since: float = 0.0
     """As in `Lease`."""
     worked: float = 0.0
-    stopped: bool = False
-    """It was stopped while it was DELAYED."""
     created: float = 0.0
     """When it was written, by DingTalk's clock; 0: it keeps its place of arrival."""
+    stopped: bool = False
+    """It was stopped while it was DELAYED."""
     state: MessageState = MessageState.QUEUED
 
 

@@ -8,7 +8,7 @@ call('DEL', msg(seq))
 -- Asked here, in one step with the append: a `/new` that comes between the two would not be seen.
 if exchange and epoch ~= '' then
   local id = call('GET', P .. 'id')
-  local now_in = (id and id .. '.' or '') .. (call('HGET', P .. 'epochs', history_key) or 0)
+  local now_in = (id and id .. '.' or '') .. text(epoch_of(history_key))
   if epoch ~= now_in then exchange = nil end
 end
 if exchange then
