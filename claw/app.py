@@ -134,6 +134,7 @@ class App:
             log.info("claw serves", extra=extra)
             self._own("claw.inbox.worker", parts.worker.run())
             self._own("claw.stream.supervisor", parts.supervisor.run())
+            self._own("claw.app.fleet", parts.fleet.run())
             self._own("claw.app.janitor", self._clean_for_ever())
             self._own("claw.app.gauges", self._read_depth_for_ever())
             # Last: loading takes half a second, for which the first connection need not wait.
@@ -235,6 +236,8 @@ class App:
         """Stop the intake and let running turns end, both at the same time, within the drain's timeout."""
         supervisor, worker = self._parts.supervisor, self._parts.worker
         log.info("draining", extra={"turns": worker.running})
+        # First: sessions wait for their pending acks, which must not wait for a store that is away.
+        self._parts.accept.drain()
         intake = asyncio.create_task(supervisor.drain(), name="claw.app.drain_stream")
         timeout = self._settings.inbox.drain_timeout
         self._drain_task = asyncio.create_task(worker.drain(timeout), name="claw.app.drain_worker")

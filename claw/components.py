@@ -23,6 +23,7 @@ from claw.dingtalk.media import PictureLoader
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.quota import CallCounter
 from claw.dingtalk.webhook import WebhookClient
+from claw.fleet import Fleet, Pausable
 from claw.http.admin import Scope
 from claw.http.admin import routes as admin_routes
 from claw.http.health import Health, check_store
@@ -60,8 +61,10 @@ class Components:
 
     store: Store
     access: AccessControl
+    accept: Acceptance
     worker: Worker
     supervisor: Supervisor
+    fleet: Fleet
     model: ModelClient
     calls: CallCounter
     health: Health
@@ -101,19 +104,24 @@ def build(
         language=settings.logs.language,
         hold_pictures=PictureLoader(client, openapi, endpoints, ByteBudget(FETCHED_MAX_BYTES)).hold,
     )
-    worker = _build_worker(settings, store, clock, access=access, handler=handler, outbound=Outbound(sender))
-    supervisor = _build_supervisor(settings, store, http, clock)
-    more = {"access": access.report, "model": model.health.snapshot}
+    replica = f"{socket.gethostname()}:{os.getpid()}"
+    worker = _build_worker(settings, store, clock, replica, access=access, handler=handler, outbound=Outbound(sender))
+    accept = Acceptance(store, Router(settings.conversation.group_session, is_urgent).route, clock)
+    supervisor = _build_supervisor(settings, accept, http, clock)
+    connections = supervisor if isinstance(supervisor, Pausable) else None
+    fleet = Fleet(store, replica, connections, lambda: supervisor.connected > 0, clock)
+    more = {"access": access.report, "model": model.health.snapshot, "replicas": fleet.report}
     status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, more=more)
     health = _build_health(store, supervisor, clock)
     server = _build_server(settings, health, status, restart)
-    return Components(store, access, worker, supervisor, model, calls, health, server)
+    return Components(store, access, accept, worker, supervisor, fleet, model, calls, health, server)
 
 
 def _build_worker(
     settings: Settings,
     store: Store,
     clock: Clock,
+    replica: str,
     *,
     access: AccessControl,
     handler: MessageHandler,
@@ -138,16 +146,14 @@ def _build_worker(
         hooks,
         limits,
         slots=settings.inbox.max_concurrency,
-        owner=f"{socket.gethostname()}:{os.getpid()}",
+        owner=replica,
         clock=clock,
     )
 
 
-def _build_supervisor(settings: Settings, store: Store, http: aiohttp.ClientSession, clock: Clock) -> Supervisor:
+def _build_supervisor(settings: Settings, accept: Acceptance, http: aiohttp.ClientSession, clock: Clock) -> Supervisor:
     dingtalk = settings.dingtalk
     gateway = Gateway(http, dingtalk.openapi_endpoint, dingtalk.credentials, clock=clock)
-    router = Router(settings.conversation.group_session, is_urgent)
-    accept = Acceptance(store, router.route)
     return Supervisor(settings.stream, gateway, http, accept, UnknownCards(clock).log, clock=clock)
 
 

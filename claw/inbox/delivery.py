@@ -42,14 +42,20 @@ class Deliverer:
         self._on_undelivered = on_undelivered
         self._clock = clock
 
-    async def deliver(self, lease: Lease, draft: Draft, answer: Answer, span: Span) -> bool:
-        """Return whether all of the answer is out; if not, the message was released or buried. Raises StoreError."""
+    async def deliver(
+        self, lease: Lease, draft: Draft, answer: Answer, span: Span, note_progress: Callable[[Answer], None]
+    ) -> bool:
+        """Return whether all of the answer is out; if not, the message was released or buried. Raises StoreError.
+
+        `note_progress` gets the answer as soon as a part of it is out, before the store has it.
+        """
         stored = answer
         # The store counts afresh with each answer that it gets, the first as well as one that tells of progress.
         tries = 1 if lease.answer is None else lease.attempts + 1
 
         async def save_progress(so_far: Answer) -> None:
             nonlocal stored, tries
+            note_progress(so_far)
             await persist(lease, partial(self._inbox.save_answer, lease, so_far), self._clock)
             stored, tries = so_far, 1
 
@@ -84,10 +90,19 @@ class Deliverer:
         if not isinstance(plan, GiveUp):
             await self._inbox.release(lease, plan.delay, failed=True)
             return
+        await self._bury(lease, answer, error, plan.value, max(tries, answer.doubts))
+
+    async def give_up(self, lease: Lease, answer: Answer, error: Exception, span: Span) -> None:
+        """Bury an answer without another try. Raises StoreError."""
+        mark_error(span, error)
+        log.error("answer given up", extra={"cause": str(error), "seq": lease.seq})
+        await self._bury(lease, answer, error, GiveUp.FINAL.value, lease.claims - 1)
+
+    async def _bury(self, lease: Lease, answer: Answer, error: Exception, why: str, attempts: int) -> None:
         # Before it is buried: a crash in between tells it twice rather than never, and the notices bound themselves.
         await self._on_undelivered(lease, answer, error)
-        cause = f"not delivered ({plan.value}): {error}" + (f"; to say: {answer.error}" if answer.error else "")
-        await self._inbox.bury(lease, cause[:ERROR_CHARS], attempts=max(tries, answer.doubts))
+        cause = f"not delivered ({why}): {error}" + (f"; to say: {answer.error}" if answer.error else "")
+        await self._inbox.bury(lease, cause[:ERROR_CHARS], attempts=attempts)
 
 
 def mark_error(span: Span, error: Exception) -> None:

@@ -2,7 +2,8 @@
 
 Order of events: `claim` asks the inbox for a message, after it has renewed what is held if that is overdue. `run`, one
 task, renews every lease in turn, several times within its life. A lease that was lost belongs to another process by
-now: its turn is abandoned at once, and says and stores nothing more.
+now: its turn is abandoned at once, and says and stores nothing more. A message that the store forgot is nobody else's:
+its turn goes on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 
 from claw.clock import Clock
 from claw.errors import LeaseLostError, StoreError
+from claw.inbox.restore import is_gone
 from claw.inbox.turns import ActiveTurn, CancelReason
 from claw.store.ports import Inbox, Lease
 
@@ -64,9 +66,17 @@ class LeaseKeeper:
         # A copy: turns begin and end while the store is asked. One that ended meanwhile has lost its lease by its own
         # ack; cancelling its finished task does nothing.
         for turn in list(self._active()):
+            if turn.is_forgotten:
+                continue
             try:
                 await self._inbox.renew(turn.lease, LEASE_TTL_S)
-            except LeaseLostError:
+            except LeaseLostError as error:
+                if is_gone(error):
+                    # It goes on, and puts its message back with its first write. Earlier, without the answer, another
+                    # worker would begin the same turn beside it.
+                    log.warning("the store forgot a message: its turn goes on", extra={"seq": turn.lease.seq})
+                    turn.is_forgotten = True
+                    continue
                 log.warning("lease lost: the turn is left to its new holder", extra={"seq": turn.lease.seq})
                 turn.cancel(CancelReason.ABANDON)
         self._renewed_at = began

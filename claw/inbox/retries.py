@@ -32,8 +32,11 @@ DELIVERY_BACKOFF_CEILING_S: Final = 300.0
 MAYBE_DELIVERED_DELAYS_S: Final = (60.0, 600.0)
 """Shortest waits after calls that may have been delivered, and so the number of further tries: each may show the answer
 once more. A gateway in trouble needs a minute or ten; within seconds it would only take the same message again."""
-MAYBE_DELIVERED_SPREAD: Final = 0.25
-"""Such a wait is drawn from itself to this part more, so that many answers do not come back in step."""
+FEW_TRIES_DELAYS_S: Final = (5.0, 60.0, 600.0)
+"""Shortest waits after refusals that are worth few tries (`DingTalkError.tries_max`): whatever nobody knows may pass
+within seconds or minutes, and each try of it is billed."""
+LEAST_WAIT_SPREAD: Final = 0.25
+"""A shortest wait is drawn from itself to this part more, so that many answers do not come back in step."""
 
 
 class GiveUp(StrEnum):
@@ -78,7 +81,12 @@ def plan_retry(
         if doubts > len(MAYBE_DELIVERED_DELAYS_S):
             return GiveUp.TRIES
         least = MAYBE_DELIVERED_DELAYS_S[max(doubts, 1) - 1]
-        return Retry(max(least * (rng or random).uniform(1, 1 + MAYBE_DELIVERED_SPREAD), asked))
+        return Retry(max(least * (rng or random).uniform(1, 1 + LEAST_WAIT_SPREAD), asked))
+    if isinstance(error, DingTalkError) and error.tries_max is not None:
+        if tries >= error.tries_max:
+            return GiveUp.TRIES
+        least = FEW_TRIES_DELAYS_S[min(max(tries, 1), len(FEW_TRIES_DELAYS_S)) - 1]
+        return Retry(max(least * (rng or random).uniform(1, 1 + LEAST_WAIT_SPREAD), asked))
     delay = full_jitter(tries, base=BACKOFF_BASE_S, ceiling=DELIVERY_BACKOFF_CEILING_S, rng=rng)
     # The last try comes when the hour ends, not minutes before: a long trouble may just be over.
     return Retry(max(min(delay, DELIVERY_TIMEOUT_S - age), asked))

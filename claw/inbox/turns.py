@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
@@ -30,14 +29,18 @@ from claw.errors import ClawError, LeaseLostError, ModelError, ModelErrorKind, S
 from claw.inbox.alerts import OncePer
 from claw.inbox.delivery import Deliverer, OnUndelivered, mark_error
 from claw.inbox.persist import STORE_RETRY_DELAY_S, persist
+from claw.inbox.restore import is_gone, put_back
 from claw.inbox.retries import Effort, GiveUp, Limits, Retry, plan_next_try
 from claw.messages import Answer, Inbound, Outcome, Route
 from claw.observe import telemetry
 from claw.secret import hash_id
-from claw.store.ports import CLAIMS_MAX, NOTICES_RETENTION_S, Inbox, Lease, RowKind
+from claw.store.ports import NOTICES_RETENTION_S, Inbox, Lease, RowKind
 
 log: Final = logging.getLogger(__name__)
 
+POISON_ERROR: Final = "the process died each time that it worked on this message"
+CLAIMS_MAX: Final = 4
+"""A message that was claimed so often without an end, the last times alone, kills its process: the next gives it up."""
 TIMEOUT_GRACE_S: Final = 1.0
 """Seconds beyond the rest of `CLAW_TURN_TIMEOUT` after which a handler is cut: the model's client, which keeps the same
 time for its first try, then ends by itself and tells more."""
@@ -87,6 +90,10 @@ class ActiveTurn:
     stage: Stage = Stage.CLAIMED
     cancel_reason: CancelReason = CancelReason.NONE
     task: asyncio.Task[None] | None = field(default=None, repr=False)
+    answer: Answer | None = field(default=None, repr=False)
+    """What of its answer is not out yet, as far as there is one: more than the store may know."""
+    is_forgotten: bool = False
+    """The store does not know the message any more: there is no lease to renew."""
     began_at: float = 0.0
     """When its handler began, by the monotonic clock; 0: not yet."""
 
@@ -168,18 +175,18 @@ class TurnRunner:
                 except asyncio.CancelledError:
                     if turn.cancel_reason is not CancelReason.RELEASE:
                         raise
-                    await self._inbox.release(lease, waiting=_is_waiting(lease), worked=self._count_work(turn))
+                    await self._inbox.release(lease, waiting=is_waiting(lease), worked=self._count_work(turn))
         except asyncio.CancelledError:
             # A turn that we cancelled ends quietly: an abandoned one, or one whose release was cut short. Any other
             # cancellation is the caller's and goes on up.
             if turn.cancel_reason is CancelReason.NONE:
                 raise
-        except LeaseLostError:
-            log.warning("lease lost: the turn is left to its new holder", extra={"seq": lease.seq})
+        except LeaseLostError as error:
+            await self._on_lost(turn, error)
         except StoreError as error:
             # The message is still in the inbox, and so is its answer if that was saved.
             log.error("turn not finished: the store failed", extra={"cause": str(error), "seq": lease.seq})
-            await self._release_when_possible(lease)
+            await self._release_when_possible(turn)
         finally:
             telemetry.turn_duration.record(self._clock.monotonic() - began)
 
@@ -200,7 +207,11 @@ class TurnRunner:
         if turn.is_cancelled_to(CancelReason.RELEASE) or turn.is_cancelled_to(CancelReason.ABANDON):
             raise asyncio.CancelledError
         draft = self._hooks.begin_draft(lease.inbound)
-        answer = lease.answer
+        answer = turn.answer = lease.answer
+        if answer is not None and lease.claims > CLAIMS_MAX:
+            # Its delivery kills the process, and telling so by the same way might again.
+            await self._deliverer.give_up(lease, answer, ClawError(POISON_ERROR), span)
+            return
         if answer is None:
             turn.transition(Stage.GENERATING)
             answer = await self._generate(turn, draft, span)
@@ -210,10 +221,16 @@ class TurnRunner:
         # taken back, and after a crash it would deliver what the person was told is stopped.
         turn.transition(Stage.DELIVERING)
         if lease.answer is None and answer.text:
-            answer = replace(answer, made_at=self._clock.wall())
+            answer = turn.answer = replace(answer, made_at=self._clock.wall())
             await persist(lease, partial(self._inbox.save_answer, lease, answer), self._clock)
-        if not await self._deliverer.deliver(lease, draft, answer, span):
+
+        def note_progress(so_far: Answer) -> None:
+            turn.answer = so_far
+
+        if not await self._deliverer.deliver(lease, draft, answer, span, note_progress):
             return
+        # All of it is out: were the message put back now, its exchange would be remembered and nothing said again.
+        turn.answer = replace(answer, content=())
         span.set_attribute(telemetry.CLAW_OUTCOME, answer.outcome.value)
         # The answer is out. If this write got lost the person would get all of it again, hence the patience.
         if answer.outcome is Outcome.FAILED:
@@ -237,7 +254,7 @@ class TurnRunner:
             return Answer.of("", Outcome.STOPPED)
         if lease.claims > CLAIMS_MAX:
             # Not handled again: handling it is what kills the process, and every other turn with it.
-            error = ClawError("the process died each time that it handled this message")
+            error = ClawError(POISON_ERROR)
             return replace(self._hooks.failure_reply(lease.inbound, error), tries=lease.claims - 1)
         turn.began_at = self._clock.monotonic()
         try:
@@ -342,18 +359,36 @@ class TurnRunner:
 
     # --- the store -----------------------------------------------------------------------------------------------
 
-    async def _release_when_possible(self, lease: Lease) -> None:
+    async def _release_when_possible(self, turn: ActiveTurn) -> None:
         """Release, as soon as the store can: a lease that is merely left would block its conversation until it ends."""
-        release = partial(self._inbox.release, lease, STORE_RETRY_DELAY_S, waiting=_is_waiting(lease))
-        with suppress(LeaseLostError):
+        lease = turn.lease
+        release = partial(self._inbox.release, lease, STORE_RETRY_DELAY_S, waiting=is_waiting(lease))
+        try:
             await persist(lease, release, self._clock, "message not released yet")
+        except LeaseLostError as error:
+            await self._on_lost(turn, error)
+
+    async def _on_lost(self, turn: ActiveTurn, error: LeaseLostError) -> None:
+        """Leave the turn to its new holder, or put the message back where there is none."""
+        lease, answer = turn.lease, turn.answer
+        if not is_gone(error):
+            log.warning("lease lost: the turn is left to its new holder", extra={"seq": lease.seq})
+            return
+        if await put_back(self._inbox, lease, answer, self._clock) or answer is None or not answer.content:
+            return
+        # Nobody else has the answer. Once, and nothing of it is stored: there is nowhere to store it.
+        try:
+            await self._hooks.begin_draft(lease.inbound).finish(answer, _forget_progress)
+        except Exception as failure:  # noqa: BLE001 - the worker goes on
+            extra = {"cause": str(failure) or type(failure).__name__, "conversation": _conversation(lease)}
+            log.error("answer of a forgotten message not delivered", extra=extra)
 
 
 def _conversation(lease: Lease) -> str:
     return hash_id(lease.route.conversation_key)
 
 
-def _is_waiting(lease: Lease) -> bool:
+def is_waiting(lease: Lease) -> bool:
     """Whether it goes on waiting for the model's server: giving a message back does not begin its patience afresh."""
     # An answer that was saved meanwhile, of which this lease does not know, makes it meaningless.
     return lease.answer is None and lease.waiting_since > 0

@@ -1,23 +1,29 @@
 """The worker: takes messages out of the inbox, one turn at a time per conversation, many conversations at once.
 
 Order of events: while a slot is free the worker claims the oldest message that may be worked on, and starts its turn
-as a task of its own (turns.py). When all slots are taken it claims urgent messages only, such as `/stop`. When there is
-nothing to claim it waits for the inbox or for a slot. A drain claims nothing more, waits for the running turns, and
-gives back what does not end in time.
+as a task of its own (turns.py), unless it would take more than its share (fairness.py): then it goes back for a while.
+When all slots are taken the worker claims urgent messages only, such as `/stop`, which have a few slots of their own.
+When there is nothing to claim it waits for the inbox or for a slot. A drain claims nothing more, waits for the running
+turns, and gives back what does not end in time.
+
+A message that died with its process twice is a suspect: it waits for the running turns to end, and runs alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Final
 
 from claw.clock import Clock
-from claw.errors import StoreError
+from claw.errors import LeaseLostError, StoreError
+from claw.inbox.fairness import URGENT_SLOTS, Fairness
 from claw.inbox.leases import LeaseKeeper
-from claw.inbox.persist import STORE_RETRY_DELAY_S
+from claw.inbox.persist import STORE_RETRY_DELAY_S, persist
+from claw.inbox.restore import is_gone, put_back
 from claw.inbox.retries import Limits
-from claw.inbox.turns import ActiveTurn, CancelReason, Stage, TurnHooks, TurnRunner
+from claw.inbox.turns import ActiveTurn, CancelReason, Stage, TurnHooks, TurnRunner, is_waiting
 from claw.secret import hash_id
 from claw.store.ports import Inbox, Lease
 from claw.tasks import start_eternal
@@ -26,12 +32,16 @@ log: Final = logging.getLogger(__name__)
 
 RELEASE_TIMEOUT_S: Final = 1.0
 """Seconds that giving back may take at the end of a drain."""
+SUSPECT_CLAIMS: Final = 3
+"""From this claim on a message runs alone. A crash counts one for each message in flight: two may be bad luck."""
+HELD_BACK_MAX: Final = 32
+"""Messages that are on their way back to the inbox at the same time; the store commits them together."""
 
 
 class Worker:
     """Owns every turn's task. `run` is one named task of `app`; `drain` ends it.
 
-    `slots` is how many turns run at once; `owner` names this process in the store.
+    `slots` is how many turns run at once, urgent ones apart; `owner` names this process in the store.
     """
 
     def __init__(
@@ -50,6 +60,9 @@ class Worker:
         self._turns = TurnRunner(inbox, hooks, limits, clock)
         self._active: dict[str, ActiveTurn] = {}
         """The turns in progress, by their queues: a queue has one lease at a time, hence one turn."""
+        self._fairness = Fairness(slots, clock)
+        self._held_back: set[asyncio.Task[None]] = set()
+        """Messages on their way back to the inbox."""
         self._leases = LeaseKeeper(inbox, owner, self._active.values, clock)
         self._slot_freed = asyncio.Event()
         self._claiming = True
@@ -76,7 +89,7 @@ class Worker:
                 await self._slot_freed.wait()
         finally:
             keeper.cancel()
-            tasks = self._tasks()
+            tasks = [*self._tasks(), *self._held_back]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(keeper, *tasks, return_exceptions=True)
@@ -85,7 +98,11 @@ class Worker:
         # Cleared before anything is looked at: a slot that is freed while the store is asked sets the event again,
         # so that the wait below returns at once. Cleared later, that signal would be lost and the slot stay empty.
         self._slot_freed.clear()
-        full = len(self._active) >= self._slots
+        urgent = sum(turn.lease.route.urgent for turn in self._active.values())
+        full = len(self._active) - urgent >= self._slots
+        if full and urgent >= URGENT_SLOTS:
+            await self._slot_freed.wait()
+            return
         try:
             lease = await self._leases.claim(urgent=full)
         except StoreError as error:
@@ -100,9 +117,47 @@ class Worker:
             await self._wait_for_work(full=full)
         elif not self._claiming:
             # The drain began while the store was asked: this turn would begin after the running ones were counted.
-            await self._inbox.release(lease)
+            await self._hold_back(lease, 0.0)
+        elif lease.claims >= SUSPECT_CLAIMS:
+            await self._run_alone(lease)
+        elif delay := self._fairness.find_delay(lease, [turn.lease for turn in self._active.values()]):
+            await self._hold_back(lease, delay)
         else:
             self._start(lease)
+
+    async def _run_alone(self, lease: Lease) -> None:
+        """Run a message that may kill the process while nothing else can die with it."""
+        extra = {"seq": lease.seq, "claims": lease.claims, "conversation": hash_id(lease.route.conversation_key)}
+        log.warning("a message that may have killed its process runs alone", extra=extra)
+        # Among the active ones from now on, so that its lease is renewed while it waits.
+        turn = self._active[lease.route.queue] = ActiveTurn(lease)
+        while self._claiming and len(self._active) > 1:
+            self._slot_freed.clear()
+            await self._slot_freed.wait()
+        if not self._claiming:
+            del self._active[lease.route.queue]
+            await self._hold_back(lease, 0.0)
+            return
+        # Nothing is claimed meanwhile, nothing urgent either: the caller is who claims.
+        turn.task = self._create_task(turn)
+        await asyncio.wait([turn.task])
+
+    async def _hold_back(self, lease: Lease, delay: float) -> None:
+        """Give a message back that has not begun. Waits only while many are on their way."""
+        release = partial(self._inbox.release, lease, delay, waiting=is_waiting(lease))
+
+        async def give_back() -> None:
+            try:
+                await persist(lease, release, self._clock, "message not released yet")
+            except LeaseLostError as error:
+                if is_gone(error):
+                    await put_back(self._inbox, lease, lease.answer, self._clock)
+
+        if len(self._held_back) >= HELD_BACK_MAX:
+            await asyncio.wait(self._held_back, return_when=asyncio.FIRST_COMPLETED)
+        task = asyncio.create_task(give_back(), name="claw.inbox.hold_back")
+        self._held_back.add(task)
+        task.add_done_callback(self._held_back.discard)
 
     async def _wait_for_work(self, *, full: bool) -> None:
         """Return when a claim may succeed: a message came, a turn ended, or a drain began."""
@@ -118,9 +173,12 @@ class Worker:
             await asyncio.gather(*waits, return_exceptions=True)
 
     def _start(self, lease: Lease) -> None:
-        turn = ActiveTurn(lease)
-        self._active[lease.route.queue] = turn
-        turn.task = asyncio.create_task(self._run_turn(turn), name=f"claw.inbox.turn.{hash_id(lease.route.queue)[:12]}")
+        turn = self._active[lease.route.queue] = ActiveTurn(lease)
+        turn.task = self._create_task(turn)
+
+    def _create_task(self, turn: ActiveTurn) -> asyncio.Task[None]:
+        name = f"claw.inbox.turn.{hash_id(turn.lease.route.queue)[:12]}"
+        return asyncio.create_task(self._run_turn(turn), name=name)
 
     async def _run_turn(self, turn: ActiveTurn) -> None:
         try:
@@ -181,11 +239,12 @@ class Worker:
             await self._release_all()
 
     async def _release_all(self) -> None:
-        left = self._tasks()
+        turns = self._tasks()
         for turn in self._active.values():
             turn.cancel(CancelReason.RELEASE)
-        if left:
-            log.warning("turns given back at the end of the drain", extra={"turns": len(left)})
+        if turns:
+            log.warning("turns given back at the end of the drain", extra={"turns": len(turns)})
+        if left := [*turns, *self._held_back]:
             # Bounded: a store that hangs must not hold up the end. What is not given back in time is taken up when
             # its lease runs out.
             await asyncio.wait(left, timeout=RELEASE_TIMEOUT_S)

@@ -18,7 +18,7 @@ from claw.inbox.routing import Router
 from claw.inbox.turns import TurnHooks
 from claw.inbox.worker import Worker
 from claw.language import Language
-from claw.messages import Answer, Exchange, Inbound, Outcome, Route
+from claw.messages import Answer, Exchange, Inbound, Outcome, Route, Sender
 from claw.policy import GroupSession
 from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
@@ -26,18 +26,26 @@ from claw.turn.commands.parser import is_urgent
 from claw.turn.notices import Notices
 from tests.clock import FakeClock
 from tests.drafts import RecordingDraft
+from tests.messages import inbound
 
 LIMITS = Limits(max_attempts=3, turn_timeout=300.0, patience=600.0)
 OWNER = "u-boss"
 ROUTE = Router(GroupSession.SHARED, is_urgent).route
 
 
+def somebody(number: int) -> Inbound:
+    """Return a message of a person of their own, in a chat of their own."""
+    return inbound(str(number), chat=f"c{number}", sender=Sender(f"$:LWCP_v1:${number}", f"u-{number}"))
+
+
 class WorkerHarness:
     """A worker over a real store and a clock of its own; tests swap `handle` and `deliver`."""
 
-    def __init__(self, path: Path, *, slots: int = 32, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, path: Path, *, slots: int = 32, limits: Limits = LIMITS, store: type[SqliteStore] = SqliteStore
+    ) -> None:
         self.clock = FakeClock()
-        self.store = SqliteStore(path, clock=self.clock)
+        self.store = store(path, clock=self.clock)
         self.delivered: list[str] = []
         self.receivers: list[str] = []
         """To whom each delivery was tried."""

@@ -69,6 +69,25 @@ async def test_maybe_delivered_is_tried_twice_more(harness: WorkerHarness) -> No
     assert 600 <= second < 800
 
 
+async def test_an_unknown_refusal_is_tried_a_few_times(harness: WorkerHarness) -> None:
+    """A refusal that nobody knows costs four calls; then the person is told directly, and the chat goes on."""
+
+    async def deliver(answer: Answer) -> None:
+        if answer.text == "re: one":
+            tried_at.append(harness.clock.monotonic())
+            raise DingTalkError("webhook", "errcode 400018", errcode=400018, retryable=True, tries_max=4)
+        harness.delivered.append(answer.text)
+
+    tried_at: list[float] = []
+    harness.deliver = deliver
+    await run(harness, inbound("one"), inbound("two"))
+    waits = [b - a for a, b in pairwise(tried_at)]
+    assert [least <= wait < least * 1.25 + 15 for wait, least in zip(waits, (5, 60, 600), strict=True)] == [True] * 3
+    assert "re: two" in harness.delivered
+    assert set(harness.receivers) == {OWNER, ANN}
+    assert [letter.attempts for letter in await harness.store.dead()] == [4]
+
+
 async def test_doubts_and_sure_failures_are_counted_apart(harness: WorkerHarness) -> None:
     """A gateway's 502 after many refusals is tried again: what surely failed has shown the answer to nobody."""
     deliver = refuse(harness, times=9, status=500)

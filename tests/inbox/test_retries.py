@@ -62,6 +62,13 @@ def refused(**fields: Any) -> DingTalkError:
         # A fault of the program may come after the call.
         (ZeroDivisionError(), 1, 0, 1, 60, 75),
         (ZeroDivisionError(), 3, 0, 3, GiveUp.TRIES, GiveUp.TRIES),
+        # A refusal that nobody knows: few tries, each billed, and long waits.
+        (refused(tries_max=4), 1, 0, 0, 5, 6.25),
+        (refused(tries_max=4), 2, 6, 0, 60, 75),
+        (refused(tries_max=4, retry_after=90.0), 2, 6, 0, 90, 90),
+        (refused(tries_max=4), 3, 80, 0, 600, 750),
+        (refused(tries_max=4), 4, 830, 0, GiveUp.TRIES, GiveUp.TRIES),
+        (refused(tries_max=9), 7, 830, 0, 600, 750),
         # The hour: its last try comes at its end.
         (refused(status=500), 30, DELIVERY_TIMEOUT_S - 20, 0, 0, 20),
         (refused(status=500), 1, DELIVERY_TIMEOUT_S, 0, GiveUp.TIME, GiveUp.TIME),

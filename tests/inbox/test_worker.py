@@ -13,7 +13,7 @@ from claw.inbox.leases import LEASE_TTL_S
 from claw.inbox.turns import CancelReason
 from claw.messages import Answer, Inbound, Outcome
 from claw.store.ports import Lease
-from tests.inbox.harness import WorkerHarness
+from tests.inbox.harness import WorkerHarness, somebody
 from tests.messages import inbound
 
 
@@ -48,7 +48,7 @@ async def test_conversations_do_not_wait_for_each_other(harness: WorkerHarness) 
 
     harness.handle = hang
     await harness.put(inbound("hang", chat="slow"), inbound("behind", chat="slow"))
-    await harness.put(*(inbound(str(n), chat=f"c{n}") for n in range(10)))
+    await harness.put(*(somebody(n) for n in range(10)))
     harness.start()
     await harness.until(lambda: len(harness.delivered) == 10)
     assert "behind" not in harness.handled
@@ -66,7 +66,7 @@ async def test_concurrency_is_bounded(tmp_path: Path) -> None:
         return await harness.echo(message)
 
     harness.handle = wait
-    await harness.put(*(inbound(str(n), chat=f"c{n}") for n in range(6)))
+    await harness.put(*(somebody(n) for n in range(6)))
     harness.start()
     await harness.until(lambda: len(harness.handled) == 3)
     await harness.put(inbound("/stop", chat="c0"))
