@@ -28,6 +28,8 @@ class Message:
     fence: int = 0
     claims: int = 0
     attempts: int = 0
+    created: float = 0.0
+    begun: bool = False
 
 
 class QueuesMachine(RuleBasedStateMachine):
@@ -43,7 +45,7 @@ class QueuesMachine(RuleBasedStateMachine):
         self.count = 0
 
     def heads(self) -> list[Message]:
-        return [m for m in self.model if not any(o.queue == m.queue and o.seq < m.seq for o in self.model)]
+        return [m for i, m in enumerate(self.model) if all(o.queue != m.queue for o in self.model[:i])]
 
     def free(self, message: Message) -> bool:
         held = message.held_until is not None and message.held_until > self.now
@@ -60,12 +62,28 @@ class QueuesMachine(RuleBasedStateMachine):
             return None
         return self.queues.find(*lease, self.now)
 
-    @rule(queue=st.sampled_from("abc"), urgent=st.booleans(), rest=st.sampled_from([0.0, 0.0, 5.0]))
-    def add(self, queue: str, urgent: bool, rest: float) -> None:
+    @rule(
+        queue=st.sampled_from("abc"),
+        urgent=st.booleans(),
+        rest=st.sampled_from([0.0, 0.0, 5.0]),
+        created=st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0]),
+    )
+    def add(self, queue: str, urgent: bool, rest: float, created: float) -> None:
         self.count += 1
         until = self.now + rest if rest else 0.0
-        self.queues.add(QueuedMessage(self.count, queue, urgent, self.now, delayed_until=until))
-        self.model.append(Message(self.count, queue, urgent, until))
+        # A message that is read from the file with a delay was claimed, and released, before.
+        fence = int(rest > 0)
+        message = QueuedMessage(self.count, queue, urgent, self.now, fence=fence, delayed_until=until, created=created)
+        self.queues.add(message)
+        place = len(self.model)
+        for index, other in reversed(list(enumerate(self.model))):
+            if other.queue == queue:
+                if not created or other.created <= created or other.begun:
+                    break
+                place = index
+        self.model.insert(
+            place, Message(self.count, queue, urgent, until, fence=fence, created=created, begun=fence > 0)
+        )
 
     @rule(target=leases, urgent=st.booleans())
     def claim(self, urgent: bool) -> tuple[int, int]:
@@ -78,6 +96,7 @@ class QueuesMachine(RuleBasedStateMachine):
         message = min(free, key=lambda m: m.seq)
         assert hold.message.seq == message.seq
         message.claims += 1
+        message.begun = True
         message.fence = hold.message.fence
         message.held_until = self.now + TTL
         assert (hold.message.claims, hold.message.attempts) == (message.claims, message.attempts)

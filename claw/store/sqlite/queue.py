@@ -277,5 +277,6 @@ def _count_later(queue: deque[QueuedMessage], message: QueuedMessage) -> int:
     if not message.created:
         return 0
     last = islice(reversed(queue), PASSED_MAX)
-    # A fence above 0: somebody has begun with it, and after a release it goes on where it was.
+    # A fence above 0: somebody has begun with it, and after a release it goes on where it was. So nothing goes before a
+    # leased or a delayed one, which come up by themselves and must be the head then.
     return sum(1 for _ in takewhile(lambda other: other.created > message.created and not other.fence, last))
