@@ -153,7 +153,7 @@ class Arena:
         return {name: value for name, value in (base | more | variables).items() if value}
 
     async def launch(self, **variables: str) -> Claw:
-        """Start a claw, and return when it serves; it is killed with the arena. Raises AssertionError if it does not."""
+        """Start a claw, and return when it serves; the arena kills it. Raises AssertionError if it does not."""
         claw = Claw(self.environ(**variables), self.folder)
         self.stack.push_async_callback(claw.kill)
         await claw.start()

@@ -17,6 +17,8 @@ PEAK_MAX_MB: Final = 300.0
 """What claw may take at most: with the base of some 75 MB it leaves half of the chart's 512 MiB free."""
 PICTURE_BYTES: Final = 9_900_000
 """Just below what is still fetched."""
+BODIES: Final = 1024
+BODY_CHARS: Final = 200_000
 DEATHS_MAX: Final = 5
 """Of the process, for one message that kills it."""
 ANSWER_S: Final = 45.0
@@ -50,20 +52,25 @@ async def many_chats(arena: Arena) -> Outcome:
 
 @attack("F1c", "1,024 waiting messages of 200,000 characters")
 async def many_bodies(arena: Arena) -> Outcome:
-    """Everything is pushed while the model holds still; then some of it is answered."""
+    """Push everything while the model holds still; then let some of it be answered."""
     await arena.start()
+    return await flood_bodies(arena, "长" * BODY_CHARS, answer_s=8)
+
+
+async def flood_bodies(arena: Arena, body: str, *, answer_s: float) -> Outcome:
+    """Let 64 people say `body` 16 times each, none of which is answered before all of it is acked."""
     arena.model.gate.clear()
-    people, body = arena.people(64), "长" * 200_000
-    # Pushed at once they would lie in the emulator's sockets; ten at a time keep claw busy all the same.
+    people = arena.people(64)
     asked: list[Question] = []
-    for number in range(1024):
+    for number in range(BODIES):
         asked.append(await arena.ask(body, person=people[number % len(people)]))
+        # Pushed at once they would lie in the emulator's sockets; ten at a time keep claw busy all the same.
         await until(lambda: sum(not each.acked for each in asked[-40:]) < 30, 10)
     acked = await arena.acked(asked, 20)
     arena.model.gate.set()
-    await asyncio.sleep(8)
+    await asyncio.sleep(answer_s)
     peak = arena.peak_mb
-    return Outcome(f"peak {peak:.0f} MB; {acked} of 1024 acked", held=peak < PEAK_MAX_MB and acked == 1024)
+    return Outcome(f"peak {peak:.0f} MB; {acked} of {BODIES} acked", held=peak < PEAK_MAX_MB and acked == BODIES)
 
 
 @attack("F1d", "a message that kills the process that works on it, six others in flight")
