@@ -30,12 +30,12 @@ MODULES: Final = (delivery, hostile, memory, people, stores)
 """Imported for the attacks that they declare."""
 
 
-async def run(each: Attack, folder: Path, checkout: Path) -> Outcome:
+async def run(each: Attack, root: Path, checkout: Path) -> Outcome:
     """One attack in an arena of its own; a claw that does not even serve is a broken one."""
     try:
-        async with asyncio.timeout(PATIENCE_S), arena(folder, checkout) as place:
+        async with asyncio.timeout(PATIENCE_S), arena(root / each.name, checkout, cache=root / "pycache") as place:
             return await each.act(place)
-    except (AssertionError, TimeoutError, OSError) as error:
+    except (AssertionError, TimeoutError, OSError, ExceptionGroup) as error:
         words = " ".join(str(error).split()) or type(error).__name__
         return Outcome(f"could not be run: {words[-200:]}", held=False)
 
@@ -64,7 +64,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="claw-attacks-") as root:
         for each in chosen:
             began = time.monotonic()
-            outcome = asyncio.run(run(each, Path(root) / each.name, checkout))
+            outcome = asyncio.run(run(each, Path(root), checkout))
             seconds = time.monotonic() - began
             broken += not outcome.held
             print(

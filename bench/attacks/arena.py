@@ -134,12 +134,16 @@ class Question:
 class Arena:
     """What one attack has at hand. `checkout`: whose claw is attacked."""
 
-    def __init__(self, emulator: Emulator, model: Model, model_url: str, folder: Path, checkout: Path) -> None:
+    def __init__(
+        self, emulator: Emulator, model: Model, model_url: str, folder: Path, checkout: Path, cache: Path
+    ) -> None:
         self.emulator = emulator
         self.model = model
         self.model_url = model_url
         self.folder = folder
         self.checkout = checkout
+        self.cache = cache
+        """Where claw's bytecode is written: never into the checkout, which may be somebody else's."""
         self.stack = contextlib.AsyncExitStack()
         self.claws: list[Claw] = []
         self._marks = 0
@@ -149,7 +153,7 @@ class Arena:
     def environ(self, **variables: str) -> dict[str, str]:
         """Make the environment of a claw: nobody else's packages, settings of the attack on top."""
         base = environment(self.emulator.url, self.folder / "claw.db", OPENAI_BASE_URL=f"{self.model_url}/v1")
-        more = {"PYTHONPATH": str(self.checkout), "PYTHONPYCACHEPREFIX": str(self.folder.parent / "pycache")}
+        more = {"PYTHONPATH": str(self.checkout), "PYTHONPYCACHEPREFIX": str(self.cache)}
         return {name: value for name, value in (base | more | variables).items() if value}
 
     async def launch(self, **variables: str) -> Claw:
@@ -303,12 +307,14 @@ async def serving(
 
 
 @contextlib.asynccontextmanager
-async def arena(folder: Path, checkout: Path = HERE, *, keep: int = KEEP) -> AsyncIterator[Arena]:
-    """Return an arena in a folder of its own, which is made."""
+async def arena(
+    folder: Path, checkout: Path = HERE, *, keep: int = KEEP, cache: Path | None = None
+) -> AsyncIterator[Arena]:
+    """Return an arena in a folder of its own, which is made; `cache`: one that several share."""
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - once, before anything runs
     model = Model()
     async with Emulator(rate_limits=False, keep=keep) as emulator, serving(model.handle) as url:
         emulator.faults.update({"connection_limit": 1000})
-        made = Arena(emulator, model, url, folder, checkout)
+        made = Arena(emulator, model, url, folder, checkout, cache or folder / "pycache")
         async with made.stack:
             yield made

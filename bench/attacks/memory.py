@@ -22,6 +22,7 @@ BODY_CHARS: Final = 200_000
 DEATHS_MAX: Final = 5
 """Of the process, for one message that kills it."""
 ANSWER_S: Final = 45.0
+POISON_S: Final = 70.0
 
 
 def add_picture(arena: Arena, size: int = PICTURE_BYTES) -> str:
@@ -96,7 +97,7 @@ async def poison(arena: Arena) -> Outcome:
     await arena.acked([poisoned, *others], 10)
     keeper = asyncio.create_task(_keep(arena, claws), name="attack-keeper")
     try:
-        left = await arena.settle([*others, poisoned], ANSWER_S)
+        left = await arena.settle([*others, poisoned], POISON_S)
         # Told that it was given up, the others may still be on their way.
         left = [each for each in others if each.mark not in arena.answered()]
         await until(lambda: all(each.mark in arena.answered() for each in others), 5 if left else 0)

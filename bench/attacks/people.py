@@ -57,18 +57,29 @@ async def takeover(arena: Arena) -> Outcome:
     await claw.terminate()
     reset = await asyncio.to_thread(_reset, arena)
     figure = (
-        f"boss obeyed: {_yes(obeyed)}, may talk: {_yes(talks)}, warned: {_yes(told)}, `claw owner --reset`: {reset}"
+        f"boss obeyed: {_yes(obeyed)}, may talk: {_yes(talks)}, warned: {_yes(told)}; "
+        f"a command resets the owner: {_yes(reset)}"
     )
-    return Outcome(figure, held=obeyed and talks and told and reset == 0)
+    return Outcome(figure, held=obeyed and talks and told and reset)
 
 
-def _reset(arena: Arena) -> int:
-    command = [sys.executable, "-m", "claw", "owner", "--reset"]
+def _reset(arena: Arena) -> bool:
+    """Whether the operator has a command that forgets the stored owner, in either of its spellings."""
     environ = arena.environ(CLAW_OWNER=BOSS)
-    done = subprocess.run(
-        command, env=environ, cwd=arena.folder, capture_output=True, stdin=subprocess.DEVNULL, timeout=30, check=False
-    )
-    return done.returncode
+    for words in (("owner", "reset", "--yes"), ("owner", "--reset")):
+        command = [sys.executable, "-m", "claw", *words]
+        done = subprocess.run(
+            command,
+            env=environ,
+            cwd=arena.folder,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=30,
+            check=False,
+        )
+        if done.returncode == 0:
+            return True
+    return False
 
 
 @attack("F3", "pairing goes round the policy: who may not talk writes first")

@@ -20,6 +20,8 @@ LATE_S: Final = 20.0
 """An answer that takes longer has waited for DingTalk's repeat after 60 s."""
 MENDED_S: Final = 75.0
 """The janitor comes by once a minute."""
+NARROW: Final = {"CLAW_MAX_CONCURRENCY": "1", "CLAW_MAX_ATTEMPTS": "5"}
+"""One turn at a time, so that the heads of the other queues are ready and not held."""
 ONE: Final = {"CLAW_STREAM_CONNECTIONS": "1"}
 
 
@@ -96,15 +98,15 @@ async def lost_keys(place: Arena) -> Outcome:
         async with asyncio.TaskGroup() as group:
             tasks = []
             for kind in ("ready", "held", "resting", "queue"):
-                one = await stack.enter_async_context(arena(place.folder / kind, place.checkout))
-                tasks.append(group.create_task(_lose(one, kind), name=f"attack-lose-{kind}"))
+                one = await stack.enter_async_context(arena(place.folder / kind, place.checkout, cache=place.cache))
+                redis = await one.redis(appendonly="yes")
+                claw = await one.start(CLAW_STORE_URL=redis.url(), **NARROW)
+                tasks.append(group.create_task(_lose(one, kind, redis, claw), name=f"attack-lose-{kind}"))
         found = [task.result() for task in tasks]
     return Outcome("; ".join(figure for figure, _ in found), held=all(held for _, held in found))
 
 
-async def _lose(place: Arena, kind: str) -> tuple[str, bool]:
-    redis = await place.redis(appendonly="yes")
-    claw = await place.start(CLAW_STORE_URL=redis.url(), CLAW_MAX_CONCURRENCY="1", CLAW_MAX_ATTEMPTS="5")
+async def _lose(place: Arena, kind: str, redis: RedisServer, claw: Claw) -> tuple[str, bool]:
     people = place.people(3)
     if kind == "resting":
         # A server that is busy: the message rests until it may be tried again.
@@ -126,7 +128,7 @@ async def _lose(place: Arena, kind: str) -> tuple[str, bool]:
     place.model.respond = None
     place.model.gate.set()
     if kind == "held":
-        claw = await place.start(CLAW_STORE_URL=redis.url(), CLAW_MAX_CONCURRENCY="1")
+        claw = await place.start(CLAW_STORE_URL=redis.url(), **NARROW)
     left = await place.settle(asked, MENDED_S)
     ready = (await claw.get("/ready"))[0]
     if not names:
@@ -146,7 +148,7 @@ def _is_kind(name: str, kind: str) -> bool:
 async def lost_file(place: Arena) -> Outcome:
     found = []
     for kind in ("file", "truncated", "wal"):
-        async with arena(place.folder / kind, place.checkout) as one:
+        async with arena(place.folder / kind, place.checkout, cache=place.cache) as one:
             found.append(await _lose_file(one, kind))
     return Outcome("; ".join(figure for figure, _ in found), held=all(held for _, held in found))
 
@@ -156,8 +158,9 @@ async def _lose_file(place: Arena, kind: str) -> tuple[str, bool]:
     await place.settle([await place.say("hello", person="u-1001")], 10)
     store = place.folder / "claw.db"
     if kind == "file":
-        for path in place.folder.glob("claw.db*"):
-            path.unlink()
+        # The store alone: what claw may have left beside it, so as to know, stays.
+        for ending in ("", "-wal", "-shm"):
+            store.with_name(f"claw.db{ending}").unlink(missing_ok=True)
     elif kind == "truncated":
         with store.open("r+b") as file:
             file.truncate(0)
