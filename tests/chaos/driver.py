@@ -1,10 +1,13 @@
 """A chaos run: real claw processes against the emulator, under a seeded schedule of faults, while people talk.
 
-Order of events: the emulator and a first claw are up and idle (its footprint is taken); then, all at the same time,
-people talk, every track of the schedule has its faults, a keeper starts claw again whenever it has ended, and two
-watchers note what the emulator sees and what the probes say. When the schedule is over all faults are taken back and
-nobody speaks; in this calm everything acked has to become settled. The last process is asked to end, and what was
-recorded goes to the invariants. Nothing is judged here.
+Order of events: the emulator and a first claw (of replicas: all) are up and idle (its footprint is taken); then, all at
+the same time, people talk, every track of the schedule has its faults, a keeper starts claw again whenever it has
+ended, and two watchers note what the emulator sees and what the probes say. When the schedule is over all faults are
+taken back and nobody speaks; in this calm everything acked has to become settled. The last process is asked to end, and
+what was recorded goes to the invariants. Nothing is judged here.
+
+One claw keeps its rows in a file, on a small disk of its own. Replicas share a real Redis that is killed, stalled and
+cut off like everything else; which of them a fault hits is drawn with the fault.
 """
 
 from __future__ import annotations
@@ -14,10 +17,9 @@ import contextlib
 import random
 import re
 import shutil
-import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -27,29 +29,31 @@ from typing import Any, Final
 import aiohttp
 import psutil
 
+from claw.emulator import DEFAULT_CLIENT_ID, Emulator, Person, Push, PushKind, Reply
 from claw.emulator import ConnectionState as State
-from claw.emulator import Emulator, Person, Push, PushKind, Reply
 from claw.emulator.faults import DEFAULTS
 from claw.language import Language
+from claw.secret import Secret
+from claw.store.redis.store import RedisStore
 from claw.turn.texts import FAILURES, INTERNAL
 from tests.chaos.disk import SIZE_MB, Disk, disk, forbid_writing, permit_writing
 from tests.chaos.invariants import (
     FDS_MORE,
-    TRACES,
     Asked,
     Delivered,
     Footprint,
     Heard,
     Letter,
-    Life,
-    Phase,
     Record,
     Sample,
     Told,
     Window,
 )
-from tests.chaos.schedule import BRISK, NEWCOMERS, Fault, Kind, Pace, schedule
-from tests.service import ADMIN_TOKEN, Service, environment
+from tests.chaos.keeper import Keeper
+from tests.chaos.relay import Relay, relay_to
+from tests.chaos.schedule import BRISK, FLEET_TRACKS, NEWCOMERS, TRACKS, Fault, Kind, Pace, schedule
+from tests.redis_server import RedisServer
+from tests.service import ADMIN_TOKEN, RUN, environment
 
 KEEP: Final = 400_000
 """Entries that the emulator remembers: all of a run."""
@@ -61,14 +65,15 @@ PORTS: Final = range(20_000, 30_000)
 could get ours while the emulator is away."""
 PROBE_EVERY_S: Final = 0.05
 PROBE_PATIENCE_S: Final = 2.0
-RESTART_AFTER_S: Final = 0.2
-"""Seconds that the keeper waits, as an orchestrator would."""
 KEPT_ALIVE_S: Final = 16.0
 """Seconds for which a client keeps an idle connection: aiohttp 15, httpx 5."""
 SETTLE_DOWN_S: Final = 22.0
 STATUSES: Final = (401, 403, 429, 503)
 MARK: Final = re.compile(r"\bq\d+\b")
 APOLOGIES: Final = tuple({text[language] for text in (*FAILURES.values(), INTERNAL) for language in Language})
+REDIS: Final = {"appendonly": "yes", "appendfsync": "always"}
+"""As the documents want it where nothing may be lost."""
+LETTERS_MAX: Final = 10_000
 HEADERS: Final = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
 
@@ -100,30 +105,58 @@ class Plan:
     """MB for the store."""
     outsider: bool = False
     """One of the people has no staff id: where the webhook is throttled, their answer waits for a minute."""
+    replicas: int = 1
+    """More than one share a Redis; one alone keeps its rows in a file."""
+    lease: float = 0.0
+    """Seconds of a lease; 0: claw's own. What a killed replica held waits for so long."""
+
+    @property
+    def in_redis(self) -> bool:
+        return self.replicas > 1
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The interpreter's, for a claw with such leases."""
+        if not self.lease:
+            return RUN
+        program = (
+            "import sys; from claw.inbox import leases; from claw.__main__ import main;"
+            f"leases.LEASE_TTL_S, leases.RENEW_INTERVAL_S = {self.lease}, {self.lease / 6}; sys.exit(main(['run']))"
+        )
+        return ("-c", program)
 
     @property
     def command(self) -> str:
         """What repeats this run from a shell."""
         options = f"--minutes {self.seconds / 60:g} --server {self.server.name} --rate {self.rate:g}"
+        options += " --redis" if self.in_redis else ""
         return f"python -m bench.chaos --seed {self.seed} {options}"
 
 
 class Chaos:
     """One run; `run` gives its record."""
 
-    def __init__(self, plan: Plan, emulator: Emulator, where: Disk, folder: Path) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        emulator: Emulator,
+        where: Disk,
+        folder: Path,
+        redis: RedisServer | None,
+        relays: Sequence[Relay],
+    ) -> None:
         self.plan = plan
         self.emulator = emulator
-        self.record = Record(plan.seed)
+        self.record = Record(plan.seed, replicas=plan.replicas)
         self._disk = where
         self._folder = folder
         self.store = where.folder / "claw.db"
         self._secret = folder / "secret"
-        self._service: Service | None = None
-        self._phase = Phase.DOWN
-        self._how, self._asked_at = "", float("inf")
-        self._up = asyncio.Event()
-        self._closing = False
+        self._redis = redis
+        self._keepers = [
+            Keeper("claw" if relay is None else f"claw-{number}", *self._given(relay), plan.arguments, relay)
+            for number, relay in enumerate(relays or [None], 1)
+        ]
         self._deaf: set[str] = set()
         """Connections that the emulator does not read."""
         self._marks: dict[str, str] = {}
@@ -131,28 +164,28 @@ class Chaos:
         self._said: list[tuple[str, str, float]] = []
         self._hang_began: float | None = None
         self._draw = random.Random(f"{plan.seed}/driver")
-        self._starts = 0
         self._rotations = 0
 
     async def run(self) -> Record:
         """Everything from the first start to the last end."""
         self._prepare()
-        faults = schedule(self.plan.seed, self.plan.seconds, self.plan.pace)
-        keeper = asyncio.create_task(self._keep(), name="chaos-keeper")
-        watchers = [
-            asyncio.create_task(self._look(), name="chaos-look"),
-            asyncio.create_task(self._probe(), name="chaos-probe"),
-        ]
+        tracks = FLEET_TRACKS if self.plan.in_redis else TRACKS
+        faults = schedule(self.plan.seed, self.plan.seconds, self.plan.pace, tracks)
+        keeping = [asyncio.create_task(each.keep(), name=f"chaos-{each.name}") for each in self._keepers]
+        watchers = [asyncio.create_task(self._look(), name="chaos-look")]
+        if not self.plan.in_redis:
+            # Of several, each may be unready for reasons of its own, which the emulator cannot tell apart.
+            watchers.append(asyncio.create_task(self._probe(), name="chaos-probe"))
         try:
             await self._idle()
             await self._storm(faults)
             await self._calm()
-            await self._end(keeper)
+            await self._end(keeping)
         finally:
-            for task in (keeper, *watchers):
+            for task in (*keeping, *watchers):
                 task.cancel()
-            await asyncio.gather(keeper, *watchers, return_exceptions=True)
-        self._collect()
+            await asyncio.gather(*keeping, *watchers, return_exceptions=True)
+        await self._collect()
         self._keep_evidence()
         return self.record
 
@@ -179,8 +212,9 @@ class Chaos:
         )
 
     async def _idle(self) -> None:
-        await asyncio.wait_for(self._up.wait(), 30)
-        await self.emulator.wait_connections(timeout=20)
+        for keeper in self._keepers:
+            await asyncio.wait_for(keeper.up.wait(), 30)
+        await self.emulator.wait_connections(len(self._keepers), timeout=20)
         for chat in ("direct", "g-team"):
             await self.emulator.wait_reply_to(await self._say("p-0", chat), timeout=20)
         await asyncio.sleep(1)
@@ -218,31 +252,25 @@ class Chaos:
 
     async def _pending(self) -> int | None:
         """Messages in the inbox, by claw's own word; None where it gives none."""
-        service = self._service
-        if service is None or self._phase is not Phase.RUNNING:
+        keeper = next((each for each in self._keepers if each.running), None)
+        if keeper is None or keeper.service is None:
             return None
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, KeyError, TypeError):
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http,
-                http.get(f"{service.url}/status", headers=HEADERS) as response,
+                http.get(f"{keeper.service.url}/status", headers=HEADERS) as response,
             ):
                 return int((await response.json())["inbox"]["pending"])
         return None
 
-    async def _end(self, keeper: asyncio.Task[None]) -> None:
-        self._closing = True
-        self._terminate()
-        await asyncio.wait([keeper], timeout=30)
-        if not keeper.done():
-            self._how = "SIGTERM, in vain"
-            self._signal(signal.SIGKILL)
-            await asyncio.wait([keeper], timeout=30)
+    async def _end(self, keeping: Sequence[asyncio.Task[None]]) -> None:
+        await asyncio.gather(*(each.close(task) for each, task in zip(self._keepers, keeping, strict=True)))
         deadline = time.monotonic() + 10
         while self.emulator.connections and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         self.record.connections_left = len(self.emulator.connections)
 
-    def _collect(self) -> None:
+    async def _collect(self) -> None:
         """Turn what the emulator remembers into the record's own values."""
         record, emulator = self.record, self.emulator
         acked_at: dict[str, float] = {}
@@ -264,7 +292,9 @@ class Chaos:
         record.heard = [heard_of(reply) for reply in emulator.replies]
         record.registrations = list(emulator.registrations)
         record.protocol = [f"{each.what} at {each.at:.2f} on {each.connection}" for each in emulator.violations]
-        record.letters = list(letters_of(self.store))
+        record.letters = list(letters_of(self.store)) if self._redis is None else await letters_in(self._redis.url())
+        if not self.plan.in_redis:
+            record.phases = self._keepers[0].changes
 
     def _keep_evidence(self) -> None:
         """Beside what the processes wrote: the store, whose disk goes away, and what the witness saw, by time."""
@@ -272,10 +302,13 @@ class Chaos:
             shutil.copy(file, self._folder)
         record, wall = self.record, time.time() - time.monotonic()
         events = [
-            *((at, str(phase)) for at, phase in record.phases),
+            *((at, f"{keeper.name} {phase}") for keeper in self._keepers for at, phase in keeper.changes),
             *((at, "a usable connection" if can else "no usable connection") for at, can in record.usable),
             *((at, "registration") for at in record.registrations),
-            *((each.began, f"process {each.pid}: claw-{number}.log") for number, each in enumerate(record.lives, 1)),
+            *(
+                (each.began, f"process {each.pid} until {each.ended:.2f}, {each.how or 'unasked'}")
+                for each in record.lives
+            ),
             *((each.began, f"{each.kind}, until {each.ended:.2f}") for each in record.windows),
             *((each.at, f"{each.told.value} to {each.mark or each.msg_id} in {each.chat}") for each in record.heard),
             *((each.said, f"{each.mark} said in {each.chat}, acked: {each.acked}") for each in record.asked),
@@ -311,7 +344,8 @@ class Chaos:
 
     # --- the process -----------------------------------------------------------------------------------------------
 
-    def _environ(self) -> dict[str, str]:
+    def _given(self, relay: Relay | None) -> tuple[dict[str, str], Path, Record]:
+        """Return a keeper's environment, folder and record; `relay` leads to the Redis."""
         environ = environment(
             self.emulator.url,
             self.store,
@@ -323,65 +357,21 @@ class Chaos:
             PYTHONWARNINGS="always::ResourceWarning",
         )
         del environ["DINGTALK_CLIENT_SECRET"]
-        return environ
-
-    async def _keep(self) -> None:
-        """Start claw, and start it again whenever it has ended, as an orchestrator does; what it wrote is kept."""
-        while not self._closing:
-            service = Service(self._environ(), self._folder)
-            try:
-                await self._live(service)
-            finally:
-                await service.kill()
-                self._starts += 1
-                (self._folder / f"claw-{self._starts}.log").write_text("\n".join(service.lines))
-            await asyncio.sleep(RESTART_AFTER_S)
-
-    async def _live(self, service: Service) -> None:
-        """One process, from its start to its end."""
-        self._how, self._asked_at = "", float("inf")
-        began = time.monotonic()
-        with contextlib.suppress(AssertionError):  # It ended before it served: its code tells why.
-            await service.start()
-            self._service = service
-            self._enter(Phase.RUNNING)
-            self._up.set()
-        code = await service.process.wait()
-        ended = time.monotonic()
-        self._up.clear()
-        self._enter(Phase.DOWN)
-        await service.ended()
-        self.record.lives.append(Life(service.process.pid, began, ended, code, self._how, self._asked_at))
-        self.record.complaints += [line for line in service.lines if any(word in line for word in TRACES)]
-
-    def _enter(self, phase: Phase) -> None:
-        self._phase = phase
-        self.record.phases.append((time.monotonic(), phase))
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._service is not None and self._service.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._service.signal(number)
-
-    def _terminate(self) -> None:
-        self._how, self._asked_at = "SIGTERM", time.monotonic()
-        self._enter(Phase.DRAINING)
-        self._signal(signal.SIGTERM)
-
-    def _kill(self) -> None:
-        self._how, self._asked_at = "SIGKILL", time.monotonic()
-        self._enter(Phase.DOWN)
-        self._signal(signal.SIGKILL)
+        if relay is not None:
+            environ["CLAW_STORE_URL"] = f"redis://127.0.0.1:{relay.port}/0"
+        return environ, self._folder, self.record
 
     def footprint(self) -> Footprint | None:
-        """What the process that runs now holds; None where there is none."""
-        if self._service is None or self._service.process.returncode is not None:
+        """What the processes that run now hold, of each the most; None where there is none."""
+        found = [each for keeper in self._keepers if (each := keeper.footprint()) is not None]
+        if not found:
             return None
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(self._service.process.pid)
-            waiting = sum(each.status == psutil.CONN_CLOSE_WAIT for each in process.net_connections("tcp"))
-            return Footprint(process.num_fds(), process.num_threads(), process.memory_info().rss, waiting)
-        return None
+        return Footprint(
+            max(each.fds for each in found),
+            max(each.threads for each in found),
+            max(each.rss for each in found),
+            sum(each.close_wait for each in found),
+        )
 
     # --- watching --------------------------------------------------------------------------------------------------
 
@@ -423,10 +413,11 @@ class Chaos:
                 await asyncio.sleep(PROBE_EVERY_S)
 
     async def _asked_for(self, http: aiohttp.ClientSession, path: str) -> tuple[int, Any] | None:
-        if self._service is None:
+        service = self._keepers[0].service
+        if service is None:
             return None
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-            async with http.get(self._service.url + path) as response:
+            async with http.get(service.url + path) as response:
                 return response.status, await response.json()
         return None
 
@@ -533,29 +524,35 @@ class Chaos:
         self._secret.write_text(secret)
 
     async def _hurt(self, fault: Fault) -> bool:
-        """A fault of the process or its store; False where there is none now to be hurt."""
+        """A fault of a process, its store or the way between; False where there is none now to be hurt."""
+        if fault.kind in {Kind.REDIS_KILLED, Kind.REDIS_STALLED}:
+            await self._hurt_redis(fault)
+            return True
+        keeper = self._keepers[fault.draw % len(self._keepers)]
+        if keeper.relay is not None and fault.kind in {Kind.PARTITION, Kind.REDIS_CUT}:
+            if fault.kind is Kind.PARTITION:
+                keeper.relay.stall()
+            else:
+                await keeper.relay.cut()
+            await asyncio.sleep(fault.seconds)
+            keeper.relay.heal()
+            return True
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._up.wait(), fault.seconds)
-        service = self._service
-        if service is None or self._phase is not Phase.RUNNING:
+            await asyncio.wait_for(keeper.up.wait(), fault.seconds)
+        if keeper.service is None or not keeper.running:
             return False
         match fault.kind:
             case Kind.SIGTERM:
-                self._terminate()
-                await self._gone(service)
+                keeper.terminate()
+                await keeper.gone()
             case Kind.SIGKILL:
-                self._kill()
-                await self._gone(service)
+                keeper.kill()
+                await keeper.gone()
             case Kind.SIGSTOP:
-                self._signal(signal.SIGSTOP)
-                self._enter(Phase.STOPPED)
-                await asyncio.sleep(fault.seconds)
-                self._signal(signal.SIGCONT)
-                if service.process.returncode is None:
-                    self._enter(Phase.RUNNING)
+                await keeper.stop_for(fault.seconds)
             case Kind.READ_ONLY:
                 with contextlib.suppress(psutil.Error):  # Where it has died, its end is told by another invariant.
-                    process = psutil.Process(service.process.pid)
+                    process = psutil.Process(keeper.service.process.pid)
                     forbid_writing(process)
                     await asyncio.sleep(fault.seconds)
                     permit_writing(process)
@@ -570,10 +567,16 @@ class Chaos:
                 raise AssertionError(f"nobody knows how to do {fault.kind}")
         return True
 
-    @staticmethod
-    async def _gone(service: Service) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(service.process.wait(), 20)
+    async def _hurt_redis(self, fault: Fault) -> None:
+        assert self._redis is not None
+        if fault.kind is Kind.REDIS_KILLED:
+            await asyncio.to_thread(self._redis.kill)
+            await asyncio.sleep(fault.seconds)
+            await asyncio.to_thread(self._redis.start)
+        else:
+            self._redis.freeze()
+            await asyncio.sleep(fault.seconds)
+            self._redis.thaw()
 
 
 _SWITCHES: Final[dict[Kind, tuple[dict[str, Any], int]]] = {
@@ -626,11 +629,32 @@ def letters_of(store: Path) -> Iterator[Letter]:
             yield Letter(key.partition(":")[2], error)
 
 
+async def letters_in(url: str) -> list[Letter]:
+    """The dead letters in a Redis."""
+    store = RedisStore(Secret(url), DEFAULT_CLIENT_ID)
+    await store.open()
+    try:
+        return [Letter(each.key.partition(":")[2], each.error) for each in await store.dead(LETTERS_MAX)]
+    finally:
+        await store.close()
+
+
 @contextlib.asynccontextmanager
 async def chaos(plan: Plan, folder: Path) -> AsyncIterator[Chaos]:
     """A run that is ready to begin, in a folder of its own."""
-    async with disk(folder / "disk", plan.disk) as where, listening(plan.seed) as emulator:
-        yield Chaos(plan, emulator, where, folder)
+    async with (
+        disk(folder / "disk", plan.disk) as where,
+        listening(plan.seed) as emulator,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        redis, relays = None, []
+        if plan.in_redis:
+            redis = RedisServer(folder / "redis", **REDIS)
+            await asyncio.to_thread(redis.start)
+            stack.callback(redis.kill)
+            # A way of its own for each replica, so that one can be cut off while the others are not.
+            relays = [await stack.enter_async_context(relay_to(redis.port)) for _ in range(plan.replicas)]
+        yield Chaos(plan, emulator, where, folder, redis, relays)
 
 
 @contextlib.asynccontextmanager

@@ -57,6 +57,10 @@ class Kind(StrEnum):
     SIGTERM = "SIGTERM"
     SIGKILL = "SIGKILL"
     SIGSTOP = "SIGSTOP, then SIGCONT"
+    REDIS_KILLED = "Redis killed and started with its log"
+    REDIS_STALLED = "Redis stalled"
+    REDIS_CUT = "one replica's connections to Redis cut"
+    PARTITION = "one replica partitioned from Redis"
 
 
 NEWCOMERS: Final = (
@@ -100,8 +104,14 @@ TRACKS: Final[tuple[tuple[Kind, ...], ...]] = (
     (Kind.DISK_FULL, Kind.READ_ONLY, Kind.SIGTERM, Kind.SIGKILL, Kind.SIGSTOP),
 )
 """Connection and gateway, pushes, answers, model, process and store."""
-_DISRUPTIVE: Final = (TRACKS[0], TRACKS[-1])
-STORE: Final = frozenset({Kind.DISK_FULL, Kind.READ_ONLY})
+FLEET_TRACKS: Final[tuple[tuple[Kind, ...], ...]] = (
+    *TRACKS[:-1],
+    (Kind.SIGTERM, Kind.SIGKILL, Kind.SIGSTOP),
+    (Kind.REDIS_KILLED, Kind.REDIS_STALLED, Kind.REDIS_CUT, Kind.PARTITION),
+)
+"""The same for replicas that share a Redis: process and store are hurt apart, since each has others beside it."""
+_DISRUPTIVE: Final = (TRACKS[0], TRACKS[-1], *FLEET_TRACKS[-2:])
+STORE: Final = frozenset({Kind.DISK_FULL, Kind.READ_ONLY, *FLEET_TRACKS[-1]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +148,17 @@ class Fault:
     kind: Kind
     seconds: float
     draw: int
-    """From 0 to 999, for whatever else the kind has to choose: which status, how many uses."""
+    """From 0 to 999, for whatever else the kind has to choose: which status, how many uses, which replica."""
 
     @property
     def end(self) -> float:
         return self.at + self.seconds
 
 
-def schedule(seed: int, seconds: float, pace: Pace) -> tuple[Fault, ...]:
+def schedule(seed: int, seconds: float, pace: Pace, tracks: tuple[tuple[Kind, ...], ...] = TRACKS) -> tuple[Fault, ...]:
     """All faults of a run, by time; each ends within `seconds`."""
     faults: list[Fault] = []
-    for number, track in enumerate(TRACKS):
+    for number, track in enumerate(tracks):
         kinds = [kind for kind in track if kind not in pace.without]
         pause = pace.recovery if track in _DISRUPTIVE else pace.pause
         faults += _track(random.Random(f"{seed}/track {number}"), kinds, seconds, pace, pause)

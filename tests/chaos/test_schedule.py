@@ -8,11 +8,13 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.chaos.schedule import BRISK, LONG, TRACKS, Kind, Pace, schedule
+from tests.chaos.schedule import BRISK, FLEET_TRACKS, LONG, TRACKS, Kind, Pace, schedule
 
 SEEDS = st.integers(0, 2**63)
 PACES = st.sampled_from([BRISK, LONG])
 HALF_AN_HOUR = 1800.0
+ALONE = {kind for track in TRACKS for kind in track}
+"""The kinds for a claw that is alone."""
 
 
 @given(seed=SEEDS, seconds=st.floats(0, HALF_AN_HOUR), pace=PACES)
@@ -27,7 +29,9 @@ def test_same_seed_same_schedule(seed: int, seconds: float, pace: Pace) -> None:
 def test_long_run_has_every_kind(seed: int, pace: Pace) -> None:
     """Half an hour sees every fault, whatever the seed; most of them many times."""
     faults = schedule(seed, HALF_AN_HOUR, pace)
-    assert {fault.kind for fault in faults} == set(Kind) - pace.without
+    assert {fault.kind for fault in faults} == ALONE - pace.without
+    fleet = schedule(seed, HALF_AN_HOUR, pace, FLEET_TRACKS)
+    assert {fault.kind for fault in fleet} == {kind for track in FLEET_TRACKS for kind in track} - pace.without
     assert not LONG.without
 
 
@@ -46,7 +50,10 @@ def test_faults_of_a_track_never_overlap(seed: int, seconds: float, pace: Pace) 
 def test_every_kind_has_one_track() -> None:
     """No kind was forgotten, and none stands twice."""
     kinds = [kind for track in TRACKS for kind in track]
-    assert sorted(kinds) == sorted(Kind)
+    fleet = [kind for track in FLEET_TRACKS for kind in track]
+    assert len(kinds) == len(set(kinds))
+    assert len(fleet) == len(set(fleet))
+    assert set(kinds) | set(fleet) == set(Kind)
 
 
 def test_seeds_differ() -> None:
@@ -58,4 +65,4 @@ def test_kinds_can_be_left_out() -> None:
     """A pace may do without some kinds, even without a whole track."""
     pace = replace(BRISK, without=frozenset(TRACKS[0]) | {Kind.SIGKILL})
     kinds = {fault.kind for fault in schedule(1, 300, pace)}
-    assert kinds == set(Kind) - pace.without
+    assert kinds == ALONE - pace.without

@@ -1,0 +1,1 @@
+"""Attacks from outside at real processes; `python -m bench.attacks` runs them and writes a table."""

@@ -1,0 +1,50 @@
+"""What strangers may send does no harm: attacks of bench/attacks at a real claw, with the right outcome.
+
+Here are those that are decided from end to end and within seconds; the others take a minute each and are part of
+`python -m bench.attacks`. Kinds that one room decides alone are tested there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from bench.attacks import hostile, memory, people
+from bench.attacks.arena import Arena, arena
+from bench.attacks.registry import Act, Outcome
+
+pytestmark = pytest.mark.timeout(110)
+
+FEW: Final = 200
+"""Entries that the emulator keeps: with all of them the bodies would fill this process rather than claw."""
+
+
+async def flood_bodies(place: Arena) -> Outcome:
+    await place.start()
+    return await memory.flood_bodies(place, "x" * memory.BODY_CHARS, answer_s=1)
+
+
+ACTS: Final[dict[str, Act]] = {
+    "4 messages of 4 pictures": memory.many_pictures,
+    "32 chats with a picture each": memory.many_chats,
+    "1,024 waiting bodies": flood_bodies,
+    "32 answers of fence lines": hostile.fence_lines,
+    "a body of gzip that unpacks to 200 MB": hostile.gzip_bomb,
+    "5,000 /stop": people.stops,
+    "4,000 wrong tokens": people.guesses,
+    "a token of one letter": people.weak_token,
+    "a redirect of the model's server": hostile.redirected_talk,
+}
+
+
+@pytest.mark.parametrize("name", ACTS)
+async def test_attack(name: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """Memory stays below 300 MB, `/health` below 1 s, and whoever did nothing wrong is answered."""
+    keep = FEW if name == "1,024 waiting bodies" else 20_000
+    async with arena(tmp_path / "arena", keep=keep) as place:
+        outcome = await ACTS[name](place)
+    record_property("figures", f"attack, {name}: {outcome.figure}")
+    assert outcome.held, outcome.figure
