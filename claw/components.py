@@ -23,7 +23,7 @@ from claw.dingtalk.media import PictureLoader
 from claw.dingtalk.openapi import OpenApiClient
 from claw.dingtalk.quota import CallCounter
 from claw.dingtalk.webhook import WebhookClient
-from claw.fleet import Fleet, Pausable
+from claw.fleet import FleetKeeper, Pausable
 from claw.http.admin import Scope
 from claw.http.admin import routes as admin_routes
 from claw.http.health import Health, check_store
@@ -64,7 +64,7 @@ class Components:
     accept: Acceptance
     worker: Worker
     supervisor: Supervisor
-    fleet: Fleet
+    fleet: FleetKeeper
     model: ModelClient
     calls: CallCounter
     health: Health
@@ -109,7 +109,7 @@ def build(
     accept = Acceptance(store, Router(settings.conversation.group_session, is_urgent).route, clock)
     supervisor = _build_supervisor(settings, accept, http, clock)
     connections = supervisor if isinstance(supervisor, Pausable) else None
-    fleet = Fleet(store, replica, connections, lambda: supervisor.connected > 0, clock)
+    fleet = FleetKeeper(store, replica, connections, lambda: supervisor.connected > 0, clock)
     more = {"access": access.report, "model": model.health.snapshot, "replicas": fleet.report}
     status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, more=more)
     health = _build_health(store, supervisor, clock)

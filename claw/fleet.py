@@ -44,7 +44,7 @@ class Pausable(Protocol):
     def resume(self) -> bool: ...
 
 
-class Fleet:
+class FleetKeeper:
     """This replica among the others. `is_serving` says whether DingTalk can push to us."""
 
     def __init__(

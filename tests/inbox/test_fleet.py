@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from claw.fleet import BEAT_INTERVAL_S, CUT_OFF_S, Fleet
+from claw.fleet import BEAT_INTERVAL_S, CUT_OFF_S, FleetKeeper
 from claw.secret import Secret
 from claw.store.ports import REPLICA_LIFE_S
 from claw.store.redis.store import RedisStore
@@ -50,7 +50,7 @@ class Replica:
         self.clock = FakeClock()
         self.connections = Connections()
         self.store = RedisStore(Secret(server.url()), "dingfakeclient")
-        self.fleet = Fleet(self.store, name, self.connections, lambda: self.connections.is_serving, self.clock)
+        self.fleet = FleetKeeper(self.store, name, self.connections, lambda: self.connections.is_serving, self.clock)
 
     async def beat(self, seconds: float = 0.0) -> None:
         """Beat once now, and then every few seconds of the fake clock for so long."""
@@ -127,7 +127,7 @@ async def test_a_file_has_no_fleet(tmp_path: Path) -> None:
     clock, connections = FakeClock(), Connections()
     store = SqliteStore(tmp_path / "claw.db", clock=clock)
     await store.open()
-    fleet = Fleet(store, "one", connections, lambda: True, clock)
+    fleet = FleetKeeper(store, "one", connections, lambda: True, clock)
     await fleet._beat()
     assert [(each["id"], each["self"]) for each in await fleet.report()] == [("one", True)]
     await store.close()
