@@ -286,7 +286,7 @@ class SqliteStore(SqliteMemory):
         if message is None or message.stopped:
             return False
         fence = message.fence
-        row = self._rows.get(message.seq) or (await self._read(queries.rows, message.seq, 1)).get(message.seq)
+        row = self._rows.get(message.seq) or (await self._read(queries.rows, message.seq, 1, 1)).get(message.seq)
         # While the file was read it may have been claimed: then it is its holder's to stop.
         if self._queues.find_delayed(queue, self._clock.monotonic()) is not message or message.fence != fence:
             return False
