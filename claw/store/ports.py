@@ -46,8 +46,6 @@ EPOCH_TOUCH_S: Final = 24 * 3600.0
 """Seconds after which asking for an epoch is written down again: once a day, not with each message."""
 LOST_REMEDY: Final = "put a copy of it back, or name the owner by CLAW_OWNER; `claw owner reset` begins anew"
 CALLS_RETENTION_MONTHS: Final = 13
-CLAIMS_MAX: Final = 20
-"""A message that was claimed so often without an end crashes its process: the next worker gives it up."""
 DELAY_MAX_S: Final = 3600.0
 """Longest delay that is believed: a clock that was set back must not park a message for ever."""
 CHECK_TIMEOUT_S: Final = 2.0
