@@ -215,7 +215,7 @@ class AccessSettings:
     pairing: Pairing = variable(
         "CLAW_OWNER_PAIRING",
         OneOf(Pairing),
-        "Who becomes the owner: the `first` who may talk and writes directly, who sends the `code` in the log, or `off`",
+        "Who becomes owner: the `first` who may talk and writes directly, who sends the `code` in the log, or `off`",
         default=Pairing.FIRST,
         default_text="first",
     )
