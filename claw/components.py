@@ -110,8 +110,17 @@ def build(
     supervisor = _build_supervisor(settings, accept, http, clock)
     connections = supervisor if isinstance(supervisor, Pausable) else None
     fleet = FleetKeeper(store, replica, connections, lambda: supervisor.connected > 0, clock)
-    more = {"access": access.report, "model": model.health.snapshot, "replicas": fleet.report}
-    status = _build_status(settings, store, clock, worker=worker, supervisor=supervisor, calls=calls, more=more)
+    more = {"access": access.report, "replicas": fleet.report}
+    status = _build_status(
+        settings,
+        store,
+        clock,
+        worker=worker,
+        supervisor=supervisor,
+        calls=calls,
+        model=model.health.snapshot,
+        more=more,
+    )
     health = _build_health(store, supervisor, clock)
     server = _build_server(settings, health, status, restart)
     return Components(store, access, accept, worker, supervisor, fleet, model, calls, health, server)
@@ -165,6 +174,7 @@ def _build_status(
     worker: Worker,
     supervisor: Supervisor,
     calls: CallCounter,
+    model: Source[Mapping[str, Any]],
     more: Mapping[str, Source[Any]],
 ) -> Status:
     async def count_calls(month: str) -> Mapping[str, int]:
@@ -181,6 +191,7 @@ def _build_status(
         turns=lambda: worker.running,
         calls=count_calls,
         dead=store.dead,
+        model=model,
         more=more,
         clock=clock,
     )

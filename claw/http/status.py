@@ -146,7 +146,7 @@ class Status:
         turns: Source[int],
         calls: Callable[[str], Mapping[str, int] | Awaitable[Mapping[str, int]]],
         dead: Callable[[int], Sequence[DeadLetter] | Awaitable[Sequence[DeadLetter]]],
-        model: Source[Mapping[str, Any]] = dict,
+        model: Source[Mapping[str, Any]],
         more: Mapping[str, Source[Any]] | None = None,
         clock: Clock | None = None,
         timeout: float = SOURCE_TIMEOUT_S,

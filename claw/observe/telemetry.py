@@ -114,7 +114,9 @@ def gauge(
     """Export what `read` returns at each collection, as `name` with `attributes`, which tell two of a name apart."""
 
     def observe(_: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(read(), attributes)
+        value = read()
+        # OTLP knows no bool, and one that slips in would end the export of every other metric as well.
+        yield Observation(int(value) if isinstance(value, bool) else value, attributes)
 
     _meter.create_observable_gauge(name, [observe], unit, description)
 

@@ -35,7 +35,7 @@ from claw.emulator.faults import DEFAULTS
 from claw.language import Language
 from claw.secret import Secret
 from claw.store.redis.store import RedisStore
-from claw.turn.texts import FAILURES, INTERNAL
+from claw.turn.texts import FAILURES, INTERNAL, UNDELIVERED, UNDELIVERED_ALERT
 from tests.chaos.disk import SIZE_MB, Disk, disk, forbid_writing, permit_writing
 from tests.chaos.invariants import (
     FDS_MORE,
@@ -71,6 +71,13 @@ SETTLE_DOWN_S: Final = 22.0
 STATUSES: Final = (401, 403, 429, 503)
 MARK: Final = re.compile(r"\bq\d+\b")
 APOLOGIES: Final = tuple({text[language] for text in (*FAILURES.values(), INTERNAL) for language in Language})
+NOTICES: Final = tuple(
+    part
+    for text in (UNDELIVERED, UNDELIVERED_ALERT)
+    for language in Language
+    # The longest part without a name in it.
+    for part in [max(re.split(r"\{\w+\}", text[language]), key=len)]
+)
 REDIS: Final = {"appendonly": "yes", "appendfsync": "always"}
 """As the documents want it where nothing may be lost."""
 LETTERS_MAX: Final = 10_000
@@ -609,10 +616,12 @@ _SWITCHES: Final[dict[Kind, tuple[dict[str, Any], int]]] = {
 
 
 def heard_of(reply: Reply) -> Heard:
-    """What a reply is: an apology is known by its text, an answer by the mark that it quotes."""
+    """What a reply is: an apology and a notice are known by their texts, an answer by the mark that it quotes."""
     mark = MARK.search(reply.text)
     if any(text in reply.text for text in APOLOGIES):
         told, quoted = Told.APOLOGY, ""
+    elif any(text in reply.text for text in NOTICES):
+        told, quoted = Told.NOTICE, ""
     elif mark is not None:
         told, quoted = Told.ANSWER, mark[0]
     else:

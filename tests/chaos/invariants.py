@@ -71,6 +71,8 @@ class Told(Enum):
 
     ANSWER = "answer"
     APOLOGY = "apology"
+    NOTICE = "notice"
+    """What a person or an owner is told of an answer that was given up; it quotes the question."""
     OTHER = "other"
 
 
@@ -291,10 +293,11 @@ def crossed(record: Record) -> list[str]:
 
 
 def disordered(record: Record) -> list[str]:
-    """Answers come in the order in which claw accepted their messages, in each conversation.
+    """No message is answered before one of its conversation that was said before it and accepted before it.
 
-    From outside it is certain that A was accepted before B where A's ack was there before B was first pushed, and
-    where both were acked on one socket on which A was pushed before B, and B nowhere earlier. Other pairs say nothing.
+    DingTalk's times order what waits, so that what was said first may overtake what was accepted first. From outside it
+    is certain that A was accepted before B where A's ack was there before B was first pushed, and where both were acked
+    on one socket on which A was pushed before B, and B nowhere earlier. Other pairs say nothing.
     """
     marks = {asked.mark: asked.msg_id for asked in record.asked}
     first: dict[str, float] = {}
@@ -315,7 +318,7 @@ def disordered(record: Record) -> list[str]:
                 f"disordered: in {chat} {earlier.mark} was answered at {first[earlier.msg_id]:.2f}, "
                 f"before {later.mark} at {first[later.msg_id]:.2f}, which was accepted before it"
                 for later in messages[number + 1 :]
-                if surely_before(later, earlier)
+                if later.said < earlier.said and surely_before(later, earlier)
             ]
     return found
 

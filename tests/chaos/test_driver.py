@@ -14,7 +14,7 @@ from claw.language import Language
 from claw.messages import Route
 from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
-from claw.turn.texts import FAILURES, INTERNAL
+from claw.turn.texts import FAILURES, INTERNAL, UNDELIVERED, UNDELIVERED_ALERT
 from tests.chaos.disk import disk, forbid_writing, permit_writing
 from tests.chaos.driver import APOLOGIES, PORTS, heard_of, letters_of, listening
 from tests.chaos.invariants import Told
@@ -42,6 +42,8 @@ async def reply(text: str) -> Reply:
         ("@p-1\n\n收到，你说的是：\n\n> q17 你好", Told.ANSWER, "q17"),
         (INTERNAL[Language.EN], Told.APOLOGY, ""),
         ("@p-1\n\n" + next(iter(FAILURES.values()))[Language.ZH] + "（编号 abc）", Told.APOLOGY, ""),
+        (UNDELIVERED[Language.ZH].format(chat="", question="q17"), Told.NOTICE, ""),
+        (UNDELIVERED_ALERT[Language.EN].format(person="p-1", chat="", cause="?"), Told.NOTICE, ""),
         ("something else", Told.OTHER, ""),
     ],
 )

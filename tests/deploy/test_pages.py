@@ -91,7 +91,7 @@ def test_probe_numbers_are_the_charts() -> None:
 def test_refusal_of_a_newer_store_is_quoted(page: str, tmp_path: Path) -> None:
     """What the pages quote of going back is what an older claw says of a newer store."""
     connection = sqlite3.connect(tmp_path / "claw.db")
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     with pytest.raises(StoreSchemaError) as refused:
         migrate(connection, MIGRATIONS[:1])
     connection.close()
