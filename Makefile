@@ -44,9 +44,10 @@ lint: $(VENV)/.installed-dev ## style, types, layers, declared dependencies
 	$(BIN)/lint-imports
 	$(BIN)/python -m deptry claw
 
-# As many processes as cores, each file in one of them, in the files' order: the long ones come first.
+# Four processes, also on two cores, for most tests wait more than they compute; each file in one of them, in the files'
+# order: the long ones come first.
 unit: $(VENV)/.installed-dev ## the tests; a part of them: make unit PYTEST_ARGS="-k worker -x"
-	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test: lint unit ## both: what a change must pass
 

@@ -1,7 +1,7 @@
 """What holds for every test: in CI nothing is skipped, and neither the environment nor the signals of whoever runs the
 tests change what a program of theirs does.
 
-The tests run in as many processes as there are cores (pytest-xdist); a test file is never split over two of them.
+The tests run in four processes (pytest-xdist); a test file is never split over two of them.
 """
 
 from __future__ import annotations
