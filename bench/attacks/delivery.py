@@ -11,7 +11,7 @@ from bench.attacks.registry import Outcome, attack
 
 PARTS_MAX: Final = 8
 """Calls that one answer may cost: five parts, and a file with the rest."""
-REFUSED_S: Final = 55.0
+REFUSED_S: Final = 720.0
 PAGE: Final = b"<html><body><h1>This page was blocked</h1></body></html>"
 STATUSES: Final = ("403 Forbidden", "404 Not Found", "302 Found", "407 Proxy Authentication Required")
 STATUSES_MORE: Final = ("413 Payload Too Large", "200 OK")
@@ -35,12 +35,12 @@ async def proxies(place: Arena) -> Outcome:
         asked += [await place.ask(person=person) for person in people[3 * number : 3 * number + 3]]
         await asyncio.sleep(1.5)
     relay.heal()
-    await place.settle(asked, 40)
+    await place.settle(asked, 120)
     left = [each for each in asked if each.mark not in place.answered()]
     return Outcome(f"{len(left)} of {len(asked)} answers never came, {relay.refused} calls met it", held=not left)
 
 
-@attack("F8", "one chat's webhook refuses with errcode 400018 for ever")
+@attack("F8", "one chat's webhook refuses with errcode 400018 for ever", long=True)
 async def refusal(place: Arena) -> Outcome:
     """Ask twice: the first answer is refused, and the second one shows whether the chat goes on."""
     claw = await place.start()

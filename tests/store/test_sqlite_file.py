@@ -78,8 +78,6 @@ def empty_wal(path: Path) -> None:
         (replace_by_a_copy, "replaced by another file"),
         (empty, "was emptied"),
         (cut, "cut short|malformed|damaged"),
-        (remove_wal, "lost its -wal"),
-        (replace_wal, "another -wal"),
         (empty_wal, "overwritten"),
     ],
 )
@@ -103,6 +101,36 @@ async def test_a_file_that_a_restart_would_not_find_fails_the_check(
             continue
         with pytest.raises(StoreError, match=words):
             await world.store.check()
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [(remove, "cannot be found"), (replace_by_a_copy, "replaced by another"), (empty, "was emptied")],
+)
+async def test_nothing_is_accepted_into_a_file_that_a_restart_would_not_find(
+    world: SqliteWorld, harm: Callable[[Path], None], words: str
+) -> None:
+    """The first write after the harm fails, though SQLite says that it went well: it must not be acked to DingTalk."""
+    await put(world.store, "before")
+    harm(world.path)
+    with pytest.raises(StoreError, match=words):
+        await put(world.store, "after")
+
+
+@pytest.mark.parametrize(("harm", "words"), [(remove_wal, "lost its -wal"), (replace_wal, "another -wal")])
+async def test_a_lost_wal_fails_a_write_and_is_mended(
+    world: SqliteWorld, harm: Callable[[Path], None], words: str
+) -> None:
+    """The write is refused, the connection closed, which moves what was lost into the file, and writes go on."""
+    await put(world.store, "before")
+    harm(world.path)
+    with pytest.raises(StoreError, match=words):
+        await put(world.store, "refused")
+    await put(world.store, "after")
+    await world.store.check()
+    with closing(sqlite3.connect(world.path)) as outside:
+        found = [bytes(inbound) for (inbound,) in outside.execute("SELECT inbound FROM inbox")]
+    assert all(any(name in each for each in found) for name in (b"before", b"after"))
 
 
 async def test_what_a_running_claw_does_itself_is_no_harm(world: SqliteWorld) -> None:

@@ -95,14 +95,7 @@ class LockFile:
         """
         if self._file is None:
             return False
-        # By the descriptor, not by what was noted at the start: a number of a file may be given again once it is gone.
-        ours = os.fstat(self._file)
-        try:
-            there = self.path.stat()
-        except OSError as error:
-            raise self._error(f"cannot be found ({error.strerror})") from error
-        if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
-            raise self._error("was replaced by another file")
+        there = self._find_file(self._file)
         if not self._is_marked:
             return False
         if there.st_size == 0:
@@ -130,6 +123,36 @@ class LockFile:
         # write.
         if begin and begin not in _WAL_MAGIC:
             raise self._error("has a -wal that was overwritten")
+
+    def verify_place(self) -> None:
+        """Raise StoreError where the path leads to another file, to an empty one or to none.
+
+        The part of `verify` that needs no descriptor and is cheap enough for each commit.
+        """
+        if self._file is None or not self._is_marked:
+            return
+        there = self._find_file(self._file)
+        if there.st_size == 0:
+            raise self._error("was emptied")
+        if self._wal is None:
+            return
+        try:
+            wal = self._wal_path.stat()
+        except OSError as error:
+            raise self._error(f"has lost its -wal ({error.strerror})") from error
+        if (wal.st_dev, wal.st_ino) != self._wal:
+            raise self._error("has got another -wal")
+
+    def _find_file(self, descriptor: int) -> os.stat_result:
+        # By the descriptor, not by what was noted at the start: a number of a file may be given again once it is gone.
+        ours = os.fstat(descriptor)
+        try:
+            there = self.path.stat()
+        except OSError as error:
+            raise self._error(f"cannot be found ({error.strerror})") from error
+        if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            raise self._error("was replaced by another file")
+        return there
 
     def knows_another(self, store_id: str) -> bool:
         """Return whether the mark of another store than this one lies beside it."""

@@ -139,6 +139,10 @@ class Database:
         """Look whether a restart would open what is open now (lock.py). Raises StoreError where it would not."""
         return self._lock.verify()
 
+    def verify_place(self) -> None:
+        """Do the cheap part of `verify`, after each commit. Raises StoreError."""
+        self._lock.verify_place()
+
     def connect(self) -> sqlite3.Connection:
         """Open the file, made and migrated where needed. Raises StoreSchemaError or StoreError."""
         connection: sqlite3.Connection | None = None

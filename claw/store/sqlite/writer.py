@@ -270,6 +270,8 @@ class Writer:
             self._run_each(connection, jobs)
             if writes:
                 connection.execute("COMMIT")
+                # SQLite writes on into a file that was removed, and says that all is well: nobody may be told so.
+                self._database.verify_place()
         except Exception as error:  # noqa: BLE001 - the thread outlives every failure; each caller is told of it
             self._fail(jobs, error)
         else:
