@@ -20,6 +20,7 @@ LATE_S: Final = 20.0
 """An answer that takes longer has waited for DingTalk's repeat after 60 s."""
 MENDED_S: Final = 75.0
 """The janitor comes by once a minute."""
+NOTICED_S: Final = 6.0
 NARROW: Final = {"CLAW_MAX_CONCURRENCY": "1", "CLAW_MAX_ATTEMPTS": "5"}
 """One turn at a time, so that the heads of the other queues are ready and not held."""
 ONE: Final = {"CLAW_STREAM_CONNECTIONS": "1"}
@@ -166,6 +167,8 @@ async def _lose_file(place: Arena, kind: str) -> tuple[str, bool]:
             file.truncate(0)
     else:
         store.with_name("claw.db-wal").unlink(missing_ok=True)
+    # A write that went well is good for some seconds, so that not each message has to be preceded by a look.
+    await asyncio.sleep(NOTICED_S)
     place.model.gate.clear()
     asked = [await place.ask(person=person) for person in place.people(20)]
     await place.acked(asked, 4)

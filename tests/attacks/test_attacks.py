@@ -27,6 +27,10 @@ async def flood_bodies(place: Arena) -> Outcome:
     return await memory.flood_bodies(place, "x" * memory.BODY_CHARS, answer_s=1)
 
 
+async def guess_tokens(place: Arena) -> Outcome:
+    return await people.guess_for(place, 2)
+
+
 ACTS: Final[dict[str, Act]] = {
     "4 messages of 4 pictures": memory.many_pictures,
     "32 chats with a picture each": memory.many_chats,
@@ -34,7 +38,7 @@ ACTS: Final[dict[str, Act]] = {
     "32 answers of fence lines": hostile.fence_lines,
     "a body of gzip that unpacks to 200 MB": hostile.gzip_bomb,
     "5,000 /stop": people.stops,
-    "4,000 wrong tokens": people.guesses,
+    "wrong tokens": guess_tokens,
     "a token of one letter": people.weak_token,
     "a redirect of the model's server": hostile.redirected_talk,
 }
