@@ -45,10 +45,14 @@ ACTS: Final[dict[str, Act]] = {
 
 
 @pytest.mark.parametrize("name", ACTS)
-async def test_attack(name: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+async def test_attack(
+    name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, record_property: Callable[[str, object], None]
+) -> None:
     """Memory stays below 300 MB, `/health` below 1 s, and whoever did nothing wrong is answered."""
     keep = FEW if name == "1,024 waiting bodies" else 20_000
-    async with arena(tmp_path / "arena", keep=keep) as place:
+    # One cache of bytecode for all of them: a start that compiles takes seconds.
+    cache = tmp_path_factory.getbasetemp() / "pycache"
+    async with arena(tmp_path / "arena", keep=keep, cache=cache) as place:
         outcome = await ACTS[name](place)
     record_property("figures", f"attack, {name}: {outcome.figure}")
     assert outcome.held, outcome.figure
