@@ -18,7 +18,7 @@ from tests.redis_server import RedisServer
 
 LATE_S: Final = 20.0
 """An answer that takes longer has waited for DingTalk's repeat after 60 s."""
-MENDED_S: Final = 75.0
+MENDED_S: Final = 120.0
 """The janitor comes by once a minute."""
 NOTICED_S: Final = 6.0
 NARROW: Final = {"CLAW_MAX_CONCURRENCY": "1", "CLAW_MAX_ATTEMPTS": "5"}
