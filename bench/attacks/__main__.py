@@ -24,7 +24,7 @@ from bench.attacks import delivery, hostile, memory, people, report, stores
 from bench.attacks.arena import HERE, arena
 from bench.attacks.registry import Attack, Outcome, choose
 
-PATIENCE_S: Final = 240.0
+PATIENCE_S: Final = 900.0
 """For one attack; what takes longer is a fault of the attack, or of the claw that it meets."""
 MODULES: Final = (delivery, hostile, memory, people, stores)
 """Imported for the attacks that they declare."""

@@ -46,6 +46,10 @@ async def test_a_server_that_starts_later(emulator: Emulator, tmp_path: Path) ->
         people = ("u-1001", "u-1002", "u-1003")
         said = [await emulator.say(f"question {number}", person=people[number % 3]) for number in range(5)]
         await asyncio.sleep(AWAY_S)
+        # Whoever waits is told so, whenever a busy machine comes to it.
+        async with asyncio.timeout(30):
+            while not any(emulator.replies.to(each.msg_id) for each in said):
+                await asyncio.sleep(0.05)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(model)
             told = await answered(emulator, said)

@@ -122,7 +122,10 @@ class Writer:
         self._clock = clock
         self._reload = reload
         self._reconcile = reconcile
-        self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
+        # Not a SimpleQueue: its C code waits for ever where a timeout ends between two of its looks at the queue
+        # (CPython 3.11, `_queue_SimpleQueue_get_impl`: what is left is negative then, which means no timeout). A batch
+        # that was taken would lie there, unanswered, until the next job comes.
+        self._queue: queue.Queue[Job[Any] | None] = queue.Queue()
         """None ends the thread."""
         self._connection: sqlite3.Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
