@@ -93,66 +93,55 @@ class LockFile:
 
         Return whether the file is shorter than it says. It was cut short then, or a checkpoint came to no end.
         """
-        if self._file is None:
+        there = self.verify_place()
+        if self._file is None or there is None or not self._is_marked:
             return False
-        there = self._find_file(self._file)
-        if not self._is_marked:
-            return False
-        if there.st_size == 0:
-            raise self._error("was emptied")
         if self._wal is not None:
-            self._verify_wal(self._wal)
+            self._verify_wal()
         # Size of a page and number of pages (https://www.sqlite.org/fileformat2.html#the_database_header).
         header = os.pread(self._file, _HEADER_BYTES, 0)
         return there.st_size < int.from_bytes(header[16:18], "big") * int.from_bytes(header[28:32], "big")
 
-    def _verify_wal(self, ours: tuple[int, int]) -> None:
-        # SQLite holds no locks on this file: to open and close it does no harm.
-        try:
-            wal = os.open(self._wal_path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise self._error(f"has lost its -wal ({error.strerror})") from error
-        try:
-            there = os.fstat(wal)
-            begin = os.pread(wal, 4, 0)
-        finally:
-            os.close(wal)
-        if (there.st_dev, there.st_ino) != ours:
-            raise self._error("has got another -wal")
-        # Empty is what a cleaning leaves. One that was emptied by others gets a hole where its head was, at the next
-        # write.
-        if begin and begin not in _WAL_MAGIC:
-            raise self._error("has a -wal that was overwritten")
-
-    def verify_place(self) -> None:
-        """Raise StoreError where the path leads to another file, to an empty one or to none.
+    def verify_place(self) -> os.stat_result | None:
+        """Raise StoreError where the path leads to another file, to an empty one or to none; return what lies there.
 
         The part of `verify` that needs no descriptor and is cheap enough for each commit.
         """
-        if self._file is None or not self._is_marked:
-            return
-        there = self._find_file(self._file)
-        if there.st_size == 0:
-            raise self._error("was emptied")
-        if self._wal is None:
-            return
-        try:
-            wal = self._wal_path.stat()
-        except OSError as error:
-            raise self._error(f"has lost its -wal ({error.strerror})") from error
-        if (wal.st_dev, wal.st_ino) != self._wal:
-            raise self._error("has got another -wal")
-
-    def _find_file(self, descriptor: int) -> os.stat_result:
+        if self._file is None:
+            return None
         # By the descriptor, not by what was noted at the start: a number of a file may be given again once it is gone.
-        ours = os.fstat(descriptor)
+        ours = os.fstat(self._file)
         try:
             there = self.path.stat()
         except OSError as error:
             raise self._error(f"cannot be found ({error.strerror})") from error
         if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
             raise self._error("was replaced by another file")
+        if self._is_marked and there.st_size == 0:
+            raise self._error("was emptied")
+        if self._is_marked and self._wal is not None:
+            try:
+                wal = self._wal_path.stat()
+            except OSError as error:
+                raise self._wal_error(error) from error
+            if (wal.st_dev, wal.st_ino) != self._wal:
+                raise self._error("has got another -wal")
         return there
+
+    def _verify_wal(self) -> None:
+        # SQLite holds no locks on this file: to open and close it does no harm.
+        try:
+            wal = os.open(self._wal_path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._wal_error(error) from error
+        try:
+            begin = os.pread(wal, 4, 0)
+        finally:
+            os.close(wal)
+        # Empty is what a cleaning leaves. One that was emptied by others gets a hole where its head was, at the next
+        # write.
+        if begin and begin not in _WAL_MAGIC:
+            raise self._error("has a -wal that was overwritten")
 
     def knows_another(self, store_id: str) -> bool:
         """Return whether the mark of another store than this one lies beside it."""
@@ -177,6 +166,9 @@ class LockFile:
     @property
     def _wal_path(self) -> Path:
         return self.path.with_name(f"{self.path.name}-wal")
+
+    def _wal_error(self, error: OSError) -> StoreError:
+        return self._error(f"has lost its -wal ({error.strerror})")
 
     def _error(self, what: str) -> StoreError:
         return StoreError(f"the store {self.path} {what}: a restart would lose what it keeps")
