@@ -171,8 +171,8 @@ async def test_a_suspect_runs_alone(crowd: WorkerHarness) -> None:
     assert sorted(crowd.delivered) == ["re: /stop", "re: 0", "re: 1", "re: 2", "re: 7"]
 
 
-async def test_a_suspect_waits_for_the_running_turns(crowd: WorkerHarness) -> None:
-    """It starts when the last of the others has ended, and those that come meanwhile wait for it."""
+async def suspect_behind_another(crowd: WorkerHarness) -> Gate:
+    """Put a suspect of person 1 into the inbox while the worker is busy with person 5, held by the gate returned."""
     gate = Gate(crowd, held="5")
     await crowd.put(somebody(1))
     await die(crowd, SUSPECT_CLAIMS - 1)
@@ -183,6 +183,12 @@ async def test_a_suspect_waits_for_the_running_turns(crowd: WorkerHarness) -> No
     await crowd.until(lambda: gate.running == ["5"])
     await crowd.clock.advance(LEASE_TTL_S + 1)
     await asyncio.sleep(0.05)
+    return gate
+
+
+async def test_a_suspect_waits_for_the_running_turns(crowd: WorkerHarness) -> None:
+    """It starts when the last of the others has ended, and those that come meanwhile wait for it."""
+    gate = await suspect_behind_another(crowd)
     await crowd.put(somebody(6))
     await asyncio.sleep(0.05)
     assert crowd.handled == ["5"]
@@ -193,15 +199,7 @@ async def test_a_suspect_waits_for_the_running_turns(crowd: WorkerHarness) -> No
 
 async def test_a_drain_gives_a_waiting_suspect_back(crowd: WorkerHarness) -> None:
     """A suspect that waits for its turn holds up no drain and stays in the inbox."""
-    gate = Gate(crowd, held="5")
-    await crowd.put(somebody(1))
-    await die(crowd, SUSPECT_CLAIMS - 1)
-    assert await crowd.store.claim("dead", LEASE_TTL_S) is not None
-    await crowd.put(somebody(5))
-    crowd.start()
-    await crowd.until(lambda: gate.running == ["5"])
-    await crowd.clock.advance(LEASE_TTL_S + 1)
-    await asyncio.sleep(0.05)
+    await suspect_behind_another(crowd)
     await asyncio.wait_for(crowd.worker.drain(0.1), 5)
     await asyncio.sleep(0.05)
     assert crowd.handled == ["5"]

@@ -31,8 +31,8 @@ async def test_retryable_fault_is_retried_then_told(harness: WorkerHarness) -> N
     assert [letter.error for letter in await harness.store.dead()] == ["busy: 429 (try 3)"]
 
 
-async def test_stop_comes_too_late_for_a_release(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A turn that failed and is being given back for another try is not said to be stopped: it will come again."""
+def hold_release(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """Let each release wait. Return the event that says that one has begun, and the one that lets it go on."""
     releasing, gate = asyncio.Event(), asyncio.Event()
     release = harness.store.release
 
@@ -41,11 +41,18 @@ async def test_stop_comes_too_late_for_a_release(harness: WorkerHarness, monkeyp
         await gate.wait()
         await release(*args, **options)
 
+    monkeypatch.setattr(harness.store, "release", release_slowly)
+    return releasing, gate
+
+
+async def test_stop_comes_too_late_for_a_release(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that failed and is being given back for another try is not said to be stopped: it will come again."""
+    releasing, gate = hold_release(harness, monkeypatch)
+
     async def busy_once(message: Inbound) -> Answer:
         harness.handle = harness.echo
         raise ModelError(ModelErrorKind.BUSY, "429", retryable=True)
 
-    monkeypatch.setattr(harness.store, "release", release_slowly)
     harness.handle = busy_once
     await harness.put(inbound("one"))
     harness.start()
@@ -58,18 +65,11 @@ async def test_stop_comes_too_late_for_a_release(harness: WorkerHarness, monkeyp
 
 async def test_stop_waits_for_a_release(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """`/stop` for a turn that is being given back stops its message where it waits for the next try."""
-    releasing, gate = asyncio.Event(), asyncio.Event()
-    release = harness.store.release
-
-    async def release_slowly(*args: Any, **options: Any) -> None:
-        releasing.set()
-        await gate.wait()
-        await release(*args, **options)
+    releasing, gate = hold_release(harness, monkeypatch)
 
     async def busy(message: Inbound) -> Answer:
         raise ModelError(ModelErrorKind.BUSY, "429", retryable=True, retry_after=60)
 
-    monkeypatch.setattr(harness.store, "release", release_slowly)
     harness.handle = busy
     await harness.put(inbound("one"))
     harness.start()

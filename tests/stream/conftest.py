@@ -48,6 +48,18 @@ Connect = Callable[..., Awaitable[SessionHarness]]
 
 
 @pytest.fixture
+async def dingtalk() -> AsyncIterator[DingTalk]:
+    async with DingTalk() as dingtalk:
+        yield dingtalk
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as http:
+        yield http
+
+
+@pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
     harnesses: list[SessionHarness] = []
     async with nothing_left(), DingTalk() as dingtalk, aiohttp.ClientSession() as http:

@@ -156,25 +156,31 @@ async def test_handler_that_says_nothing(connect: Connect) -> None:
     assert json.loads((await harness.peer.ack())["data"]) == {"response": {}}
 
 
+class SlowHandler:
+    """A handler that responds when `gate` is set; `done` are the cards that it has done with."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.done: list[str] = []
+
+    async def __call__(self, pressed: CardCallback) -> None:
+        await self.gate.wait()
+        await pressed.respond({"late": True})
+        self.done.append(pressed.card_id)
+
+
 async def test_slow_handler_is_answered_for(connect: Connect) -> None:
     """After 1.5 s an empty response goes out; the handler goes on, and what it says later goes nowhere."""
-    gate = asyncio.Event()
-    done: list[str] = []
-
-    async def on_card(pressed: CardCallback) -> None:
-        await gate.wait()
-        await pressed.respond({"late": True})
-        done.append(pressed.card_id)
-
-    harness = await connect(on_card=on_card)
+    handler = SlowHandler()
+    harness = await connect(on_card=handler)
     await harness.peer.push(CARD)
     await until(lambda: harness.session.counters.frames)
     await harness.clock.advance(1.4)
     assert harness.peer.acks.empty()
     await harness.clock.advance(0.2)
     assert json.loads((await harness.peer.ack())["data"]) == {"response": {}}
-    gate.set()
-    await until(lambda: done)
+    handler.gate.set()
+    await until(lambda: handler.done)
     await harness.peer.push(vectors.PING)
     assert (await harness.peer.ack())["headers"]["messageId"].startswith("2141a0c7")
 
@@ -211,21 +217,14 @@ async def test_one_response_each(connect: Connect) -> None:
 
 async def test_response_stays_on_its_socket(connect: Connect) -> None:
     """A response whose socket is gone goes nowhere, and hurts nobody."""
-    gate = asyncio.Event()
-    done: list[str] = []
-
-    async def on_card(pressed: CardCallback) -> None:
-        await gate.wait()
-        await pressed.respond({"late": True})
-        done.append(pressed.card_id)
-
-    harness = await connect(on_card=on_card)
+    handler = SlowHandler()
+    harness = await connect(on_card=handler)
     await harness.peer.push(CARD)
     await until(lambda: harness.session.counters.frames)
     harness.peer.reset()
     await harness.end()
-    gate.set()
-    await until(lambda: done)
+    handler.gate.set()
+    await until(lambda: handler.done)
     await until(lambda: not harness.config.deliveries)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import logging
-from collections.abc import AsyncIterator
 from email.utils import formatdate
 from typing import Any
 
@@ -29,18 +28,6 @@ from tests.stream.dingtalk import DingTalk
 SECRET = "not-a-real-secret"
 CREDENTIALS = Credentials("dingfakeclient", Secret(SECRET))
 NOW = 1_800_000_000.0
-
-
-@pytest.fixture
-async def dingtalk() -> AsyncIterator[DingTalk]:
-    async with DingTalk() as dingtalk:
-        yield dingtalk
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as http:
-        yield http
 
 
 def parse(status: int, body: str | bytes = b"", **headers: str) -> Registration:

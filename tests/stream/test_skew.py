@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from email.utils import formatdate
 
 import aiohttp
@@ -32,18 +31,6 @@ class WrongClock(Clock):
 
     def wall(self) -> float:
         return super().wall() + self.off
-
-
-@pytest.fixture
-async def dingtalk() -> AsyncIterator[DingTalk]:
-    async with DingTalk() as dingtalk:
-        yield dingtalk
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as http:
-        yield http
 
 
 @pytest.fixture
