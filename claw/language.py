@@ -9,6 +9,10 @@ from typing import Final
 
 _CJK: Final = re.compile("[㐀-䶿一-鿿豈-﫿]")
 _LATIN_WORD: Final = re.compile(r"[A-Za-z]{2,}")
+_LINK: Final = re.compile(r"\S+://\S+|\S+@\S+")
+_CODE: Final = re.compile(r"[{};<>=\\`$|]|\w\(|\b(SELECT|FROM|WHERE|def|import|return|Traceback)\b")
+WORDS_MIN: Final = 2
+"""Latin words from which on somebody is taken to write English."""
 
 
 class Language(StrEnum):
@@ -30,9 +34,20 @@ class Text:
 
 
 def detect_language(text: str, default: Language) -> Language:
-    """Detect the language a person writes in: Chinese as soon as one Han character occurs, English for Latin words."""
+    """Detect the language a person writes in; `default` where it does not show."""
+    return find_language(text) or default
+
+
+def find_language(text: str) -> Language | None:
+    """Find the language of a text: Chinese as soon as one Han character occurs, English for Latin words; else None."""
     if _CJK.search(text):
         return Language.ZH
-    if _LATIN_WORD.search(text):
-        return Language.EN
-    return default
+    return Language.EN if _LATIN_WORD.search(text) else None
+
+
+def is_telling(text: str) -> bool:
+    """Whether a text tells the language of who wrote it: a word, a link or some code may be anybody's."""
+    if _CJK.search(text):
+        return True
+    words = _LATIN_WORD.findall(_LINK.sub(" ", text))
+    return len(words) >= WORDS_MIN and not _CODE.search(text)

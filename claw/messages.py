@@ -16,6 +16,19 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from claw.parts import (
+    Media,
+    MediaKind,
+    Part,
+    Person,
+    Quote,
+    Words,
+    join_words,
+    parts_from_fields,
+    parts_to_fields,
+    quote_from_fields,
+    quote_to_fields,
+)
 from claw.secret import Secret
 
 CODEC_VERSION: Final = 1
@@ -51,30 +64,13 @@ class Sender:
         return self.staff_id or self.id
 
 
-class MediaKind(StrEnum):
-    """What a download code stands for."""
-
-    PICTURE = "picture"
-    AUDIO = "audio"
-    VIDEO = "video"
-    FILE = "file"
-
-
-@dataclass(frozen=True, slots=True)
-class Media:
-    """A file that came with a message, not yet fetched. The code is good for a short time and for this robot only."""
-
-    kind: MediaKind
-    code: Secret
-    name: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Inbound:
     """One message of a person to the robot (docs/protocol.md section 5), as kept in the inbox.
 
-    `text` is what was said, mention stripped and trimmed: speech as recognised, rich text joined; empty where the
-    message is only media. `webhook` answers it until `webhook_expires` (seconds since the epoch; 0: none).
+    `text` is what the person said in words, without the mention of the robot, trimmed: speech as recognised, rich text
+    joined; empty where the message has no words of theirs. `parts` is all of it in order; empty stands for `text`
+    alone. `webhook` answers it until `webhook_expires` (seconds since the epoch; 0: none).
     """
 
     robot_code: str
@@ -85,13 +81,12 @@ class Inbound:
     text: str
     created_at: float = 0.0
     """Seconds since the epoch by DingTalk's clock; 0 where it was not told."""
-    quoted: str = ""
-    """The text of the message that this one replies to."""
-    media: tuple[Media, ...] = ()
+    parts: tuple[Part, ...] = ()
+    quote: Quote | None = None
+    people: tuple[Person, ...] = ()
+    """Who is @-ed in the message; the robot is not among them."""
     webhook: Secret = Secret("")
     webhook_expires: float = 0.0
-    mentioned: tuple[str, ...] = ()
-    """Staff ids of the people @-ed in the message, `Sender.id` of those who have none; the robot is not among them."""
     quota_exhausted: bool = False
     """DingTalk delivered no content since the month's quota is used up (code 20001)."""
     unknown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -107,6 +102,16 @@ class Inbound:
         """The name of the chat, the same for everybody in it; whose conversation it is, `Route` says."""
         return f"{self.robot_code}:{self.conversation.id}"
 
+    @property
+    def all_parts(self) -> tuple[Part, ...]:
+        """What it is made of, also where that is its text alone."""
+        return self.parts or ((Words(self.text),) if self.text else ())
+
+    @property
+    def mentioned(self) -> tuple[str, ...]:
+        """Staff ids of the people @-ed in the message, DingTalk's ids of those who have none."""
+        return tuple(each.key for each in self.people)
+
     def to_json(self) -> str:
         fields = {
             "robotCode": self.robot_code,
@@ -118,13 +123,14 @@ class Inbound:
             },
             "sender": {"id": self.sender.id, "staffId": self.sender.staff_id, "nick": self.sender.nick},
             "msgtype": self.msgtype,
-            "text": self.text,
+            # Not twice: where there are parts, it is their words.
+            "text": "" if self.parts and self.text == join_words(self.parts) else self.text,
             "createdAt": self.created_at,
-            "quoted": self.quoted,
-            "media": [{"kind": m.kind.value, "code": m.code.reveal(), "name": m.name} for m in self.media],
+            "parts": parts_to_fields(self.parts),
+            "quote": quote_to_fields(self.quote),
+            "people": [{"id": each.id, "staffId": each.staff_id, "name": each.name} for each in self.people],
             "webhook": self.webhook.reveal(),
             "webhookExpires": self.webhook_expires,
-            "mentioned": self.mentioned,
             "quotaExhausted": self.quota_exhausted,
         }
         return _to_json(fields, self.unknown)
@@ -135,23 +141,39 @@ class Inbound:
         fields: dict[str, Any] = json.loads(text)
         where = _named(fields.pop("conversation"), "id", "kind", "title")
         who = _named(fields.pop("sender"), "id", "staffId", "nick")
-        media = [_named(each, "kind", "code", "name") for each in fields.pop("media")]
+        said = fields.pop("text")
+        parts, quote, people = _read_content(fields, said)
+        # Left out where it is the parts' own words: a long message would be stored twice.
+        said = said or join_words(parts)
         return cls(
             robot_code=fields.pop("robotCode"),
             msg_id=fields.pop("msgId"),
             conversation=Conversation(where["id"], ChatKind(where["kind"]), where["title"]),
             sender=Sender(who["id"], who["staffId"], who["nick"]),
             msgtype=fields.pop("msgtype"),
-            text=fields.pop("text"),
+            text=said,
             created_at=fields.pop("createdAt"),
-            quoted=fields.pop("quoted"),
-            media=tuple(Media(MediaKind(each["kind"]), Secret(each["code"]), each["name"]) for each in media),
+            parts=parts,
+            quote=quote,
+            people=people,
             webhook=Secret(fields.pop("webhook")),
             webhook_expires=fields.pop("webhookExpires"),
-            mentioned=tuple(fields.pop("mentioned", ())),
             quota_exhausted=fields.pop("quotaExhausted"),
             unknown=_unknown(fields),
         )
+
+
+def _read_content(fields: dict[str, Any], said: str) -> tuple[tuple[Part, ...], Quote | None, tuple[Person, ...]]:
+    """Take out of `fields` what was said, quoted and @-ed."""
+    quoted, media, mentioned = fields.pop("quoted", ""), fields.pop("media", ()), fields.pop("mentioned", ())
+    if "parts" in fields:
+        people = tuple(Person(each["id"], each["staffId"], each["name"]) for each in fields.pop("people"))
+        return parts_from_fields(fields.pop("parts")), quote_from_fields(fields.pop("quote")), people
+    # From before 0.2.0: no order among text and media, and who is @-ed by one id.
+    named = [_named(each, "kind", "code", "name") for each in media]
+    files = tuple(Media(MediaKind(each["kind"]), Secret(each["code"]), each["name"]) for each in named)
+    parts = ((Words(said),) if said else ()) + files if files else ()
+    return parts, Quote(parts=(Words(quoted),)) if quoted else None, tuple(Person(each, each) for each in mentioned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +201,8 @@ class Exchange:
     user: str
     assistant: str
     epoch: str = field(default="", compare=False)
+    media: tuple[Media, ...] = ()
+    """Pictures of the person's half, so that the next question may be about them."""
 
 
 class Outcome(StrEnum):
@@ -201,6 +225,39 @@ class Markdown:
         return {"kind": "markdown", "text": self.text}
 
 
+class FileRole(StrEnum):
+    """What a file is to its answer."""
+
+    ATTACHMENT = "attachment"
+    """The agent hands it over."""
+    WHOLE = "whole"
+    """The answer's own text, all of it: it is too long for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentFile:
+    """A file that is uploaded and becomes a message of its own. `file_type` is DingTalk's word, such as `pdf`."""
+
+    media_id: str
+    name: str
+    file_type: str
+    role: FileRole = FileRole.ATTACHMENT
+
+    def to_fields(self) -> dict[str, Any]:
+        told = {"mediaId": self.media_id, "name": self.name, "fileType": self.file_type, "role": self.role.value}
+        return {"kind": "file", **told}
+
+
+@dataclass(frozen=True, slots=True)
+class CardText:
+    """Text that a card shows already: an answer's first delivery."""
+
+    text: str
+
+    def to_fields(self) -> dict[str, Any]:
+        return {"kind": "card", "text": self.text}
+
+
 @dataclass(frozen=True, slots=True)
 class UnknownContent:
     """A kind of content that only another version can deliver; here it leaves a mark."""
@@ -211,8 +268,17 @@ class UnknownContent:
         return dict(self.fields)
 
 
-Content = Markdown | UnknownContent
+Content = Markdown | CardText | SentFile | UnknownContent
 """What an answer is made of, in the order in which it is delivered."""
+
+
+class MediaState(StrEnum):
+    """Whether the pictures and files that an answer's text names are where the person can see them."""
+
+    NAMED = "named"
+    """As the model wrote it; nothing was looked for, or nothing was found."""
+    SETTLED = "settled"
+    """They are uploaded, as far as they can be: not to be done again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +300,11 @@ class Answer:
     """Seconds since the epoch at which it was stored; 0: with its row."""
     doubts: int = 0
     """Failed calls that may have delivered its next part all the same."""
+    receipts: tuple[str, ...] = ()
+    """DingTalk's names for what is out (`processQueryKey`, `carrierId`), by which a later quote refers to it."""
+    merged: tuple[int, ...] = ()
+    """`seq` of the messages behind it in its queue that it answers as well (CLAW_BUSY_MODE=merge)."""
+    media: MediaState = MediaState.NAMED
     unknown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Fields of another version's JSON."""
 
@@ -247,7 +318,7 @@ class Answer:
     @property
     def text(self) -> str:
         """All of its text."""
-        return "\n\n".join(each.text for each in self.content if isinstance(each, Markdown))
+        return "\n\n".join(each.text for each in self.content if isinstance(each, Markdown | CardText))
 
     def with_sent(self, deliveries: int) -> Answer:
         """Return it with so many deliveries counted as out."""
@@ -266,11 +337,15 @@ class Answer:
                 "user": exchange.user,
                 "assistant": exchange.assistant,
                 "epoch": exchange.epoch,
+                "media": parts_to_fields(exchange.media),
             },
             "error": self.error,
             "tries": self.tries,
             "madeAt": self.made_at,
             "doubts": self.doubts,
+            "receipts": self.receipts,
+            "merged": self.merged,
+            "media": self.media.value,
         }
         return _to_json(fields, self.unknown)
 
@@ -282,25 +357,49 @@ class Answer:
             content = tuple(_content(each) for each in fields.pop("content"))
         else:  # From before CODEC_VERSION 1.
             content = Answer.of(fields.pop("text"), Outcome.ANSWERED).content
-        told = fields.pop("exchange", None) or fields.pop("turn", None)
-        exchange = _named(told, "historyKey", "user", "assistant") if told else None
         return cls(
             content,
             Outcome(fields.pop("outcome")),
             fields.pop("sent"),
-            Exchange(exchange["historyKey"], exchange["user"], exchange["assistant"], exchange.get("epoch", ""))
-            if exchange
-            else None,
+            _read_exchange(fields.pop("exchange", None) or fields.pop("turn", None)),
             fields.pop("error"),
             fields.pop("tries", 0),
             fields.pop("madeAt", 0.0),
             fields.pop("doubts", 0),
+            tuple(fields.pop("receipts", ())),
+            tuple(fields.pop("merged", ())),
+            # One that only a newer version knows: it has begun with it, at least.
+            MediaState.NAMED if fields.pop("media", MediaState.NAMED) == MediaState.NAMED else MediaState.SETTLED,
             _unknown(fields),
         )
 
 
+def _read_exchange(told: Any) -> Exchange | None:
+    if not told:
+        return None
+    fields = _named(told, "historyKey", "user", "assistant")
+    media = parts_from_fields(fields.get("media", ()))
+    return Exchange(
+        fields["historyKey"],
+        fields["user"],
+        fields["assistant"],
+        fields.get("epoch", ""),
+        tuple(each for each in media if isinstance(each, Media)),
+    )
+
+
 def _content(fields: Mapping[str, Any]) -> Content:
-    return Markdown(fields["text"]) if fields["kind"] == "markdown" else UnknownContent(fields)
+    match fields:
+        case {"kind": "markdown", "text": text}:
+            return Markdown(text)
+        case {"kind": "card", "text": text}:
+            return CardText(text)
+        # One of a role that only another version knows is not guessed at.
+        case {"kind": "file", "mediaId": media_id, "name": name, "fileType": file_type, "role": role} if role in set(
+            FileRole
+        ):
+            return SentFile(media_id, name, file_type, FileRole(role))
+    return UnknownContent({"kind": fields["kind"], **fields})
 
 
 def _named(value: Any, *names: str) -> dict[str, Any]:
