@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
 from claw.messages import Answer, ChatKind, Inbound, Route
+from claw.parts import Entry, Media, Part, Record, Words, parts_from_fields, parts_to_fields
 from claw.secret import Secret
-from claw.store.ports import CALLS_RETENTION_MONTHS, QUOTA_RETENTION_S, Lease, Row, RowKind
+from claw.store.ports import CALLS_RETENTION_MONTHS, INDEXED_MAX_CHARS, INDEXED_MEDIA_MAX, QUOTA_RETENTION_S
+from claw.store.values import KeptCard, KeptMessage, Lease, Row, RowKind
 
 E = TypeVar("E", bound=Exception)
 
@@ -172,6 +175,110 @@ def chat_row(row: Row) -> ChatRow | None:
     title = inbound.sender.nick if chat.kind is ChatKind.DIRECT else chat.title
     # Not by the conversation's id alone: two robots in one chat have a chat each.
     return ChatRow(inbound.chat_key, encode(chat.id), chat.kind.value, encode(title))
+
+
+# --- the index of messages -----------------------------------------------------------------------------------------
+
+
+class StoredMessage(NamedTuple):
+    """A message of the index as it is kept."""
+
+    chat: str
+    ids: tuple[str, ...]
+    at: float
+    by_robot: bool
+    body: bytes
+
+
+def message_of(row: Row, at: float) -> StoredMessage | None:
+    """Return what the index keeps of a row that is put; None where nobody wrote it. `at`: now."""
+    if row.kind is not RowKind.MESSAGE:
+        return None
+    inbound = row.inbound
+    who = inbound.sender.nick or inbound.sender.staff_id
+    return encode_message(
+        KeptMessage(
+            chat_key=inbound.chat_key,
+            ids=(inbound.msg_id,),
+            at=created_at(row) or at,
+            speaker=who,
+            by_robot=False,
+            parts=inbound.all_parts,
+        )
+    )
+
+
+def encode_message(message: KeptMessage) -> StoredMessage:
+    fields = {"at": message.at, "speaker": message.speaker, "parts": parts_to_fields(shorten_parts(message.parts))}
+    body = json.dumps({**fields, "byRobot": message.by_robot, "ids": message.ids}, ensure_ascii=False)
+    return StoredMessage(message.chat_key, message.ids, message.at, message.by_robot, encode(body))
+
+
+def decode_message(chat_key: str, body: bytes | None) -> KeptMessage | None:
+    """Return a message of the index; None where there is none, or it cannot be read."""
+    try:
+        fields = json.loads(decode(body or b""))
+        return KeptMessage(
+            chat_key,
+            tuple(fields["ids"]),
+            fields["at"],
+            fields["speaker"],
+            fields["byRobot"],
+            parts_from_fields(fields["parts"]),
+        )
+    except DECODE_ERRORS:
+        return None
+
+
+def shorten_parts(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Return the first of the words and media, as much as the index keeps; marks and order stay."""
+    return tuple(_shorten(parts, [INDEXED_MAX_CHARS, INDEXED_MEDIA_MAX]))
+
+
+def _shorten(parts: tuple[Part, ...], left: list[int]) -> Iterator[Part]:
+    """Yield what there is room for; `left`: characters and media."""
+    for part in parts:
+        if isinstance(part, Words):
+            if left[0] > 0:
+                yield Words(part.text[: left[0]])
+                left[0] -= len(part.text)
+        elif isinstance(part, Media):
+            if left[1] > 0:
+                yield part
+            left[1] -= 1
+        elif isinstance(part, Record):
+            entries = []
+            for entry in part.entries:
+                if left[0] <= 0:
+                    break
+                left[0] -= len(entry.speaker)
+                entries.append(Entry(entry.speaker, tuple(_shorten(entry.parts, left))))
+            yield Record(part.title, tuple(entries))
+        else:
+            yield part
+
+
+def media_from_json(fields: Any) -> tuple[Media, ...]:
+    """Read the media of an exchange, as JSON or as what it holds; none where they cannot be read."""
+    try:
+        parts = parts_from_fields(json.loads(fields) if isinstance(fields, bytes) else fields or ())
+    except DECODE_ERRORS:
+        return ()
+    return tuple(each for each in parts if isinstance(each, Media))
+
+
+def card_to_json(card: KeptCard) -> bytes:
+    """Return a card as it is kept."""
+    return json.dumps(asdict(card), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def card_from_json(body: bytes | None) -> KeptCard | None:
+    """Read a card; None where there is none, or it cannot be read."""
+    try:
+        fields = json.loads(bytes(body or b"null").decode("utf-8", "surrogatepass"))
+        return KeptCard(**{name: fields[name] for name in KeptCard.__slots__})
+    except DECODE_ERRORS:
+        return None
 
 
 def format_epoch(store_id: str, forgettings: int) -> str:

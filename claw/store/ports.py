@@ -8,12 +8,24 @@ adapter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from claw.messages import Answer, ChatKind, Exchange, Inbound, Route
+from claw.messages import Answer, Exchange
+from claw.store.values import (
+    Chat,
+    DeadLetter,
+    Depth,
+    Follower,
+    Interrupted,
+    KeptCard,
+    KeptMessage,
+    Lease,
+    Replica,
+    Risk,
+    Row,
+    RowPlace,
+)
 
 SEEN_RETENTION_S: Final = 24 * 3600.0
 """Seconds for which a message's key is remembered; DingTalk repeats after 60 s (docs/protocol.md section 3.3).
@@ -45,6 +57,20 @@ EPOCH_RETENTION_S: Final = 400 * 24 * 3600.0
 EPOCH_TOUCH_S: Final = 24 * 3600.0
 """Seconds after which asking for an epoch is written down again: once a day, not with each message."""
 LOST_REMEDY: Final = "put a copy of it back, or name the owner by CLAW_OWNER; `claw owner reset` begins anew"
+INDEX_RETENTION_S: Final = 7 * 24 * 3600.0
+INDEX_MAX: Final = 200
+"""Messages are indexed for 7 days, the newest 200 of a chat at most."""
+INDEXED_MAX_CHARS: Final = 4_000
+"""What the index keeps of a message's words."""
+INDEXED_MEDIA_MAX: Final = 8
+"""Media of a message that the index keeps."""
+PEOPLE_RETENTION_S: Final = 90 * 24 * 3600.0
+CARDS_RETENTION_S: Final = 7 * 24 * 3600.0
+"""Seconds for which a card is known, and its buttons with it."""
+VOTES_MAX: Final = 500
+"""People whose votes on one card are kept."""
+PLACES_LOOKED_AT: Final = 64
+"""Messages of a queue, from its head, among which one is looked for."""
 CALLS_RETENTION_MONTHS: Final = 13
 DELAY_MAX_S: Final = 3600.0
 """Longest delay that is believed: a clock that was set back must not park a message for ever."""
@@ -63,116 +89,6 @@ DEAD_READ_BYTES: Final = 8 << 20
 
 
 # --- values -------------------------------------------------------------------------------------------------------
-
-
-class RowKind(StrEnum):
-    """Why something is to be delivered. Only a message may need a turn; the others are put with their answer."""
-
-    MESSAGE = "message"
-    """Somebody wrote to the robot."""
-    SEND = "send"
-    """A program asked for a text to be sent."""
-    ALERT = "alert"
-    """claw itself has something to tell an operator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What is put into the inbox. With an `answer` no turn is needed: it is only to be delivered."""
-
-    inbound: Inbound
-    route: Route
-    trace: Mapping[str, str] = field(default_factory=dict)
-    """The trace context that the turn continues (W3C `traceparent`, `tracestate`)."""
-    kind: RowKind = RowKind.MESSAGE
-    answer: Answer | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to work on one message until it runs out. `fence` grows with each claim of the message.
-
-    `attempts` counts failed tries of the current stage (model, then delivery). `claims` counts claims since the last
-    release, this one included; a growing number means that the message crashes its process.
-    """
-
-    seq: int
-    fence: int
-    owner: str
-    kind: RowKind
-    route: Route
-    inbound: Inbound
-    trace: Mapping[str, str]
-    """As it was put."""
-    received_at: float
-    """Seconds since the epoch at which the message was put."""
-    attempts: int = 0
-    claims: int = 1
-    answer: Answer | None = None
-    """The saved answer: what of it is not out yet is to be delivered."""
-    stopped: bool = False
-    """Its last holder was asked to stop, and died before it could; or it was stopped between two tries."""
-    waiting_since: float = 0.0
-    """Seconds since the epoch since which the message waits for the model's server; 0: it does not wait."""
-    worked: float = 0.0
-    """Seconds that the model has worked on it, over all tries."""
-
-
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """How much waits: messages not yet acked by a worker, and the age of the oldest in seconds."""
-
-    pending: int
-    leased: int
-    dead: int
-    oldest_age: float
-    stuck: bool = False
-    """Some message waits for more than STUCK_AGE_S without a delay, and nobody works on anything."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message that was given up, with its cause. Times: seconds since the epoch."""
-
-    key: str
-    error: str
-    attempts: int
-    received_at: float
-    buried_at: float
-    inbound: Inbound | None = None
-    """Without its webhook; None where the message cannot be read."""
-    answer: Answer | None = None
-    """What the model was paid for and DingTalk did not take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chat:
-    """A direct chat or group that the robot was written to in. Times: seconds since the epoch."""
-
-    id: str
-    kind: ChatKind
-    title: str
-    """The group's title, or the person's name in a direct chat, as last seen."""
-    first_seen: float
-    last_seen: float
-    messages: int
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """A claw of the fleet, as it last told of itself. Times: seconds since the epoch."""
-
-    id: str
-    version: str
-    seen_at: float
-    healthy: bool
-
-
-class Risk(Enum):
-    """A setting of a server that may lose what it was given; the value says what to do."""
-
-    EVICTS = "set maxmemory-policy noeviction"
-    FORGETS = "set appendonly yes"
 
 
 # --- ports --------------------------------------------------------------------------------------------------------
@@ -215,10 +131,27 @@ class Inbox(Protocol):
         """Keep the answer durably, for the next lease of this message; `attempts` starts again at 0, waiting ends."""
         ...
 
-    async def ack(self, lease: Lease, exchange: Exchange | None = None) -> None:
-        """Remove the message, and append `exchange` to the history that it names, in one transaction.
+    async def ack(
+        self,
+        lease: Lease,
+        exchange: Exchange | None = None,
+        *,
+        sent: KeptMessage | None = None,
+        merged: Sequence[int] = (),
+    ) -> None:
+        """Remove the message, append `exchange` to the history that it names, and index `sent`, in one transaction.
 
-        An exchange of another epoch than the history's is dropped: it was forgotten before it was there.
+        An exchange of another epoch than the history's is dropped: it was forgotten before it was there. `merged` are
+        messages of the same queue behind it (`followers`) that were answered with it: they are removed as well; one
+        that is not there any more is no error.
+        """
+        ...
+
+    async def followers(self, lease: Lease, limit: int) -> list[Follower]:
+        """Return the messages right behind the lease's in its queue, oldest first, `limit` at most.
+
+        Ends before the first that is no message of a person, or that has an answer, or that is delayed. Nobody else
+        can claim them as long as the lease is held.
         """
         ...
 
@@ -232,19 +165,25 @@ class Inbox(Protocol):
         """
         ...
 
-    async def bury(self, lease: Lease, error: str, *, attempts: int | None = None) -> None:
-        """Move the message to the dead letters, with its saved answer.
+    async def bury(self, lease: Lease, error: str, *, attempts: int | None = None, merged: Sequence[int] = ()) -> None:
+        """Move the message to the dead letters, with its saved answer, and those `merged` into it as well.
 
         `attempts` is what the letter shows; None: the failed tries of the present stage that were released.
         """
         ...
 
-    async def interrupt(self, queue: str) -> bool:
-        """Ask another process that works on `queue` to stop; False where no process is at work without an answer.
+    async def interrupt(self, queue: str, *, sender: str | None = None, unless: str = "") -> Interrupted:
+        """Ask another process that works on `queue` to stop; NOTHING where no process is at work without an answer.
 
-        Returns True once for a message. Its holder learns of it at once, or else when it next renews. A message that
+        `sender` (`Sender.key`): only a turn that answers this person; OTHERS where it is somebody else's. `unless`:
+        NOTHING where it is the turn of the message with this key.
+        Returns STOPPED once for a message. Its holder learns of it at once, or else when it next renews. A message that
         is delayed until its next try can be claimed at once then, and its lease says that it was stopped.
         """
+        ...
+
+    async def place(self, queue: str, key: str) -> RowPlace:
+        """Say where the message with this key is; WAITING also where its queue is too long to be looked through."""
         ...
 
     def on_interrupt(self, act: Callable[[int, int], object]) -> None:
@@ -268,8 +207,11 @@ class History(Protocol):
         """Return the newest `limit` exchanges since the history was last forgotten, oldest first."""
         ...
 
-    async def epoch(self, history_key: str) -> str:
+    async def epoch(self, history_key: str, *, idle_reset: float = 0.0) -> str:
         """Return a name for the time since the history was last forgotten.
+
+        With `idle_reset` (seconds; 0: never) the history is forgotten first where nobody asked for its epoch for so
+        long; then each asking is written down, which is otherwise done once a day.
 
         A store that was lost and made anew gives other names, by a random part of its own: the conversations that an
         agent keeps under the old ones must not come back. Stores from before 0.2.0 have no such part.
@@ -330,6 +272,50 @@ class QuotaStore(Protocol):
         ...
 
 
+class MessageIndex(Protocol):
+    """What was said in chats lately, found by DingTalk's ids: for quotes that come without their words.
+
+    `Inbox.put` enters each person's message by itself, `Inbox.ack` what was sent. Kept for INDEX_RETENTION_S, the
+    newest INDEX_MAX of a chat at most.
+    """
+
+    async def find_message(self, chat_key: str, ids: Sequence[str]) -> KeptMessage | None:
+        """Return the message of this chat that has one of the `ids`."""
+        ...
+
+    async def find_sent(self, chat_key: str, at: float, within: float) -> KeptMessage | None:
+        """Return what the robot sent nearest to `at`, at most `within` seconds from it: webhooks give no receipt."""
+        ...
+
+
+class People(Protocol):
+    """What is remembered of a person: the language they last wrote in. Kept for PEOPLE_RETENTION_S after a change."""
+
+    async def language(self, person: str) -> str:
+        """Return the remembered language; empty where there is none. Called for many messages: it must be cheap."""
+        ...
+
+    async def set_language(self, person: str, language: str) -> None: ...
+
+
+class Cards(Protocol):
+    """The cards that answers are shown in, kept for CARDS_RETENTION_S, and what people think of them."""
+
+    async def keep_card(self, card: KeptCard) -> None:
+        """Keep a card durably, in place of what was kept under its id."""
+        ...
+
+    async def find_card(self, card_id: str) -> KeptCard | None: ...
+
+    async def open_cards(self, opened_until: float, limit: int) -> list[KeptCard]:
+        """Return cards that have not ended and were opened until that time (seconds since the epoch), oldest first."""
+        ...
+
+    async def vote(self, card_id: str, person: str, vote: str) -> str:
+        """Keep what a person thinks of a card; return what they thought before, empty for nothing."""
+        ...
+
+
 class Usage(Protocol):
     """How many calls of DingTalk were made in a calendar month (`2026-11`), by api: they are the user's money."""
 
@@ -380,7 +366,9 @@ class Inspection(ChatDirectory, Protocol):
         ...
 
 
-class Store(Inbox, History, ConfigStore, ChatDirectory, QuotaStore, Usage, Fleet, Protocol):
+class Store(
+    Inbox, History, ConfigStore, ChatDirectory, QuotaStore, MessageIndex, People, Cards, Usage, Fleet, Protocol
+):
     """One opened store; `close` leaves no thread, file or lock behind."""
 
     @property

@@ -14,24 +14,28 @@ from datetime import UTC, datetime
 import pytest
 
 from claw.errors import LeaseLostError, StoreError
-from claw.messages import Answer, ChatKind, Conversation, Exchange, Inbound, Media, MediaKind, Outcome, Route, Sender
+from claw.messages import Answer, ChatKind, Conversation, Exchange, Inbound, Outcome, Route, Sender
+from claw.parts import Mark, MarkKind, Media, MediaKind, Part, Words
 from claw.secret import Secret
 from claw.store.ports import (
     CHATS_RETENTION_S,
     DEAD_RETENTION_S,
     HISTORY_EXCHANGES_MAX,
     HISTORY_RETENTION_S,
+    INDEX_MAX,
+    INDEX_RETENTION_S,
+    INDEXED_MAX_CHARS,
+    INDEXED_MEDIA_MAX,
     QUOTA_RETENTION_S,
     SEEN_RETENTION_S,
-    Chat,
-    Lease,
-    Row,
-    RowKind,
     Store,
 )
+from claw.store.values import Chat, Interrupted, KeptCard, KeptMessage, Lease, Row, RowKind, RowPlace
 from tests.clock import FakeClock
 
 TTL = 30.0
+NOW = 1_790_000_000.0
+"""When cards of tests are opened."""
 TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b"}
 SHORT = 0.2
 """Real seconds in which something that must not happen is given the chance to."""
@@ -62,7 +66,7 @@ def inbound(number: int | str = 1, text: str = "hello") -> Inbound:
         msgtype="text",
         text=text,
         created_at=1_800_000_000.25,
-        media=(Media(MediaKind.FILE, Secret("code"), "a.pdf"),),
+        parts=(Words(text), Media(MediaKind.FILE, Secret("code"), "a.pdf")),
         webhook=Secret("https://oapi.dingtalk.com/robot/sendBySession?session=s3cret"),
         webhook_expires=1_800_005_400.0,
     )
@@ -1051,6 +1055,211 @@ class StoreContract:
         said = await asyncio.gather(*(world.store.once_per("half \ud83d pair", 60) for _ in range(50)))
         assert sum(said) == 1
 
+    # --- followers ----------------------------------------------------------------------------------------------
+
+    async def test_who_waits_behind_a_lease(self, world: World) -> None:
+        """Followers are what waits right behind, in order, of the same queue alone, up to what is no plain message."""
+        for number, queue in enumerate(("lane", "lane", "other", "lane", "lane"), start=1):
+            await put(world.store, number, queue)
+        await world.store.put(replace(row(inbound(6)), kind=RowKind.SEND, answer=ANSWER))
+        await put(world.store, 7, "lane")
+        lease = await claim(world.store)
+        followers = await world.store.followers(lease, 9)
+        assert [each.inbound.msg_id for each in followers] == ["msg2", "msg4", "msg5"]
+        assert len(await world.store.followers(lease, 2)) == 2
+        assert [each.inbound.msg_id for each in await world.store.followers(lease, 9)] == ["msg2", "msg4", "msg5"]
+
+    async def test_what_was_answered_along_goes_along(self, world: World) -> None:
+        """An ack takes the followers with it, once, and the queue goes on with the next."""
+        for number in range(1, 5):
+            await put(world.store, number)
+        lease = await claim(world.store)
+        merged = [each.seq for each in await world.store.followers(lease, 2)]
+        await world.store.ack(lease, Exchange("m", "questions", "answer"), merged=merged)
+        assert (await world.store.depth()).pending == 1
+        assert (await claim(world.store)).inbound.msg_id == "msg4"
+        await world.die()
+        await world.later(TTL + 1)
+        assert await claimed_ids(world.store) == ["msg4"]
+        assert not await put(world.store, 2), "a repeat of it is still known"
+
+    async def test_followers_stay_where_nothing_was_acked(self, world: World) -> None:
+        """A crash between the answer and the ack leaves all of them, and the saved answer names who it is for."""
+        for number in (1, 2):
+            await put(world.store, number)
+        lease = await claim(world.store)
+        (follower,) = await world.store.followers(lease, 9)
+        await world.store.save_answer(lease, replace(ANSWER, merged=(follower.seq,)))
+        await world.die()
+        await world.later(TTL + 1)
+        again = await claim(world.store)
+        assert again.answer is not None
+        await world.store.ack(again, merged=again.answer.merged)
+        assert (await world.store.depth()).pending == 0
+
+    async def test_what_cannot_be_answered_is_buried_along(self, world: World) -> None:
+        """Dead letters tell of each message, without its webhook."""
+        for number in (1, 2, 3):
+            await put(world.store, number)
+        lease = await claim(world.store)
+        merged = [each.seq for each in await world.store.followers(lease, 1)]
+        await world.store.bury(lease, "why", merged=merged)
+        letters = await world.store.dead()
+        assert {each.key for each in letters} == {"robot:msg1", "robot:msg2"}
+        assert [each.error for each in letters] == ["why", "why"]
+        assert all(each.inbound is not None and not each.inbound.webhook for each in letters)
+        assert (await world.store.depth()).dead == 2
+        assert (await claim(world.store)).inbound.msg_id == "msg3"
+
+    async def test_numbers_of_other_queues_stay(self, world: World) -> None:
+        """Whatever numbers are named, an ack takes nothing that does not wait behind it."""
+        await put(world.store, 1, "lane")
+        await put(world.store, 2, "other")
+        lease, other = await claim(world.store), await claim(world.store)
+        await world.store.ack(lease, merged=[other.seq, lease.seq, 10**6])
+        await world.store.ack(other)
+        assert (await world.store.depth()).pending == 0
+
+    @pytest.mark.parametrize("sender", ["staff1", "staff2"])
+    async def test_only_ones_own_turn_is_stopped(self, world: World, sender: str) -> None:
+        """With a sender named, a turn for somebody else goes on."""
+        await put(world.store, 1, "lane")
+        await world.store.release(await claim(world.store), 600, failed=True)
+        stopped = await world.store.interrupt("lane", sender=sender)
+        assert stopped is (Interrupted.STOPPED if sender == "staff1" else Interrupted.OTHERS)
+        assert (await world.store.claim("claw", TTL) is not None) is (sender == "staff1")
+
+    # --- the index of messages -----------------------------------------------------------------------------------
+
+    async def test_a_message_is_found_by_its_id(self, world: World) -> None:
+        """What people wrote is found in its chat alone, after its ack and a crash as well."""
+        await put(world.store, 1)
+        await world.store.ack(await claim(world.store))
+        await world.die()
+        found = await world.store.find_message("robot:cid1", ["other", "msg1"])
+        assert found == KeptMessage("robot:cid1", ("msg1",), 1_800_000_000.25, "Ann", False, inbound(1).parts)
+        assert await world.store.find_message("robot:cid2", ["msg1"]) is None
+        assert await world.store.find_message("robot:cid1", []) is None
+
+    async def test_what_was_sent_is_found_by_receipt_and_by_time(self, world: World) -> None:
+        """The robot's own messages are found by each receipt; by the time where webhooks give none."""
+        now = world.clock.wall()
+        for number, (ids, at) in enumerate(((("pqk1", "carrier1"), now), ((), now + 30))):
+            await put(world.store, number)
+            sent = KeptMessage("robot:cid1", ids, at, "", True, (Words(f"answer {number}"),))
+            await world.store.ack(await claim(world.store), sent=sent)
+        for name in ("pqk1", "carrier1"):
+            found = await world.store.find_message("robot:cid1", [name])
+            assert found is not None
+            assert (found.by_robot, found.parts) == (True, (Words("answer 0"),))
+        nearest = await world.store.find_sent("robot:cid1", now + 28, 10)
+        assert nearest is not None
+        assert nearest.parts == (Words("answer 1"),)
+        assert await world.store.find_sent("robot:cid1", now + 60, 10) is None
+        assert await world.store.find_sent("robot:cid2", now, 10) is None
+
+    async def test_an_ack_that_is_not_held_indexes_nothing(self, world: World) -> None:
+        """Who lost the lease has said nothing."""
+        await put(world.store)
+        lost = await claim(world.store)
+        await world.later(TTL + 1)
+        await claim(world.store)
+        with pytest.raises(LeaseLostError):
+            await world.store.ack(lost, sent=KeptMessage("robot:cid1", ("pqk",), 1.0, "", True, (Words("x"),)))
+        assert await world.store.find_message("robot:cid1", ["pqk"]) is None
+
+    async def test_the_index_is_bounded(self, world: World) -> None:
+        """Words and media are cut, marks stay; the newest of a chat stay, and none is kept for ever."""
+        media = Media(MediaKind.PICTURE, Secret("code"))
+        parts: tuple[Part, ...] = (Words("x" * 5_000), *[media] * 20, Mark(MarkKind.CARD), Words("y"))
+        await world.store.put(row(replace(inbound(0), parts=parts)))
+        found = await world.store.find_message("robot:cid1", ["msg0"])
+        assert found is not None
+        assert found.parts == (Words("x" * INDEXED_MAX_CHARS), *[media] * INDEXED_MEDIA_MAX, Mark(MarkKind.CARD))
+        for number in range(1, INDEX_MAX + 2):
+            await world.store.put(row(replace(inbound(number), created_at=1_800_000_000.0 + number)))
+        await world.store.clean()
+        assert await world.store.find_message("robot:cid1", ["msg1"]) is None
+        assert await world.store.find_message("robot:cid1", ["msg2"]) is not None
+        await world.later(INDEX_RETENTION_S + 3600)
+        await put(world.store, 999)
+        await world.store.clean()
+        assert await world.store.find_message("robot:cid1", [f"msg{INDEX_MAX}"]) is None
+
+    # --- people ------------------------------------------------------------------------------------------------------
+
+    async def test_the_language_of_a_person(self, world: World) -> None:
+        """It is remembered over a crash, and changed."""
+        assert await world.store.language("robot:ann") == ""
+        await world.store.set_language("robot:ann", "en")
+        await world.store.set_language("robot:ann \ud83d", "zh")
+        await world.die()
+        assert await world.store.language("robot:ann") == "en"
+        await world.store.set_language("robot:ann", "zh")
+        assert await world.store.language("robot:ann") == "zh"
+
+    # --- cards -------------------------------------------------------------------------------------------------------
+
+    async def test_cards_are_kept_until_they_end(self, world: World) -> None:
+        """A card outlives a crash, and is open until it is said to have ended."""
+        card = KeptCard("card \ud83d", "robot:msg1", "robot:cid1", "robot", "ann", "zh", NOW)
+        await world.store.keep_card(card)
+        await world.store.keep_card(replace(card, id="later", opened_at=NOW + 60))
+        await world.die()
+        assert await world.store.find_card(card.id) == card
+        assert await world.store.find_card("other") is None
+        assert [each.id for each in await world.store.open_cards(NOW + 100, 9)] == [card.id, "later"]
+        assert [each.id for each in await world.store.open_cards(NOW + 100, 1)] == [card.id]
+        assert [each.id for each in await world.store.open_cards(NOW, 9)] == [card.id]
+        await world.store.keep_card(replace(card, ended=True))
+        assert await world.store.find_card(card.id) == replace(card, ended=True)
+        assert await world.store.open_cards(NOW, 9) == []
+
+    async def test_each_person_has_one_vote_on_a_card(self, world: World) -> None:
+        """A vote replaces the person's own; that it does is told."""
+        assert await world.store.vote("card", "ann", "up") == ""
+        assert await world.store.vote("card", "bob", "down") == ""
+        assert await world.store.vote("card", "ann", "down") == "up"
+        assert await world.store.vote("other", "ann", "up") == ""
+
+    async def test_the_place_of_a_message(self, world: World) -> None:
+        """It waits, is leased, waits again after a release, and is gone after its ack."""
+        assert await world.store.place("q", "robot:msg1") is RowPlace.GONE
+        await put(world.store, 1)
+        queue = row(inbound(1)).route.queue
+        assert await world.store.place(queue, "robot:msg1") is RowPlace.WAITING
+        lease = await claim(world.store)
+        assert await world.store.place(queue, "robot:msg1") is RowPlace.LEASED
+        await world.store.release(lease)
+        assert await world.store.place(queue, "robot:msg1") is RowPlace.WAITING
+        await world.store.ack(await claim(world.store))
+        assert await world.store.place(queue, "robot:msg1") is RowPlace.GONE
+
+    async def test_a_conversation_begins_anew_after_silence(self, world: World) -> None:
+        """With an idle reset, one that nobody asked for is forgotten; without, and within it, it goes on."""
+        first = await world.store.epoch("m", idle_reset=600)
+        await world.later(599)
+        assert await world.store.epoch("m", idle_reset=600) == first
+        await put(world.store)
+        await world.store.ack(await claim(world.store), Exchange("m", "q", "a", first))
+        await world.later(599)
+        assert await world.store.epoch("m", idle_reset=600) == first
+        await world.later(601)
+        assert await world.store.epoch("m") == first
+        assert await world.store.exchanges("m", 9)
+        second = await world.store.epoch("m", idle_reset=600)
+        assert second != first
+        assert not await world.store.exchanges("m", 9)
+
+    async def test_pictures_stay_with_their_exchange(self, world: World) -> None:
+        """Media of an exchange come back as they were."""
+        await put(world.store)
+        media = (Media(MediaKind.PICTURE, Secret("code"), "a.png"),)
+        await world.store.ack(await claim(world.store), Exchange("m", "q", "a", media=media))
+        await put(world.store, 2)
+        await world.store.ack(await claim(world.store), Exchange("m", "q2", "a2"))
+        assert [each.media for each in await world.store.exchanges("m", 9)] == [media, ()]
+
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def test_a_sound_store_passes_its_check(self, world: World) -> None:
@@ -1092,6 +1301,16 @@ class StoreContract:
             store.clean(),
             store.beat("a", "1", True),
             store.replicas(),
+            store.find_message("chat", ["id"]),
+            store.find_sent("chat", 1, 1),
+            store.language("person"),
+            store.set_language("person", "en"),
+            store.keep_card(KeptCard("id", "key", "queue", "robot", "ann", "zh", 1.0)),
+            store.find_card("id"),
+            store.open_cards(1.0, 1),
+            store.vote("id", "ann", "up"),
+            store.place("queue", "key"),
+            store.followers(lease, 1),
             store.open(),
         ):
             with pytest.raises(StoreError):

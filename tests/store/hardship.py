@@ -23,11 +23,9 @@ from claw.store.ports import (
     REPLICA_LIFE_S,
     SEEN_RETENTION_S,
     STUCK_AGE_S,
-    Replica,
-    Row,
-    RowKind,
     Store,
 )
+from claw.store.values import Replica, Row, RowKind
 from tests.store.contract import ANSWER, TTL, World, claim, claimed_ids, inbound, put, row
 
 DAY = 86_400.0

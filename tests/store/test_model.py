@@ -24,12 +24,13 @@ from redis.exceptions import ConnectionError  # noqa: A004
 from claw.errors import LeaseLostError
 from claw.messages import Answer, Exchange, Outcome
 from claw.secret import Secret
-from claw.store.ports import Lease, Store
+from claw.store.ports import Store
 from claw.store.redis import scripts
 from claw.store.redis.client import Call, RedisClient
 from claw.store.redis.store import RedisStore
 from claw.store.sqlite.store import SqliteStore
 from claw.store.sqlite.writer import JobKind
+from claw.store.values import Lease
 from tests.clock import FakeClock
 from tests.redis_server import RedisServer
 from tests.store.contract import TTL, inbound, row

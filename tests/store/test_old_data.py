@@ -30,9 +30,10 @@ import pytest_asyncio
 
 from claw.messages import Answer, ChatKind, Exchange, Outcome, Route
 from claw.secret import Secret
-from claw.store.ports import Chat, Lease, Row, RowKind, Store
+from claw.store.ports import Store
 from claw.store.redis.store import RedisStore
 from claw.store.sqlite.store import SqliteStore
+from claw.store.values import Chat, Lease, Row, RowKind
 from tests.clock import FakeClock
 from tests.redis_server import RedisServer
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import pytest_asyncio
@@ -23,9 +23,10 @@ from claw.inbox.turns import TurnHooks
 from claw.inbox.worker import Worker
 from claw.messages import Answer, Exchange, Inbound
 from claw.secret import Secret
-from claw.store.ports import DELAY_MAX_S, Risk
+from claw.store.ports import DELAY_MAX_S
 from claw.store.redis import client, scripts
 from claw.store.redis.store import RedisStore, prefix_of
+from claw.store.values import Risk
 from tests.certificates import certificate
 from tests.clock import FakeClock
 from tests.drafts import RecordingDraft
@@ -536,7 +537,7 @@ async def test_a_worker_renews_before_it_claims_after_an_outage(
     """Its leases ran out while Redis was away: it must not take up what it still works on."""
     begun: list[str] = []
 
-    async def handle(inbound: Inbound, route: object, draft: object) -> Answer:
+    async def handle(inbound: Inbound, route: object, draft: object, followers: object = ()) -> Answer:
         begun.append(inbound.msg_id)
         await asyncio.Event().wait()
         raise AssertionError
@@ -547,15 +548,18 @@ async def test_a_worker_renews_before_it_claims_after_an_outage(
     def away(*_: object, **__: object) -> asyncio.Future[object]:
         raise StoreError("away")
 
-    async def ignore(*_: object) -> None:
+    async def ignore(*_: object) -> NoReturn:
         raise AssertionError
 
     hooks = TurnHooks(
         handle=handle,
         begin_draft=RecordingDraft,
-        failure_reply=lambda inbound, error: ANSWER,
+        say=ignore,
+        failure_reply=ignore,
         remedy=lambda error: "",
-        patience_reply=lambda inbound: ANSWER,
+        patience_reply=ignore,
+        interrupted_reply=lambda inbound, route: ANSWER,
+        select_followers=None,
         on_undelivered=ignore,
         once_per=world.store.once_per,
     )
@@ -981,9 +985,12 @@ async def test_what_is_over_leaves_nothing(world: RedisWorld) -> None:
     await world.store.clean()
     left = {key.removeprefix(f"{prefix_of(ROBOT)}:").partition(":")[0] for key in world.server.held()}
     ever = {"seq", "news", "newest", "schema", "entries", "version", "epochs", "id", "probe"}
-    assert left - {"once"} == ever | {"seen"}, "the times of DingTalk have not gone on: its ids stay"
+    assert left - {"once", "said"} == ever | {"seen"}, "the times of DingTalk have not gone on: its ids stay"
     assert world.server.command("KEYS", "*:epochs*") == [f"{prefix_of(ROBOT)}:epochs:floor".encode()]
-    expiring = [key for key in world.server.held() if ":once:" in key]
+    await world.store.set_language("robot:ann", "en")
+    by_itself = (":once:", ":said:", ":language:")
+    expiring = [key for key in world.server.held() if any(each in key for each in by_itself)]
+    assert len(expiring) > 3
     assert all(world.server.command("PTTL", key) > 0 for key in expiring)
 
 

@@ -13,9 +13,9 @@ import pytest_asyncio
 
 from claw.errors import LeaseLostError, StoreError, StoreRefusedError
 from claw.secret import Secret
-from claw.store.ports import Replica
 from claw.store.redis import scripts
 from claw.store.redis.store import LOSS_INTERVAL_S, RedisStore, prefix_of
+from claw.store.values import Replica
 from tests.clock import FakeClock
 from tests.redis_server import RedisServer, running
 from tests.store.contract import ANSWER, TTL, claim, inbound, put, row

@@ -8,7 +8,7 @@ from __future__ import annotations
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
 from claw.errors import StoreError, StoreRefusedError, StoreSchemaError
 from claw.store.open import inspect
-from claw.store.ports import Risk
+from claw.store.values import Risk
 
 
 async def check_store(context: Context) -> Finding:

@@ -33,11 +33,12 @@ from claw.clock import Clock
 from claw.errors import StoreError, StoreRefusedError, StoreSchemaError
 from claw.retry import full_jitter
 from claw.secret import Secret
-from claw.store.ports import LOST_REMEDY, Risk
+from claw.store.ports import LOST_REMEDY
 from claw.store.redis.connection import pool
 from claw.store.redis.errors import RECONNECT, cause_of, code_of, translate
 from claw.store.redis.scripts import ALL, HELLO, PROBE, PROVING, SCHEMA, Script
 from claw.store.redis.server import EVICTS, OLDEST, ServerInfo, parse_info, risks_of, version_of
+from claw.store.values import Risk
 
 log: Final = logging.getLogger(__name__)
 

@@ -8,15 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from claw.messages import ChatKind, Exchange
-from claw.store.codec import decode, encode, format_epoch
+from claw.store.codec import (
+    card_from_json,
+    card_to_json,
+    decode,
+    decode_message,
+    encode,
+    format_epoch,
+    media_from_json,
+)
 from claw.store.lifecycle import Lifecycle
-from claw.store.ports import Chat, Replica
 from claw.store.redis import scripts
 from claw.store.redis.client import Arg, RedisClient
+from claw.store.values import Chat, KeptCard, KeptMessage, Replica
+
+LANGUAGES_MAX: Final = 4_096
+"""People whose language is kept here."""
+LANGUAGE_FRESH_S: Final = 60.0
+"""Seconds after which what another replica may have changed is asked for again."""
 
 
 class RedisMemory:
@@ -28,6 +42,8 @@ class RedisMemory:
         self._life = Lifecycle()
         self._items: dict[str, str] = {}
         self._items_version: bytes = b""
+        self._languages: dict[str, tuple[str, float]] = {}
+        """Languages of people, and until when they are taken as they were read, by the monotonic clock."""
 
     async def exchanges(self, history_key: str, limit: int) -> list[Exchange]:
         self._life.require_open()
@@ -35,11 +51,15 @@ class RedisMemory:
             return []
         said = await self._call(scripts.EXCHANGES, encode(history_key), limit)
         # Each begins with its time, for the cleaning.
-        pairs = (json.loads(each.partition(b" ")[2]) for each in said)
-        return [Exchange(history_key, user, assistant) for user, assistant in pairs]
+        found = (json.loads(each.partition(b" ")[2]) for each in said)
+        # Until 0.2.0 there were no media.
+        return [
+            Exchange(history_key, user, assistant, media=media_from_json(media[0] if media else None))
+            for user, assistant, *media in found
+        ]
 
-    async def epoch(self, history_key: str) -> str:
-        store_id, forgettings = await self._call(scripts.EPOCH, encode(history_key))
+    async def epoch(self, history_key: str, *, idle_reset: float = 0.0) -> str:
+        store_id, forgettings = await self._call(scripts.EPOCH, encode(history_key), to_ms(idle_reset))
         return format_epoch(decode(store_id), int(forgettings))
 
     async def forget(self, history_key: str) -> str:
@@ -82,6 +102,47 @@ class RedisMemory:
 
     async def once_per(self, name: str, seconds: float) -> bool:
         return bool(await self._call(scripts.ONCE_PER, encode(name), to_ms(seconds)))
+
+    async def find_message(self, chat_key: str, ids: Sequence[str]) -> KeptMessage | None:
+        names = [encode(each) for each in ids if each]
+        body = await self._call(scripts.FIND_MESSAGE, encode(chat_key), *names) if names else None
+        return decode_message(chat_key, body)
+
+    async def find_sent(self, chat_key: str, at: float, within: float) -> KeptMessage | None:
+        body = await self._call(scripts.FIND_SENT, encode(chat_key), to_ms(at), to_ms(within))
+        return decode_message(chat_key, body)
+
+    async def language(self, person: str) -> str:
+        kept = self._languages.get(person)
+        if kept is not None and kept[1] > time.monotonic():
+            return kept[0]
+        found = await self._call(scripts.LANGUAGE, encode(person))
+        self._keep_language(person, decode(found or b""))
+        return self._languages[person][0]
+
+    async def set_language(self, person: str, language: str) -> None:
+        await self._call(scripts.SET_LANGUAGE, encode(person), encode(language))
+        self._keep_language(person, language)
+
+    def _keep_language(self, person: str, language: str) -> None:
+        self._languages.pop(person, None)
+        self._languages[person] = language, time.monotonic() + LANGUAGE_FRESH_S
+        while len(self._languages) > LANGUAGES_MAX:
+            del self._languages[next(iter(self._languages))]
+
+    async def keep_card(self, card: KeptCard) -> None:
+        at = to_ms(card.opened_at)
+        await self._call(scripts.KEEP_CARD, encode(card.id), at, int(card.ended), card_to_json(card))
+
+    async def find_card(self, card_id: str) -> KeptCard | None:
+        return card_from_json(await self._call(scripts.FIND_CARD, encode(card_id)))
+
+    async def open_cards(self, opened_until: float, limit: int) -> list[KeptCard]:
+        found = await self._call(scripts.OPEN_CARDS, to_ms(opened_until), limit) if limit > 0 else []
+        return [card for body in found if (card := card_from_json(body)) is not None]
+
+    async def vote(self, card_id: str, person: str, vote: str) -> str:
+        return decode(await self._call(scripts.VOTE, encode(card_id), encode(person), encode(vote)))
 
     async def add_calls(self, month: str, calls: Mapping[str, int]) -> None:
         counts = [arg for api, count in calls.items() for arg in (encode(api), count)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, TypeAlias
 
-from claw.store.ports import Risk
+from claw.store.values import Risk
 
 ServerInfo: TypeAlias = dict[str, str]
 """The fields of Redis' `INFO`."""

@@ -21,12 +21,13 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from claw.clock import Clock
 from claw.errors import LeaseLostError, StoreError, StoreRefusedError
 from claw.messages import Answer, Exchange
+from claw.parts import parts_to_fields
 from claw.secret import Secret, hash_id
 from claw.store.codec import (
     UNREADABLE,
@@ -39,18 +40,32 @@ from claw.store.codec import (
     decode_inbound,
     decode_row,
     encode,
+    encode_message,
     encode_row,
     lease_of,
+    message_of,
     oldest_day,
     oldest_month,
     strip_webhook,
 )
 from claw.store.lifecycle import State
-from claw.store.ports import CHECK_FRESH_S, CHECK_TIMEOUT_S, DeadLetter, Depth, Lease, Risk, Row, RowKind
+from claw.store.ports import CHECK_FRESH_S, CHECK_TIMEOUT_S
 from claw.store.redis import scripts
 from claw.store.redis.client import Arg, RedisClient
 from claw.store.redis.memory import RedisMemory, to_ms
 from claw.store.redis.server import EVICTS, ServerInfo, risks_of
+from claw.store.values import (
+    DeadLetter,
+    Depth,
+    Follower,
+    Interrupted,
+    KeptMessage,
+    Lease,
+    Risk,
+    Row,
+    RowKind,
+    RowPlace,
+)
 
 log: Final = logging.getLogger(__name__)
 
@@ -60,6 +75,7 @@ SCAN_STEPS_MAX: Final = 10
 """Steps of SCAN_MAX keys that one cleaning searches; the next one goes on. A Redis may hold much that is not ours."""
 POLL_S: Final = 1.0
 """Seconds after which a waiter looks again, hint or no hint."""
+_INTERRUPTED: Final = (Interrupted.NOTHING, Interrupted.STOPPED, Interrupted.OTHERS)
 _STOP: Final = re.compile(rb"stop ([0-9]{1,19}) ([0-9]{1,19})")
 
 
@@ -202,6 +218,8 @@ class RedisStore(RedisMemory):
         stored, chat = encode_row(row), chat_row(row)
         # Without a chat nobody wrote: the script leaves the list of chats alone then.
         about_chat = () if chat is None else (encode(chat.key), *chat[1:])
+        message = message_of(row, time.time() if self._now is None else self._now())
+        about_message = () if message is None else (encode(message.ids[0]), to_ms(message.at), message.body)
         new, ready = await self._call(
             scripts.PUT,
             encode(row.inbound.key),
@@ -214,6 +232,7 @@ class RedisStore(RedisMemory):
             stored.answer or b"",
             to_ms(created_at(row)),
             *about_chat,
+            *about_message,
         )
         self._wake_if(ready)
         return bool(new)
@@ -234,7 +253,7 @@ class RedisStore(RedisMemory):
             if lease is not None:
                 return lease
             log.error("message given up", extra={"seq": int(seq), "cause": UNREADABLE})
-            await self._call(scripts.BURY, seq, fields[0], encode(UNREADABLE))
+            await self._call(scripts.BURY, seq, fields[0], encode(UNREADABLE), b"", b"")
 
     async def wait(self, *, urgent: bool = False) -> None:
         self._life.require_open()
@@ -271,15 +290,39 @@ class RedisStore(RedisMemory):
     async def save_answer(self, lease: Lease, answer: Answer) -> None:
         await self._call_with(lease, scripts.SAVE_ANSWER, encode(answer.to_json()))
 
-    async def ack(self, lease: Lease, exchange: Exchange | None = None) -> None:
-        said: tuple[Arg, ...] = ()
+    async def ack(
+        self,
+        lease: Lease,
+        exchange: Exchange | None = None,
+        *,
+        sent: KeptMessage | None = None,
+        merged: Sequence[int] = (),
+    ) -> None:
+        said: tuple[Arg, ...] = (b"", b"", b"")
         if exchange is not None:
-            said = (
-                encode(exchange.history_key),
-                json.dumps([exchange.user, exchange.assistant]),
-                encode(exchange.epoch),
-            )
-        self._wake_if((await self._call_with(lease, scripts.ACK, *said))[1])
+            told: list[Any] = [exchange.user, exchange.assistant]
+            told += [parts_to_fields(exchange.media)] if exchange.media else []
+            said = (encode(exchange.history_key), json.dumps(told), encode(exchange.epoch))
+        indexed: tuple[Arg, ...] = ()
+        if sent is not None:
+            stored = encode_message(sent)
+            # A webhook gives no receipt: the message is named after the one that it answers.
+            ids = [encode(each) for each in stored.ids] or [encode(f"answer:{lease.inbound.msg_id}")]
+            indexed = (encode(stored.chat), to_ms(stored.at), stored.body, *ids)
+        self._wake_if((await self._call_with(lease, scripts.ACK, _join(merged), *said, *indexed))[1])
+
+    async def followers(self, lease: Lease, limit: int) -> list[Follower]:
+        found = await self._call_with(lease, scripts.FOLLOWERS, limit)
+        followers: list[Follower] = []
+        for seq, stored in found:
+            inbound = decode_inbound(stored)
+            if inbound is None:
+                break
+            followers.append(Follower(int(seq), inbound))
+        return followers
+
+    async def place(self, queue: str, key: str) -> RowPlace:
+        return RowPlace(decode(await self._call(scripts.PLACE, encode(queue), encode(key))))
 
     async def release(
         self, lease: Lease, delay: float = 0.0, *, failed: bool = False, waiting: bool = False, worked: float = 0.0
@@ -287,13 +330,14 @@ class RedisStore(RedisMemory):
         args = (to_ms(delay), int(failed), int(waiting), to_ms(worked))
         self._wake_if((await self._call_with(lease, scripts.RELEASE, *args))[1])
 
-    async def bury(self, lease: Lease, error: str, *, attempts: int | None = None) -> None:
+    async def bury(self, lease: Lease, error: str, *, attempts: int | None = None, merged: Sequence[int] = ()) -> None:
         tried = b"" if attempts is None else attempts
-        args = (encode(error), tried, strip_webhook(lease.inbound))
+        args = (encode(error), tried, _join(merged), strip_webhook(lease.inbound))
         self._wake_if((await self._call_with(lease, scripts.BURY, *args))[1])
 
-    async def interrupt(self, queue: str) -> bool:
-        return bool(await self._call(scripts.INTERRUPT, encode(queue)))
+    async def interrupt(self, queue: str, *, sender: str | None = None, unless: str = "") -> Interrupted:
+        args = () if sender is None else (encode(sender),)
+        return _INTERRUPTED[await self._call(scripts.INTERRUPT, encode(queue), encode(unless), *args)]
 
     def on_interrupt(self, act: Callable[[int, int], object]) -> None:
         self._interrupt = act
@@ -355,6 +399,10 @@ class RedisStore(RedisMemory):
     def _wake(self) -> None:
         for woken in self._waiters:
             woken.set()
+
+
+def _join(numbers: Sequence[int]) -> str:
+    return " ".join(map(str, numbers))
 
 
 def _decode_lease(seq: int, owner: str, fields: list[bytes | None]) -> Lease | None:

@@ -12,13 +12,16 @@ from typing import TypeVar
 
 from claw.store.codec import oldest_day, oldest_month
 from claw.store.ports import (
+    CARDS_RETENTION_S,
     CHATS_RETENTION_S,
     DEAD_RETENTION_S,
     EPOCH_RETENTION_S,
     HISTORY_RETENTION_S,
+    INDEX_RETENTION_S,
     NOTICES_RETENTION_S,
+    PEOPLE_RETENTION_S,
 )
-from claw.store.sqlite import epochs, queries
+from claw.store.sqlite import cards, epochs, queries, said
 from claw.store.sqlite.rows import CHUNK_ROWS
 from claw.store.sqlite.writer import JobKind, Writer
 
@@ -35,6 +38,10 @@ async def clean(writer: Writer, now: float, on_letters_dropped: Callable[[int], 
     await _drop(writer, epochs.drop_epochs, now - EPOCH_RETENTION_S)
     await _drop(writer, queries.drop_spent, oldest_day(now))
     await _drop(writer, queries.drop_notices, now - NOTICES_RETENTION_S)
+    await _drop(writer, said.drop_old, now - INDEX_RETENTION_S)
+    await _drop(writer, said.drop_surplus, now)
+    await _drop(writer, said.drop_people, now - PEOPLE_RETENTION_S)
+    await _drop(writer, cards.drop_old, now - CARDS_RETENTION_S)
     while await writer.submit(queries.shrink, kind=JobKind.NO_TRANSACTION):
         pass
     await writer.submit(queries.checkpoint, kind=JobKind.NO_TRANSACTION)

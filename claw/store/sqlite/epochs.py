@@ -30,6 +30,14 @@ def touch_epoch(connection: sqlite3.Connection, history_key: str, at: float) -> 
     return epoch(connection, history_key)[0]
 
 
+def use_epoch(connection: sqlite3.Connection, history_key: str, at: float, idle_reset: float) -> str:
+    """Write down that somebody asked for the epoch; one that nobody asked for in `idle_reset` is forgotten first."""
+    _, used_at = epoch(connection, history_key)
+    if used_at and at - used_at >= idle_reset:
+        return forget(connection, history_key, at)
+    return touch_epoch(connection, history_key, at)
+
+
 def forget(connection: sqlite3.Connection, history_key: str, at: float) -> str:
     connection.execute("DELETE FROM history WHERE memory = ?", (history_key,))
     # The epoch is part of the `user` at the model: an agent that keeps its own history begins a new one.

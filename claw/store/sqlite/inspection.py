@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from claw.errors import StoreError
-from claw.store.ports import Chat, DeadLetter, Depth, Risk
 from claw.store.sqlite import queries
 from claw.store.sqlite.schema import BUSY_TIMEOUT_S, Database, check_version, describe
+from claw.store.values import Chat, DeadLetter, Depth, Risk
 
 T = TypeVar("T")
 

@@ -6,19 +6,23 @@ holds the file, and each message asks for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 from claw.clock import Clock
 from claw.messages import Exchange
-from claw.store.codec import encode
+from claw.store.codec import card_from_json, card_to_json, decode_message, encode, media_from_json
 from claw.store.lifecycle import Lifecycle
-from claw.store.ports import EPOCH_TOUCH_S, REPLICA_LIFE_S, Chat, Replica
-from claw.store.sqlite import epochs, queries
+from claw.store.ports import EPOCH_TOUCH_S, REPLICA_LIFE_S
+from claw.store.sqlite import cards, epochs, queries, said
 from claw.store.sqlite.queries import to_sql_text
 from claw.store.sqlite.writer import JobKind, Writer
+from claw.store.values import Chat, KeptCard, KeptMessage, Replica
 
 T = TypeVar("T")
+
+LANGUAGES_MAX: Final = 4_096
+"""People whose language is kept in memory."""
 
 
 class SqliteMemory:
@@ -32,13 +36,19 @@ class SqliteMemory:
         self._items: dict[str, str] = {}
         """All items, as they are in the file."""
         self._is_lost = False
+        self._languages: dict[str, str] = {}
+        """Languages of people that were asked for, as they are in the file."""
         self._self: Replica | None = None
 
     async def exchanges(self, history_key: str, limit: int) -> list[Exchange]:
-        said = await self._read(queries.exchanges, to_sql_text(history_key), max(limit, 0))
-        return [Exchange(history_key, user, assistant) for user, assistant in said]
+        found = await self._read(queries.exchanges, to_sql_text(history_key), max(limit, 0))
+        return [
+            Exchange(history_key, user, assistant, media=media_from_json(media)) for user, assistant, media in found
+        ]
 
-    async def epoch(self, history_key: str) -> str:
+    async def epoch(self, history_key: str, *, idle_reset: float = 0.0) -> str:
+        if idle_reset > 0:
+            return await self._write(epochs.use_epoch, to_sql_text(history_key), self._clock.wall(), idle_reset)
         # A read with each message, and a write once a day: a commit would make every turn wait for the disk.
         name, used_at = await self._read(epochs.epoch, to_sql_text(history_key))
         now = self._clock.wall()
@@ -79,6 +89,45 @@ class SqliteMemory:
 
     async def once_per(self, name: str, seconds: float) -> bool:
         return await self._write(queries.once_per, to_sql_text(name), self._clock.wall(), seconds)
+
+    async def find_message(self, chat_key: str, ids: Sequence[str]) -> KeptMessage | None:
+        return decode_message(chat_key, await self._read(said.find, chat_key, tuple(ids)))
+
+    async def find_sent(self, chat_key: str, at: float, within: float) -> KeptMessage | None:
+        return decode_message(chat_key, await self._read(said.find_sent, chat_key, at, within))
+
+    async def language(self, person: str) -> str:
+        self._life.require_open()
+        if person not in self._languages:
+            self._keep_language(person, await self._read(said.language, person))
+        return self._languages.get(person, "")
+
+    async def set_language(self, person: str, language: str) -> None:
+        await self._write(
+            said.set_language,
+            person,
+            language,
+            self._clock.wall(),
+            on_commit=lambda _: self._keep_language(person, language),
+        )
+
+    def _keep_language(self, person: str, language: str) -> None:
+        self._languages[person] = language
+        while len(self._languages) > LANGUAGES_MAX:
+            del self._languages[next(iter(self._languages))]
+
+    async def keep_card(self, card: KeptCard) -> None:
+        await self._write(cards.keep, card.id, card.opened_at, card.ended, card_to_json(card))
+
+    async def find_card(self, card_id: str) -> KeptCard | None:
+        return card_from_json(await self._read(cards.find, card_id))
+
+    async def open_cards(self, opened_until: float, limit: int) -> list[KeptCard]:
+        found = await self._read(cards.list_open, opened_until, limit)
+        return [card for body in found if (card := card_from_json(body)) is not None]
+
+    async def vote(self, card_id: str, person: str, vote: str) -> str:
+        return await self._write(cards.vote, card_id, person, vote)
 
     async def add_calls(self, month: str, calls: Mapping[str, int]) -> None:
         counts = [(to_sql_text(api), count) for api, count in calls.items()]

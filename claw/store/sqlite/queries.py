@@ -16,6 +16,7 @@ from claw.errors import StoreError
 from claw.messages import ChatKind
 from claw.store.codec import (
     ChatRow,
+    StoredMessage,
     StoredRow,
     decode,
     decode_answer,
@@ -28,12 +29,11 @@ from claw.store.ports import (
     DEAD_READ_BYTES,
     HISTORY_EXCHANGES_MAX,
     SEEN_RETENTION_S,
-    Chat,
-    DeadLetter,
-    Depth,
 )
+from claw.store.sqlite import said
 from claw.store.sqlite.epochs import epoch
 from claw.store.sqlite.rows import CHUNK_ROWS, bytes_of
+from claw.store.values import Chat, DeadLetter, Depth
 
 NEWEST_STEP_S: Final = 60.0
 """Seconds by which the newest time that is written down may lag: keys are kept for a day."""
@@ -52,13 +52,18 @@ def to_sql_text(text: str) -> str:
 
 
 def put(
-    connection: sqlite3.Connection, key: str, times: tuple[float, float], row: StoredRow, chat: ChatRow | None
+    connection: sqlite3.Connection,
+    key: str,
+    times: tuple[float, float],
+    row: StoredRow,
+    about: tuple[ChatRow | None, StoredMessage | None],
 ) -> int | None:
     """Add a row and return its number; None where its key was seen within SEEN_RETENTION_S: then nothing is changed.
 
-    `times`: now by our clock, and when it was written by DingTalk's (0: not told).
+    `times`: now by our clock, and when it was written by DingTalk's (0: not told). `about`: its chat, and what is
+    indexed of it.
     """
-    key, (at, created) = to_sql_text(key), times
+    key, (at, created), (chat, message) = to_sql_text(key), times, about
     newest = newest_created(connection)
     # By DingTalk's clock, as far as it tells: ours may be a day ahead, and would forget what is repeated in a minute.
     until = min(newest, at) - SEEN_RETENTION_S
@@ -84,6 +89,8 @@ def put(
             " title = CASE length(excluded.title) WHEN 0 THEN title ELSE excluded.title END",
             (to_sql_text(chat.key), chat.id, chat.kind, chat.title, at),
         )
+    if message is not None:
+        said.add(connection, message)
     return connection.execute(
         "INSERT INTO inbox (received_at, created_at, key, lane, urgent, inbound, trace, kind, conversation_key, answer)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -163,39 +170,62 @@ def release(
     )
 
 
-def ack(connection: sqlite3.Connection, seq: int, exchange: tuple[str, str, bytes, bytes] | None, at: float) -> None:
-    """Remove the message, and append (history key, epoch, user, assistant) to its history."""
-    removed = connection.execute("DELETE FROM inbox WHERE seq = ?", (seq,))
+class StoredExchange(NamedTuple):
+    """An exchange as it is kept."""
+
+    history_key: str
+    epoch: str
+    user: bytes
+    assistant: bytes
+    media: bytes | None
+
+
+def ack(
+    connection: sqlite3.Connection,
+    seqs: tuple[int, ...],
+    exchange: StoredExchange | None,
+    sent: StoredMessage | None,
+    at: float,
+) -> None:
+    """Remove a message, the first of `seqs`, with those that were answered with it; keep what was said."""
+    removed = connection.execute("DELETE FROM inbox WHERE seq = ?", seqs[:1])
     # An earlier ack whose commit was reported as failed may have reached the disk: then the exchange is there already.
-    if exchange is None or not removed.rowcount:
+    if not removed.rowcount:
         return
-    history_key, asked_in, user, assistant = exchange
+    connection.executemany("DELETE FROM inbox WHERE seq = ?", [(seq,) for seq in seqs[1:]])
+    if sent is not None:
+        said.add(connection, sent)
     # Asked here, in the transaction: a `/new` that comes between asking and appending would not be seen.
-    if asked_in and asked_in != epoch(connection, history_key)[0]:
+    if exchange is None or (exchange.epoch and exchange.epoch != epoch(connection, exchange.history_key)[0]):
         return
     connection.execute(
-        "INSERT INTO history (memory, seq, at, user, assistant)"
-        " SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3, ?4 FROM history WHERE memory = ?1",
-        (history_key, at, user, assistant),
+        "INSERT INTO history (memory, seq, at, user, assistant, media)"
+        " SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3, ?4, ?5 FROM history WHERE memory = ?1",
+        (exchange.history_key, at, *exchange[2:]),
     )
     connection.execute(
         "DELETE FROM history WHERE memory = ?1 AND seq <= (SELECT max(seq) FROM history WHERE memory = ?1) - ?2",
-        (history_key, HISTORY_EXCHANGES_MAX),
+        (exchange.history_key, HISTORY_EXCHANGES_MAX),
     )
 
 
-def bury(connection: sqlite3.Connection, seq: int, error: bytes, attempts: int | None, at: float) -> int:
-    """Move the message to the dead letters; return how many were moved (0: it is not in the file)."""
-    row = connection.execute("SELECT inbound FROM inbox WHERE seq = ?", (seq,)).fetchone()
-    if row is None:
-        return 0
-    # The copy and the removal are one transaction, as everything that the writer does.
-    connection.execute(
-        "INSERT INTO dead (key, attempts, received_at, answer, buried_at, error, inbound)"
-        " SELECT key, coalesce(?, attempts), received_at, answer, ?, ?, ? FROM inbox WHERE seq = ?",
-        (attempts, at, error, strip_stored_webhook(row[0]), seq),
-    )
-    return connection.execute("DELETE FROM inbox WHERE seq = ?", (seq,)).rowcount
+def bury(connection: sqlite3.Connection, seqs: tuple[int, ...], error: bytes, attempts: int | None, at: float) -> int:
+    """Move messages to the dead letters; return how many were moved (0: the first is not in the file)."""
+    moved = 0
+    for seq in seqs:
+        row = connection.execute("SELECT inbound FROM inbox WHERE seq = ?", (seq,)).fetchone()
+        if row is None and not moved:
+            return 0
+        if row is None:
+            continue
+        # The copy and the removal are one transaction, as everything that the writer does.
+        connection.execute(
+            "INSERT INTO dead (key, attempts, received_at, answer, buried_at, error, inbound)"
+            " SELECT key, coalesce(?, attempts), received_at, answer, ?, ?, ? FROM inbox WHERE seq = ?",
+            (attempts, at, error, strip_stored_webhook(row[0]), seq),
+        )
+        moved += connection.execute("DELETE FROM inbox WHERE seq = ?", (seq,)).rowcount
+    return moved
 
 
 def depth(connection: sqlite3.Connection) -> Depth:
@@ -233,12 +263,12 @@ def dead(connection: sqlite3.Connection, limit: int) -> list[DeadLetter]:
 # --- history --------------------------------------------------------------------------------------------------
 
 
-def exchanges(connection: sqlite3.Connection, history_key: str, limit: int) -> list[tuple[str, str]]:
-    """Return user and assistant of the newest `limit` exchanges, oldest first."""
+def exchanges(connection: sqlite3.Connection, history_key: str, limit: int) -> list[tuple[str, str, bytes | None]]:
+    """Return user, assistant and media of the newest `limit` exchanges, oldest first."""
     rows = connection.execute(
-        "SELECT user, assistant FROM history WHERE memory = ? ORDER BY seq DESC LIMIT ?", (history_key, limit)
+        "SELECT user, assistant, media FROM history WHERE memory = ? ORDER BY seq DESC LIMIT ?", (history_key, limit)
     ).fetchall()
-    return [(decode(user), decode(assistant)) for user, assistant in reversed(rows)]
+    return [(decode(user), decode(assistant), media) for user, assistant, media in reversed(rows)]
 
 
 # --- usage ----------------------------------------------------------------------------------------------------

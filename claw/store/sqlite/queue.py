@@ -19,6 +19,7 @@ from typing import Final
 
 from claw.errors import LeaseLostError
 from claw.store.ports import PASSED_MAX, STUCK_MAX
+from claw.store.values import RowPlace
 
 _STALE_MAX: Final = 64
 """Stale entries that the heap of expiries may hold beyond two for each lease, before it is built anew."""
@@ -148,6 +149,12 @@ class MessageQueues:
         self._urgent_version += self._oldest_ready(urgent=True) is not None
         return lease
 
+    def place(self, seq: int) -> RowPlace:
+        """Say whether a message waits or is leased; GONE where it is not here any more."""
+        if seq not in self._messages:
+            return RowPlace.GONE
+        return RowPlace.LEASED if seq in self._leases else RowPlace.WAITING
+
     def find(self, seq: int, fence: int, now: float) -> ActiveLease:
         """Return the lease with that fence. Raises LeaseLostError where it was ended, or is another's."""
         message = self._messages.get(seq)
@@ -212,6 +219,22 @@ class MessageQueues:
             self._make_ready(queue[0])
         else:
             del self._queues[message.queue]
+
+    def behind(self, lease: ActiveLease, limit: int) -> list[QueuedMessage]:
+        """Return the messages right behind a leased one in its queue, `limit` at most, up to one that is delayed."""
+        queue = self._queues[lease.message.queue]
+        # The leased one is the head, or was it: something written earlier may not go before what is worked on.
+        waiting = takewhile(lambda message: not message.delayed_until, islice(queue, 1, 1 + limit))
+        return list(waiting) if queue[0] is lease.message else []
+
+    def drop(self, seq: int) -> bool:
+        """Remove a message that is QUEUED, since it was answered with its head; False where it is not."""
+        message = self._messages.get(seq)
+        if message is None or message.state is not MessageState.QUEUED:
+            return False
+        del self._messages[seq]
+        self._queues[message.queue].remove(message)
+        return True
 
     def advance(self, now: float) -> None:
         """End the delays and the leases whose time has come."""

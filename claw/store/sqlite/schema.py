@@ -113,6 +113,44 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "UPDATE memory SET used_at = CAST(strftime('%s', 'now') AS REAL)",
         "CREATE INDEX memory_used_at ON memory (used_at)",
     ),
+    # 6: what was said in chats lately, for quotes; the language of people; the pictures of an exchange.
+    (
+        """CREATE TABLE said (
+            id INTEGER PRIMARY KEY,
+            chat TEXT NOT NULL,
+            at REAL NOT NULL,
+            by_robot INTEGER NOT NULL,
+            body BLOB NOT NULL
+        )""",
+        "CREATE INDEX said_chat_at ON said (chat, at)",
+        "CREATE INDEX said_at ON said (at)",
+        """CREATE TABLE said_ids (
+            chat TEXT NOT NULL,
+            name TEXT NOT NULL,
+            said INTEGER NOT NULL,
+            PRIMARY KEY (chat, name)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX said_ids_said ON said_ids (said)",
+        "CREATE TABLE people (person TEXT PRIMARY KEY, language TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX people_at ON people (at)",
+        "ALTER TABLE history ADD COLUMN media BLOB",
+    ),
+    # 7: cards, and what people think of them.
+    (
+        """CREATE TABLE cards (
+            id TEXT PRIMARY KEY,
+            at REAL NOT NULL,
+            ended INTEGER NOT NULL,
+            body BLOB NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX cards_at ON cards (at)",
+        """CREATE TABLE votes (
+            card TEXT NOT NULL,
+            person TEXT NOT NULL,
+            vote TEXT NOT NULL,
+            PRIMARY KEY (card, person)
+        ) WITHOUT ROWID""",
+    ),
 )
 """Statement lists; number n brings a file from `user_version` n - 1 to n. Never edit one that was released."""
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -29,33 +29,26 @@ from claw.store.codec import (
     chat_row,
     consume_exception,
     created_at,
+    decode_inbound,
     decode_row,
     encode,
+    encode_message,
     encode_row,
     lease_of,
+    message_of,
 )
 from claw.store.lifecycle import State
-from claw.store.ports import (
-    CHECK_FRESH_S,
-    CHECK_TIMEOUT_S,
-    CLOCK_SKEW_S,
-    DELAY_MAX_S,
-    LOST_REMEDY,
-    STUCK_AGE_S,
-    DeadLetter,
-    Depth,
-    Lease,
-    Row,
-)
-from claw.store.sqlite import queries
+from claw.store.ports import CHECK_FRESH_S, CHECK_TIMEOUT_S, LOST_REMEDY, STUCK_AGE_S
+from claw.store.sqlite import cards, queries
 from claw.store.sqlite.cleaning import clean
+from claw.store.sqlite.entries import Disk, encode_exchange, order_of, queue_entry
 from claw.store.sqlite.memory import SqliteMemory
-from claw.store.sqlite.queries import to_sql_text
 from claw.store.sqlite.queue import ActiveLease, MessageQueues, QueuedMessage
 from claw.store.sqlite.rows import READ_AHEAD_BYTES, RowCache
 from claw.store.sqlite.schema import Database
 from claw.store.sqlite.wakeups import Wakeups
 from claw.store.sqlite.writer import JobKind, Writer
+from claw.store.values import DeadLetter, Depth, Follower, Interrupted, KeptMessage, Lease, Row, RowKind, RowPlace
 
 log: Final = logging.getLogger(__name__)
 
@@ -67,9 +60,6 @@ OPEN_CHUNK_ROWS: Final = 5_000
 """Entries of the index that are read at once at the start; the loop turns in between."""
 FAULT_DELAY_S: Final = 1.0
 """Seconds for which a queue is blocked when its head could not be read, so that nobody claims it in a tight loop."""
-
-_Disk = tuple[list[queries.IndexEntry], dict[str, str], int]
-"""What is in memory as well as in the file: the index beyond what is known, the items, the number of dead letters."""
 
 
 class SqliteStore(SqliteMemory):
@@ -175,7 +165,7 @@ class SqliteStore(SqliteMemory):
             row.inbound.key,
             (at, created),
             stored,
-            chat_row(row),
+            (chat_row(row), message_of(row, at)),
             kind=JobKind.FLUSH,  # DingTalk waits for the ack.
             on_commit=partial(self._on_put, message, stored),
         )
@@ -223,16 +213,34 @@ class SqliteStore(SqliteMemory):
         saved = encode(answer.to_json())
         await self._write_for(lease, queries.save_answer, saved, then=lambda active, _: self._on_saved(active, saved))
 
-    async def ack(self, lease: Lease, exchange: Exchange | None = None) -> None:
-        said = exchange and (
-            to_sql_text(exchange.history_key),
-            exchange.epoch,
-            encode(exchange.user),
-            encode(exchange.assistant),
-        )
-        await self._write_for(
-            lease, queries.ack, said, self._clock.wall(), ending=True, then=lambda active, _: self._on_removed(active)
-        )
+    async def ack(
+        self,
+        lease: Lease,
+        exchange: Exchange | None = None,
+        *,
+        sent: KeptMessage | None = None,
+        merged: Sequence[int] = (),
+    ) -> None:
+        said = exchange and encode_exchange(exchange)
+        stored = None if sent is None else encode_message(sent)
+        await self._end(lease, queries.ack, merged, said, stored, self._clock.wall(), then=self._on_removed)
+
+    async def followers(self, lease: Lease, limit: int) -> list[Follower]:
+        active = self._find(lease)
+        found: list[Follower] = []
+        for message in self._queues.behind(active, limit):
+            stored = self._rows.get(message.seq)
+            if stored is None:
+                stored = (await self._read(queries.rows, message.seq, 1, 0)).get(message.seq)
+            row = None if stored is None else decode_row(stored)
+            if row is None or row.kind is not RowKind.MESSAGE or row.answer is not None:
+                break
+            found.append(Follower(message.seq, row.inbound))
+        return found
+
+    async def place(self, queue: str, key: str) -> RowPlace:
+        seq = await self._read(cards.find_seq, key)
+        return RowPlace.GONE if seq is None else self._queues.place(seq)
 
     async def release(
         self, lease: Lease, delay: float = 0.0, *, failed: bool = False, waiting: bool = False, worked: float = 0.0
@@ -251,10 +259,30 @@ class SqliteStore(SqliteMemory):
             lease, queries.release, (until, int(failed)), waiting_since, worked, ending=True, then=then
         )
 
-    async def bury(self, lease: Lease, error: str, *, attempts: int | None = None) -> None:
-        await self._write_for(
-            lease, queries.bury, encode(error), attempts, self._clock.wall(), ending=True, then=self._on_removed
-        )
+    async def bury(self, lease: Lease, error: str, *, attempts: int | None = None, merged: Sequence[int] = ()) -> None:
+        await self._end(lease, queries.bury, merged, encode(error), attempts, self._clock.wall(), then=self._on_removed)
+
+    async def _end(
+        self,
+        lease: Lease,
+        query: Callable[..., T],
+        merged: Sequence[int],
+        *args: object,
+        then: Callable[[ActiveLease, T], None],
+    ) -> None:
+        """End a lease, and the messages of its queue that were merged into it."""
+        # Only what waits behind it: what has been answered or buried meanwhile is not there any more.
+        waiting = {each.seq for each in self._queues.behind(self._find(lease), len(merged))} if merged else set()
+        along = tuple(seq for seq in merged if seq in waiting)
+
+        def on_commit(active: ActiveLease, result: T) -> None:
+            # Before the head goes, which makes the next one ready.
+            for seq in along:
+                if self._queues.drop(seq):
+                    self._rows.pop(seq)
+            then(active, result)
+
+        await self._write_for(lease, query, *args, ending=True, then=on_commit, along=along)
 
     async def _write_for(
         self,
@@ -263,13 +291,17 @@ class SqliteStore(SqliteMemory):
         *args: object,
         ending: bool = False,
         then: Callable[[ActiveLease, T], None],
+        along: tuple[int, ...] | None = None,
     ) -> None:
-        """Write what the holder of a lease asks for; `then` follows in memory, once it is on the disk."""
+        """Write what the holder of a lease asks for; `then` follows in memory, once it is on the disk.
+
+        `along`: numbers of other messages that the query takes with the lease's.
+        """
         active = self._find(lease)
         self._queues.begin_write(active, ending=ending)
         await self._writer.submit(
             query,
-            lease.seq,
+            lease.seq if along is None else (lease.seq, *along),
             *args,
             on_commit=partial(then, active),
             on_error=partial(self._on_write_failed, active),
@@ -279,22 +311,27 @@ class SqliteStore(SqliteMemory):
         self._life.require_open()
         return self._queues.find(lease.seq, lease.fence, self._clock.monotonic())
 
-    async def interrupt(self, queue: str) -> bool:
+    async def interrupt(self, queue: str, *, sender: str | None = None, unless: str = "") -> Interrupted:
         """As the port says. Nobody else holds the file: there is only what waits for its next try."""
         self._life.require_open()
         message = self._queues.find_delayed(queue, self._clock.monotonic())
         if message is None or message.stopped:
-            return False
+            return Interrupted.NOTHING
         fence = message.fence
         row = self._rows.get(message.seq) or (await self._read(queries.rows, message.seq, 1, 0)).get(message.seq)
         # While the file was read it may have been claimed: then it is its holder's to stop.
         if self._queues.find_delayed(queue, self._clock.monotonic()) is not message or message.fence != fence:
-            return False
+            return Interrupted.NOTHING
         if row is None or row.answer is not None:
-            return False
+            return Interrupted.NOTHING
+        asked_by = decode_inbound(row.inbound)
+        if unless and asked_by is not None and asked_by.key == unless:
+            return Interrupted.NOTHING
+        if sender is not None and (asked_by is None or asked_by.sender.key != sender):
+            return Interrupted.OTHERS
         self._queues.stop(message)
         self._wakeups.wake()
-        return True
+        return Interrupted.STOPPED
 
     def on_interrupt(self, act: Callable[[int, int], object]) -> None:
         """As the port says: there is nobody who could want that."""
@@ -332,10 +369,10 @@ class SqliteStore(SqliteMemory):
         self._queues.release(active, self._clock.monotonic() + delay if delay > 0 else 0.0, failed=failed)
         self._wakeups.wake()
 
-    def _on_removed(self, active: ActiveLease, dead: int = 0) -> None:
+    def _on_removed(self, active: ActiveLease, dead: int | None = None) -> None:
         self._queues.remove(active)
         self._rows.pop(active.message.seq)
-        self._dead += dead
+        self._dead += dead or 0
         self._wakeups.wake()
 
     def _on_write_failed(self, active: ActiveLease) -> None:
@@ -348,7 +385,7 @@ class SqliteStore(SqliteMemory):
 
     # --- loading -----------------------------------------------------------------------------------------------------
 
-    def _reload_uncommitted(self, connection: sqlite3.Connection) -> _Disk:
+    def _reload_uncommitted(self, connection: sqlite3.Connection) -> Disk:
         """Read, in the thread, what a commit of unknown outcome may have left on the disk.
 
         A message that was put so would be claimed by nobody, while its repeat is taken for seen; an item would not be
@@ -357,7 +394,7 @@ class SqliteStore(SqliteMemory):
         """
         return queries.index(connection, self._newest, -1), queries.items(connection), queries.count_dead(connection)
 
-    def _reconcile(self, disk: _Disk) -> None:
+    def _reconcile(self, disk: Disk) -> None:
         """Take over what was read. The writer calls it in order: after the failed batch, before the next one."""
         index, self._items, self._dead = disk
         self._enqueue_all(index)
@@ -365,26 +402,9 @@ class SqliteStore(SqliteMemory):
     def _enqueue_all(self, index: list[queries.IndexEntry]) -> None:
         wall, monotonic = self._clock.wall(), self._clock.monotonic()
         for entry in index:
-            if entry.seq <= self._newest:
-                continue
-            self._newest = entry.seq
-            # The file has wall time. A wall clock that was set back must not park a message for years.
-            delay = min(entry.not_before - wall, DELAY_MAX_S)
-            self._queues.add(
-                QueuedMessage(
-                    entry.seq,
-                    entry.queue,
-                    bool(entry.urgent),
-                    entry.received_at,
-                    entry.attempts,
-                    entry.fence,
-                    entry.claims,
-                    monotonic + delay if delay > 0 else 0.0,
-                    entry.waiting_since,
-                    entry.worked,
-                    created=order_of(entry.created_at, entry.received_at),
-                )
-            )
+            if entry.seq > self._newest:
+                self._newest = entry.seq
+                self._queues.add(queue_entry(entry, wall, monotonic))
         self._wakeups.wake()
 
     async def _load(self, active: ActiveLease, ttl: float) -> StoredRow | None:
@@ -416,7 +436,7 @@ class SqliteStore(SqliteMemory):
         self._queues.begin_write(active, ending=True)
         self._writer.post(
             queries.bury,
-            active.message.seq,
+            (active.message.seq,),
             encode(UNREADABLE),
             None,
             self._clock.wall(),
@@ -427,8 +447,3 @@ class SqliteStore(SqliteMemory):
     def _on_burial_failed(self, active: ActiveLease) -> None:
         self._queues.undo_claim(active, self._clock.monotonic() + FAULT_DELAY_S)
         self._wakeups.wake()
-
-
-def order_of(created: float, received_at: float) -> float:
-    """Return the time by which a message is ordered; 0 where that is its arrival."""
-    return created if 0 < created <= received_at + CLOCK_SKEW_S else 0.0

@@ -22,6 +22,9 @@ The keys, after the prefix, by the names of the first schema where the code has 
     entries, version                  the items, and the token of their last change
     chats, chat:<key>                 the chats by last message
     spent:<day>, spenders:<day>, days, notices
+    said:<chat>, said:<chat>:at, said:<chat>:sent   messages for quotes, by id; their times; the robot's among them
+    language:<person>
+    card:<id>, cards, votes:<id>      cards; those that are open, by the time they were opened; votes by person
     news, once:<token>, probe, schema, id, lost
 
 What is kept twice (`pending`, the queues, the states of their heads) is compared with the messages by each cleaning.
@@ -38,6 +41,7 @@ from importlib.resources import files
 from typing import Final
 
 from claw.store.ports import (
+    CARDS_RETENTION_S,
     CHATS_RETENTION_S,
     CLOCK_SKEW_S,
     CREATED_AHEAD_MAX_S,
@@ -49,17 +53,23 @@ from claw.store.ports import (
     EPOCH_TOUCH_S,
     HISTORY_EXCHANGES_MAX,
     HISTORY_RETENTION_S,
+    INDEX_MAX,
+    INDEX_RETENTION_S,
     NOTICES_RETENTION_S,
     PASSED_MAX,
+    PEOPLE_RETENTION_S,
+    PLACES_LOOKED_AT,
     REPLICA_LIFE_S,
     SEEN_RETENTION_S,
     STUCK_AGE_S,
     STUCK_MAX,
+    VOTES_MAX,
 )
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 """What `schema` must hold at most; raised when a later claw keeps things in another way. 1 was 0.1.0, which cannot read
-the messages of today: it would bury them. 2 kept seen ids under keys of their own: it would answer repeats."""
+the messages of today: it would bury them. 2 kept seen ids under keys of their own: it would answer repeats. 3 had no
+parts in messages, and would bury them as well."""
 ONCE_S: Final = 30.0
 """Seconds for which a call's reply is kept for its repetition, which comes within CALL_TIMEOUT_S (client.py)."""
 CHUNK_MAX: Final = 500
@@ -92,6 +102,9 @@ _NUMBERS: Final = {
     "AHEAD_MS": int(CREATED_AHEAD_MAX_S * 1000),
     "SKEW_MS": int(CLOCK_SKEW_S * 1000),
     "PASSED_MAX": PASSED_MAX,
+    "CARDS_MS": int(CARDS_RETENTION_S * 1000),
+    "VOTES_MAX": VOTES_MAX,
+    "PLACES_LOOKED_AT": PLACES_LOOKED_AT,
     "STUCK_MAX": STUCK_MAX,
     "STUCK_MS": int(STUCK_AGE_S * 1000),
     "REPLICA_MS": int(REPLICA_LIFE_S * 1000),
@@ -102,6 +115,9 @@ _NUMBERS: Final = {
     "EXCHANGES_MAX": HISTORY_EXCHANGES_MAX,
     "CHATS_MS": int(CHATS_RETENTION_S * 1000),
     "NOTICES_MS": int(NOTICES_RETENTION_S * 1000),
+    "INDEX_MS": int(INDEX_RETENTION_S * 1000),
+    "INDEX_MAX": INDEX_MAX,
+    "PEOPLE_MS": int(PEOPLE_RETENTION_S * 1000),
 }
 
 
@@ -150,6 +166,16 @@ DELETE_ITEMS: Final = load("delete_items")
 CHATS: Final = load("chats")
 CONSUME_QUOTA: Final = load("consume_quota")
 ONCE_PER: Final = load("once_per")
+FOLLOWERS: Final = load("followers")
+FIND_MESSAGE: Final = load("find_message")
+FIND_SENT: Final = load("find_sent")
+LANGUAGE: Final = load("language")
+SET_LANGUAGE: Final = load("set_language")
+KEEP_CARD: Final = load("keep_card")
+FIND_CARD: Final = load("find_card")
+OPEN_CARDS: Final = load("open_cards")
+VOTE: Final = load("vote")
+PLACE: Final = load("place")
 BEAT: Final = load("beat")
 REPLICAS: Final = load("replicas")
 HELLO: Final = load("hello")

@@ -16,6 +16,9 @@ for _, history_key in ipairs(keys) do
 end
 count(#keys)
 
+-- Their bodies expire by themselves.
+call('ZREMRANGEBYSCORE', P .. 'cards', '-inf', now - CARDS_MS)
+
 local letters = 0
 while letters < CHUNK_MAX do
   local id = call('LINDEX', P .. 'dead', -1)

@@ -175,6 +175,44 @@ local function finish(seq)
   if head then make_ready(head) end
 end
 
+-- Keep a message for later quotes: under its first id, the others lead there. `by_robot`: '1', or ''.
+local function index_message(chat, at, body, by_robot, ids)
+  local said = P .. 'said:' .. chat
+  call('HSET', said, ids[1], body)
+  call('ZADD', said .. ':at', at, ids[1])
+  for i = 2, #ids do call('HSET', said, ids[i], '=' .. ids[1]) end
+  if by_robot == '1' then
+    call('ZADD', said .. ':sent', at, ids[1])
+    call('PEXPIRE', said .. ':sent', INDEX_MS)
+  end
+  call('PEXPIRE', said, INDEX_MS)
+  call('PEXPIRE', said .. ':at', INDEX_MS)
+  -- The chat as a whole goes when nobody writes there for so long; before that, its oldest do.
+  local old = call('ZRANGEBYSCORE', said .. ':at', '-inf', text(now - INDEX_MS), 'LIMIT', 0, INDEX_MAX)
+  local surplus = call('ZCARD', said .. ':at') - INDEX_MAX
+  if surplus > #old then old = call('ZRANGE', said .. ':at', 0, surplus - 1) end
+  for _, id in ipairs(old) do
+    local kept = call('HGET', said, id)
+    local ok, about = pcall(cjson.decode, kept or '')
+    for _, other in ipairs(ok and type(about) == 'table' and about.ids or {}) do call('HDEL', said, other) end
+    call('HDEL', said, id)
+    call('ZREM', said .. ':at', id)
+    call('ZREM', said .. ':sent', id)
+  end
+end
+
+-- Take messages out of the queue that were answered with its head: what waits behind it, and nothing else.
+local function finish_merged(seq, merged, done)
+  local queue = call('HGET', msg(seq), 'lane')
+  for other in string.gmatch(merged or '', '%d+') do
+    local waits = other ~= seq and call('HGET', msg(other), 'lane') == queue
+    if waits and not call('ZSCORE', P .. 'held', other) then
+      finish(other)
+      done(other)
+    end
+  end
+end
+
 -- Let everybody who waits know what has become ready, and return it.
 local function announce()
   if ready_now > 0 then

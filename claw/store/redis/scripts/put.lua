@@ -1,7 +1,8 @@
 -- {1 for a new row, what may be claimed now (see `announce`)}; {0, 0} where its key was seen before.
 local reply = earlier_reply()
 if reply then return reply end
-local key, queue, urgent, trace, inbound, kind, conversation, answer, created, chat, id, chat_kind, title = unpack(ARGV, 3)
+local key, queue, urgent, trace, inbound, kind, conversation, answer, created, chat, id, chat_kind, title, said_id, said_at, said =
+  unpack(ARGV, 3)
 created = tonumber(created)
 -- By DingTalk's clock, as far as it tells: ours may be a day ahead, and would forget what is repeated in a minute.
 if is_seen(key) or created > 0 and created < seen_until() then return {0, 0} end
@@ -42,5 +43,6 @@ if chat then
   end
   call('HSET', about, 'last', now)
   call('ZADD', P .. 'chats', now, chat)
+  index_message(chat, said_at, said, '', {said_id})
 end
 return remember({1, announce()})
