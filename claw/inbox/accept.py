@@ -28,7 +28,8 @@ from claw.messages import Delivery, Inbound, Route
 from claw.observe import telemetry
 from claw.retry import full_jitter
 from claw.secret import hash_id
-from claw.store.ports import Inbox, Row
+from claw.store.ports import Inbox
+from claw.store.values import Row
 
 log: Final = logging.getLogger(__name__)
 
@@ -57,7 +58,15 @@ class _Line:
 class Acceptance:
     """Takes messages off sockets into the inbox; handed to the stream room as its `accept`."""
 
-    def __init__(self, inbox: Inbox, route: Callable[[Inbound], Route], clock: Clock) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        route: Callable[[Inbound], Route],
+        clock: Clock,
+        on_stored: Callable[[Inbound, Route], None] = lambda _inbound, _route: None,
+    ) -> None:
+        """`on_stored` hears of each new message once it is durable; it returns at once."""
+        self._on_stored = on_stored
         self._inbox = inbox
         self._route = route
         self._clock = clock
@@ -94,6 +103,8 @@ class Acceptance:
             span.set_attribute(telemetry.CLAW_DUPLICATE, not new)
             # A repeat is acked, too: it came because the first ack was lost on its way, and would come again.
             await delivery.acknowledge()
+            if new:
+                self._on_stored(inbound, route)
             telemetry.ack_duration.record(max(0.0, self._clock.wall() - delivery.read_at))
             log.debug("message accepted", extra={"duplicate": not new})
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from claw.clock import Clock
 from claw.errors import DingTalkError, DingTalkReason
 from claw.messages import Answer, ChatKind, Conversation, Inbound, Outcome, Route, Sender
 from claw.secret import hash_id
-from claw.store.ports import Inbox, Lease, Row, RowKind
+from claw.store.ports import Inbox
+from claw.store.values import Lease, Row, RowKind
 
 log: Final = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Wording(Protocol):
         """Tell an owner that the answer to `inbound` was given up, and why."""
         ...
 
-    def undelivered_notice(self, inbound: Inbound) -> Answer:
+    async def undelivered_notice(self, inbound: Inbound) -> Answer:
         """Tell the person that the answer to `inbound` did not get through."""
         ...
 
@@ -77,22 +78,29 @@ class UndeliveredAlerts:
         if not staff_id or unreachable:
             return
         if await self.once_per(f"undelivered:{lease.inbound.robot_code}:{staff_id}", ALERT_INTERVAL_S):
-            await self._put(lease, staff_id, self.wording.undelivered_notice(lease.inbound))
+            await self._put(lease, staff_id, await self.wording.undelivered_notice(lease.inbound))
 
     async def _put(self, lease: Lease, staff_id: str, answer: Answer) -> None:
         """Address `answer` to somebody's direct chat. Raises StoreError."""
         about = lease.inbound
-        # A queue of its own for each receiver: an alert that waits must hold up no conversation.
-        queue = f"{about.robot_code}:alert:{staff_id}"
-        inbound = Inbound(
-            robot_code=about.robot_code,
-            # Named after its message: another process that gives up the same one puts a duplicate.
-            msg_id=f"undelivered:{hash_id(staff_id)}:{about.msg_id}",
-            # DingTalk did not tell the id of the direct chat, and to write to a person it takes the staff id alone.
-            conversation=Conversation(f"alert:{staff_id}", ChatKind.DIRECT),
-            sender=Sender(staff_id, staff_id),
-            msgtype="text",
-            text="",
-            created_at=self.clock.wall(),
-        )
-        await self.inbox.put(Row(inbound, Route(queue, queue), lease.trace, RowKind.ALERT, answer))
+        # Named after its message: another process that gives up the same one puts a duplicate.
+        name = f"undelivered:{hash_id(staff_id)}:{about.msg_id}"
+        row = make_alert(about.robot_code, staff_id, name, answer, self.clock.wall())
+        await self.inbox.put(replace(row, trace=lease.trace))
+
+
+def make_alert(robot_code: str, staff_id: str, name: str, answer: Answer, now: float) -> Row:
+    """Make the row of an alert to somebody's direct chat. `name` tells repeats; `now`: seconds since the epoch."""
+    # A queue of its own for each receiver: an alert that waits must hold up no conversation.
+    queue = f"{robot_code}:alert:{staff_id}"
+    inbound = Inbound(
+        robot_code=robot_code,
+        msg_id=name,
+        # DingTalk did not tell the id of the direct chat, and to write to a person it takes the staff id alone.
+        conversation=Conversation(f"alert:{staff_id}", ChatKind.DIRECT),
+        sender=Sender(staff_id, staff_id),
+        msgtype="text",
+        text="",
+        created_at=now,
+    )
+    return Row(inbound, Route(queue, queue), {}, RowKind.ALERT, answer)

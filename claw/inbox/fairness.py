@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from claw.clock import Clock
-from claw.store.ports import Lease, RowKind
+from claw.store.values import Lease, RowKind
 
 PERSON_SHARE: Final = 4
 """One person holds one in so many of the slots at most, and one in any case."""

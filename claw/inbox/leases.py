@@ -14,9 +14,10 @@ from typing import Final
 
 from claw.clock import Clock
 from claw.errors import LeaseLostError, StoreError
+from claw.inbox.active import ActiveTurn, CancelReason
 from claw.inbox.restore import is_gone
-from claw.inbox.turns import ActiveTurn, CancelReason
-from claw.store.ports import Inbox, Lease
+from claw.store.ports import Inbox
+from claw.store.values import Lease
 
 log: Final = logging.getLogger(__name__)
 

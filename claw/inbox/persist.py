@@ -13,7 +13,7 @@ from typing import Final
 
 from claw.clock import Clock
 from claw.errors import LeaseLostError, StoreError
-from claw.store.ports import Lease
+from claw.store.values import Lease
 
 log: Final = logging.getLogger(__name__)
 

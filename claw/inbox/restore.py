@@ -14,7 +14,8 @@ from claw.clock import Clock
 from claw.errors import LeaseLostError
 from claw.inbox.persist import persist
 from claw.messages import Answer
-from claw.store.ports import Inbox, Lease, Row
+from claw.store.ports import Inbox
+from claw.store.values import Lease, Row
 
 log: Final = logging.getLogger(__name__)
 

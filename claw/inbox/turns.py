@@ -15,26 +15,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from opentelemetry.trace import Span
 
 from claw.clock import Clock
-from claw.draft import BeginDraft, Draft
+from claw.draft import Draft
 from claw.errors import ClawError, LeaseLostError, ModelError, ModelErrorKind, StoreError
+from claw.inbox.active import ActiveTurn, CancelReason, Cut, Stage
 from claw.inbox.alerts import OncePer
-from claw.inbox.delivery import Deliverer, OnUndelivered, mark_error
+from claw.inbox.delivery import BeginDraft, Deliverer, DeliveryEnd, OnUndelivered, mark_error, suspend_at_end
 from claw.inbox.persist import STORE_RETRY_DELAY_S, persist
 from claw.inbox.restore import is_gone, put_back
 from claw.inbox.retries import Effort, GiveUp, Limits, Retry, plan_next_try
 from claw.messages import Answer, Inbound, Outcome, Route
 from claw.observe import telemetry
+from claw.parts import Words
 from claw.secret import hash_id
-from claw.store.ports import NOTICES_RETENTION_S, Inbox, Lease, RowKind
+from claw.store.ports import NOTICES_RETENTION_S, Inbox
+from claw.store.values import Follower, KeptMessage, Lease, RowKind
 
 log: Final = logging.getLogger(__name__)
 
@@ -44,93 +46,33 @@ CLAIMS_MAX: Final = 4
 TIMEOUT_GRACE_S: Final = 1.0
 """Seconds beyond the rest of `CLAW_TURN_TIMEOUT` after which a handler is cut: the model's client, which keeps the same
 time for its first try, then ends by itself and tells more."""
+FOLLOWERS_MAX: Final = 9
+"""Messages that are answered together with the one before them."""
 PATIENCE_NOTICE_S: Final = 5.0
 """Seconds of waiting for the model's server before the person is told: a restart within these is not worth a call."""
 NOTICE_TIMEOUT_S: Final = 15.0
 """Seconds that telling it may take: it must not hold up the next try."""
 
 
-class Stage(Enum):
-    """How far a turn is."""
+class Handle(Protocol):
+    """Makes the answer to a message, and to those that are answered with it, and tells the draft how it comes along.
 
-    CLAIMED = "claimed"
-    """Its task has not run yet."""
-    GENERATING = "generating"
-    RELEASING = "releasing"
-    """The handler failed, and the message goes back for another try."""
-    DELIVERING = "delivering"
+    Raises ClawError for what it knows. A StoreError does not count as a try.
+    """
 
-
-_NEXT: Final = {
-    Stage.CLAIMED: {Stage.GENERATING, Stage.DELIVERING},
-    Stage.GENERATING: {Stage.RELEASING, Stage.DELIVERING},
-    Stage.RELEASING: set[Stage](),
-    Stage.DELIVERING: set[Stage](),
-}
-"""The stages that may follow; a row that came with its answer has nothing to generate."""
+    async def __call__(
+        self, inbound: Inbound, route: Route, draft: Draft, followers: Sequence[Follower] = (), /
+    ) -> Answer: ...
 
 
-class CancelReason(Enum):
-    """Why a turn's task was cancelled, if it was by us."""
-
-    NONE = "none"
-    STOP = "stop"
-    """A person asked for it: the message is done with, without an answer."""
-    RELEASE = "release"
-    """A drain ran out of time: the message goes back to the inbox, and its try does not count."""
-    ABANDON = "abandon"
-    """The lease is another process's: nothing may be written or said any more."""
-
-
-@dataclass(slots=True, eq=False)
-class ActiveTurn:
-    """One turn in progress."""
-
-    lease: Lease
-    stage: Stage = Stage.CLAIMED
-    cancel_reason: CancelReason = CancelReason.NONE
-    task: asyncio.Task[None] | None = field(default=None, repr=False)
-    answer: Answer | None = field(default=None, repr=False)
-    """What of its answer is not out yet, as far as there is one: more than the store may know."""
-    is_forgotten: bool = False
-    """The store does not know the message any more: there is no lease to renew."""
-    began_at: float = 0.0
-    """When its handler began, by the monotonic clock; 0: not yet."""
-
-    def transition(self, stage: Stage) -> None:
-        """Go on to `stage`; there is no way back."""
-        if stage not in _NEXT[self.stage]:
-            raise RuntimeError(f"a turn does not go from {self.stage.value} to {stage.value}")
-        self.stage = stage
-
-    @property
-    def can_stop(self) -> bool:
-        """Whether `/stop` may end it: an answer is still to be made, and it is not being cancelled already."""
-        generating = self.lease.answer is None and self.stage in {Stage.CLAIMED, Stage.GENERATING}
-        return generating and self.cancel_reason is CancelReason.NONE
-
-    def is_cancelled_to(self, reason: CancelReason) -> bool:
-        """Return whether that is the last reason for which it was cancelled."""
-        return self.cancel_reason is reason
-
-    def cancel(self, reason: CancelReason) -> None:
-        """End the turn. A later reason wins: what is stopped may still have to be released or abandoned."""
-        self.cancel_reason = reason
-        # A task that is cancelled before its first step runs no line of its coroutine, not even a `finally`: the turn
-        # would keep its slot, and its lease would be renewed for ever. It finds the reason when it starts.
-        if self.task is not None and self.stage is not Stage.CLAIMED:
-            self.task.cancel()
-
-
-Handle = Callable[[Inbound, Route, Draft], Awaitable[Answer]]
-"""Makes the answer to a message, and tells the draft how it comes along.
-
-Raises ClawError for what it knows. A StoreError does not count as a try.
-"""
-FailureReply = Callable[[Inbound, Exception], Answer]
+SelectFollowers = Callable[[Inbound, Sequence[Follower]], Awaitable[Sequence[Follower]]]
+"""Says which of the messages behind one may be answered with it. Raises StoreError."""
+FailureReply = Callable[[Inbound, Exception], Awaitable[Answer]]
 """Makes what the person gets when a message is given up, of what had come of the answer too (`ModelError.partial`)."""
-PatienceReply = Callable[[Inbound], Answer]
+PatienceReply = Callable[[Inbound], Awaitable[Answer]]
 """Makes what the person is told when it takes longer."""
+InterruptedReply = Callable[[Inbound, Route], Answer]
+"""Makes what is kept of a turn that its sender's next message ended."""
 Remedy = Callable[[Exception], str]
 """Says what an operator can do about an error."""
 
@@ -141,8 +83,13 @@ class TurnHooks:
 
     handle: Handle
     begin_draft: BeginDraft
+    say: Callable[[Inbound, Answer], Awaitable[None]]
+    """Sends a message beside the answer. Raises DingTalkError."""
     failure_reply: FailureReply
     patience_reply: PatienceReply
+    interrupted_reply: InterruptedReply
+    select_followers: SelectFollowers | None
+    """None: each message has a turn of its own."""
     remedy: Remedy
     on_undelivered: OnUndelivered
     once_per: OncePer
@@ -171,7 +118,8 @@ class TurnRunner:
                 set_status_on_exception=False,
             ) as span:
                 try:
-                    await self._process(turn, span)
+                    async with suspend_at_end(self._hooks.begin_draft(lease), turn.is_draining) as draft:
+                        await self._process(turn, draft, span)
                 except asyncio.CancelledError:
                     if turn.cancel_reason is not CancelReason.RELEASE:
                         raise
@@ -198,7 +146,7 @@ class TurnRunner:
             telemetry.CLAW_KIND: lease.kind.value,
         }
 
-    async def _process(self, turn: ActiveTurn, span: Span) -> None:
+    async def _process(self, turn: ActiveTurn, draft: Draft, span: Span) -> None:
         """Take a message from claim to ack, release or dead letter.
 
         A row that has its answer, since a crash came after it or since it was put with it, is only delivered.
@@ -206,19 +154,21 @@ class TurnRunner:
         lease = turn.lease
         if turn.is_cancelled_to(CancelReason.RELEASE) or turn.is_cancelled_to(CancelReason.ABANDON):
             raise asyncio.CancelledError
-        draft = self._hooks.begin_draft(lease.inbound)
         answer = turn.answer = lease.answer
+        if answer is not None and lease.stopped:
+            # Its last holder was asked to end the sending, and died before it could.
+            turn.cut = Cut.WANTED
         if answer is not None and lease.claims > CLAIMS_MAX:
             # Its delivery kills the process, and telling so by the same way might again.
-            await self._deliverer.give_up(lease, answer, ClawError(POISON_ERROR), span)
+            await self._deliverer.give_up(lease, draft, answer, ClawError(POISON_ERROR), span)
             return
         if answer is None:
             turn.transition(Stage.GENERATING)
             answer = await self._generate(turn, draft, span)
             if answer is None:
                 return
-        # Before the answer is stored: a `/stop` that comes while the store writes is too late. The write cannot be
-        # taken back, and after a crash it would deliver what the person was told is stopped.
+        # Before the answer is stored: a `/stop` that comes while the store writes must not cancel the write, which
+        # cannot be taken back. From here on it cuts the delivery, and is told of when that is kept.
         turn.transition(Stage.DELIVERING)
         if lease.answer is None and answer.text:
             answer = turn.answer = replace(answer, made_at=self._clock.wall())
@@ -227,17 +177,26 @@ class TurnRunner:
         def note_progress(so_far: Answer) -> None:
             turn.answer = so_far
 
-        if not await self._deliverer.deliver(lease, draft, answer, span, note_progress):
+        delivery = await self._deliverer.deliver(
+            lease, draft, answer, span, note_progress=note_progress, is_unwanted=turn.is_unwanted
+        )
+        if delivery is DeliveryEnd.LEFT:
             return
-        # All of it is out: were the message put back now, its exchange would be remembered and nothing said again.
+        if delivery is DeliveryEnd.CUT:
+            turn.cut = Cut.DONE
+        # All of it is out, or all that is wanted: were the message put back now, its exchange would be remembered and
+        # nothing said again.
+        answer = turn.answer or answer
         turn.answer = replace(answer, content=())
         span.set_attribute(telemetry.CLAW_OUTCOME, answer.outcome.value)
         # The answer is out. If this write got lost the person would get all of it again, hence the patience.
         if answer.outcome is Outcome.FAILED:
-            bury = partial(self._inbox.bury, lease, answer.error, attempts=answer.tries or None)
+            bury = partial(self._inbox.bury, lease, answer.error, attempts=answer.tries or None, merged=answer.merged)
             await persist(lease, bury, self._clock)
         else:
-            await persist(lease, partial(self._inbox.ack, lease, answer.exchange), self._clock)
+            sent = _index(lease, answer, self._clock.wall())
+            ack = partial(self._inbox.ack, lease, answer.exchange, sent=sent, merged=answer.merged)
+            await persist(lease, ack, self._clock)
         if answer.text and lease.kind is RowKind.MESSAGE:
             telemetry.round_trip_duration.record(max(0.0, self._clock.wall() - lease.received_at))
         log.info(
@@ -252,39 +211,50 @@ class TurnRunner:
         lease = turn.lease
         if lease.stopped or turn.is_cancelled_to(CancelReason.STOP):
             return Answer.of("", Outcome.STOPPED)
+        if turn.is_cancelled_to(CancelReason.INTERRUPT):
+            return self._hooks.interrupted_reply(lease.inbound, lease.route)
         if lease.claims > CLAIMS_MAX:
             # Not handled again: handling it is what kills the process, and every other turn with it.
             error = ClawError(POISON_ERROR)
-            return replace(self._hooks.failure_reply(lease.inbound, error), tries=lease.claims - 1)
+            return replace(await self._hooks.failure_reply(lease.inbound, error), tries=lease.claims - 1)
         turn.began_at = self._clock.monotonic()
         try:
             try:
-                return await self._handle(lease, draft)
+                return await self._handle(turn, draft)
             except StoreError:
                 raise
             except Exception as error:  # noqa: BLE001 - a fault in one message must not end the worker
                 return await self._on_generate_error(turn, error, span)
         except asyncio.CancelledError:
-            if not turn.is_cancelled_to(CancelReason.STOP):
+            if turn.cancel_reason not in {CancelReason.STOP, CancelReason.INTERRUPT}:
                 raise
             task = asyncio.current_task()
             if task is not None:
                 # The task goes on to ack its message. Whoever asks `cancelling()` on the way, as a TaskGroup does,
                 # must not find the turn cancelled still.
                 task.uncancel()
+            if turn.is_cancelled_to(CancelReason.INTERRUPT):
+                return self._hooks.interrupted_reply(lease.inbound, lease.route)
             return Answer.of("", Outcome.STOPPED)
 
-    async def _handle(self, lease: Lease, draft: Draft) -> Answer:
+    async def _handle(self, turn: ActiveTurn, draft: Draft) -> Answer:
         """Run the handler within what is left of the turn's time. Raises what it raises, and ModelError.
 
         A handler that is cut keeps what had come of the answer, for `failure_reply`.
         """
+        lease = turn.lease
         left = max(0.0, self._limits.turn_timeout - lease.worked)
         # By the loop's time, as the model's client: the person waits in real time.
         timeout = asyncio.timeout(left + TIMEOUT_GRACE_S)
         try:
             async with timeout:
-                return await self._hooks.handle(lease.inbound, lease.route, draft)
+                if self._hooks.select_followers is not None and not lease.route.urgent:
+                    behind = await self._inbox.followers(lease, FOLLOWERS_MAX)
+                    if behind:
+                        turn.followers = tuple(await self._hooks.select_followers(lease.inbound, behind))
+                        for each in turn.followers:
+                            draft.join(each.inbound)
+                return await self._hooks.handle(lease.inbound, lease.route, draft, turn.followers)
         except TimeoutError:
             if not timeout.expired():
                 raise
@@ -304,7 +274,7 @@ class TurnRunner:
         plan = plan_next_try(error, effort, self._limits)
         self._log_generate_error(lease, error, span, plan, effort)
         if isinstance(plan, GiveUp):
-            answer = self._hooks.failure_reply(lease.inbound, error)
+            answer = await self._hooks.failure_reply(lease.inbound, error)
             spent = f"try {effort.attempt}" + (f", waited {waited:.0f} s" if waited else "")
             return replace(answer, tries=effort.attempt, error=answer.error and f"{answer.error} ({spent})")
         if plan.waiting and waited >= PATIENCE_NOTICE_S:
@@ -326,10 +296,10 @@ class TurnRunner:
         try:
             if not await self._hooks.once_per(f"patience:{lease.inbound.key}", NOTICES_RETENTION_S):
                 return
-            answer = self._hooks.patience_reply(lease.inbound)
+            answer = await self._hooks.patience_reply(lease.inbound)
             async with asyncio.timeout(NOTICE_TIMEOUT_S):
-                # By a draft of its own: the turn's is for the answer. Nothing of it is stored.
-                await self._hooks.begin_draft(lease.inbound).finish(answer, _forget_progress)
+                # Beside the draft, which is for the answer. Nothing of it is stored.
+                await self._hooks.say(lease.inbound, answer)
         except Exception as error:  # noqa: BLE001 - see above
             extra = {"cause": str(error) or type(error).__name__, "conversation": _conversation(lease)}
             log.warning("nobody told that the model is waited for", extra=extra)
@@ -378,7 +348,7 @@ class TurnRunner:
             return
         # Nobody else has the answer. Once, and nothing of it is stored: there is nowhere to store it.
         try:
-            await self._hooks.begin_draft(lease.inbound).finish(answer, _forget_progress)
+            await self._hooks.say(lease.inbound, answer)
         except Exception as failure:  # noqa: BLE001 - the worker goes on
             extra = {"cause": str(failure) or type(failure).__name__, "conversation": _conversation(lease)}
             log.error("answer of a forgotten message not delivered", extra=extra)
@@ -388,11 +358,15 @@ def _conversation(lease: Lease) -> str:
     return hash_id(lease.route.conversation_key)
 
 
+def _index(lease: Lease, answer: Answer, at: float) -> KeptMessage | None:
+    """Return what the index keeps of an answer, for a later message that quotes it; None where nothing was said."""
+    if not answer.text or lease.kind is RowKind.ALERT:
+        return None
+    words = (Words(answer.text),)
+    return KeptMessage(lease.inbound.chat_key, answer.receipts, at, speaker="", by_robot=True, parts=words)
+
+
 def is_waiting(lease: Lease) -> bool:
     """Whether it goes on waiting for the model's server: giving a message back does not begin its patience afresh."""
     # An answer that was saved meanwhile, of which this lease does not know, makes it meaningless.
     return lease.answer is None and lease.waiting_since > 0
-
-
-async def _forget_progress(_: Answer) -> None:
-    """Keep nothing: a notice that breaks off half-way is not sent again."""

@@ -18,14 +18,17 @@ from typing import Final
 
 from claw.clock import Clock
 from claw.errors import LeaseLostError, StoreError
+from claw.inbox.active import ActiveTurn, CancelReason, Cut, Stage
 from claw.inbox.fairness import URGENT_SLOTS, Fairness
 from claw.inbox.leases import LeaseKeeper
 from claw.inbox.persist import STORE_RETRY_DELAY_S, persist
 from claw.inbox.restore import is_gone, put_back
 from claw.inbox.retries import Limits
-from claw.inbox.turns import ActiveTurn, CancelReason, Stage, TurnHooks, TurnRunner, is_waiting
+from claw.inbox.turns import TurnHooks, TurnRunner, is_waiting
+from claw.messages import Inbound, Route
 from claw.secret import hash_id
-from claw.store.ports import Inbox, Lease
+from claw.store.ports import Inbox
+from claw.store.values import Interrupted, Lease
 from claw.tasks import start_eternal
 
 log: Final = logging.getLogger(__name__)
@@ -34,6 +37,9 @@ RELEASE_TIMEOUT_S: Final = 1.0
 """Seconds that giving back may take at the end of a drain."""
 SUSPECT_CLAIMS: Final = 3
 """From this claim on a message runs alone. A crash counts one for each message in flight: two may be bad luck."""
+CUT_TIMEOUT_S: Final = 2.0
+"""Seconds for the part of an answer that is on its way when its sending is stopped; then it is said to be stopped: a
+person who waits for that word would ask again."""
 HELD_BACK_MAX: Final = 32
 """Messages that are on their way back to the inbox at the same time; the store commits them together."""
 
@@ -63,6 +69,8 @@ class Worker:
         self._fairness = Fairness(slots, clock)
         self._held_back: set[asyncio.Task[None]] = set()
         """Messages on their way back to the inbox."""
+        self._interrupting: set[asyncio.Task[None]] = set()
+        """Wishes to end turns, on their way."""
         self._leases = LeaseKeeper(inbox, owner, self._active.values, clock)
         self._slot_freed = asyncio.Event()
         self._claiming = True
@@ -89,7 +97,7 @@ class Worker:
                 await self._slot_freed.wait()
         finally:
             keeper.cancel()
-            tasks = [*self._tasks(), *self._held_back]
+            tasks = [*self._tasks(), *self._held_back, *self._interrupting]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(keeper, *tasks, return_exceptions=True)
@@ -194,17 +202,36 @@ class Worker:
 
     # --- from outside --------------------------------------------------------------------------------------------
 
-    def stop(self, queue: str) -> bool:
-        """End the turn of `queue` that waits for its answer, for `/stop`; False where there is none to end."""
-        turn = self._active.get(queue)
-        # An answer that is being delivered is delivered whole: half of one, cut by a `/stop` that came too late,
-        # would neither be stopped nor be an answer. A turn that is cancelled already keeps its first reason.
-        if turn is None or not turn.can_stop:
-            return False
-        turn.cancel(CancelReason.STOP)
-        return True
+    def stop(
+        self, queue: str, sender: str | None = None, *, unless: str = "", reason: CancelReason = CancelReason.STOP
+    ) -> Interrupted:
+        """End the turn of `queue`, or the sending of its answer: anybody's, or that of one sender (`Sender.key`).
 
-    async def stop_anywhere(self, queue: str) -> bool:
+        Not that of the message with the key `unless`. Of an answer that is being sent, the part that is on its way
+        still goes out; whether more would have come is not known yet.
+        """
+        turn = self._active.get(queue)
+        # The next message of a person is no word against the answer to the one before, which is being sent already.
+        can_cut = turn is not None and turn.can_cut and reason is CancelReason.STOP
+        # A turn that is cancelled already keeps its first reason.
+        if turn is None or not (turn.can_stop or can_cut) or (unless and turn.lease.inbound.key == unless):
+            return Interrupted.NOTHING
+        if sender is not None and not turn.is_asked_by(sender):
+            return Interrupted.OTHERS
+        if turn.can_stop:
+            turn.cancel(reason)
+        else:
+            turn.cut = Cut.WANTED
+        return Interrupted.STOPPED
+
+    async def stop_anywhere(
+        self,
+        queue: str,
+        sender: str | None = None,
+        *,
+        unless: str = "",
+        reason: CancelReason = CancelReason.STOP,
+    ) -> Interrupted:
         """As `stop`, also where another process works on `queue`, or its head waits for its next try.
 
         Raises StoreError.
@@ -213,7 +240,33 @@ class Worker:
         # stopped when it waits. Writing that takes a moment.
         while (turn := self._active.get(queue)) is not None and turn.stage is Stage.RELEASING and turn.task is not None:
             await asyncio.wait([turn.task])
-        return self.stop(queue) if turn is not None else await self._inbox.interrupt(queue)
+        if turn is not None:
+            stopped = self.stop(queue, sender, unless=unless, reason=reason)
+            if stopped and turn.cut is Cut.WANTED and turn.task is not None:
+                # Until that is kept, and told truly: what was on its way may have been the last part.
+                await asyncio.wait([turn.task], timeout=CUT_TIMEOUT_S)
+                if turn.task.done() and not turn.was_cut:
+                    return Interrupted.NOTHING
+            return stopped
+        return await self._inbox.interrupt(queue, sender=sender, unless=unless)
+
+    def interrupt_for(self, inbound: Inbound, route: Route) -> None:
+        """End the turn of the same sender that `inbound`, which was just accepted, takes the place of.
+
+        Returns at once: nobody's ack waits for it.
+        """
+
+        async def interrupt() -> None:
+            try:
+                await self.stop_anywhere(
+                    route.queue, inbound.sender.key, unless=inbound.key, reason=CancelReason.INTERRUPT
+                )
+            except StoreError as error:
+                log.warning("turn not interrupted", extra={"cause": str(error)})
+
+        task = asyncio.create_task(interrupt(), name="claw.inbox.interrupt")
+        self._interrupting.add(task)
+        task.add_done_callback(self._interrupting.discard)
 
     def _on_interrupt(self, seq: int, fence: int) -> None:
         """Stop the turn of a lease that another process names."""

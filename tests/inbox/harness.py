@@ -7,7 +7,9 @@ for by its condition; a negative ("nothing more happens") is waited for a moment
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 from claw.draft import Draft, Persist
@@ -20,9 +22,10 @@ from claw.inbox.worker import Worker
 from claw.language import Language
 from claw.messages import Answer, Exchange, Inbound, Outcome, Route, Sender
 from claw.policy import GroupSession
-from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
+from claw.store.values import Follower, Lease, Row
 from claw.turn.commands.parser import is_urgent
+from claw.turn.languages import PersonalLanguages
 from claw.turn.notices import Notices
 from tests.clock import FakeClock
 from tests.drafts import RecordingDraft
@@ -42,7 +45,13 @@ class WorkerHarness:
     """A worker over a real store and a clock of its own; tests swap `handle` and `deliver`."""
 
     def __init__(
-        self, path: Path, *, slots: int = 32, limits: Limits = LIMITS, store: type[SqliteStore] = SqliteStore
+        self,
+        path: Path,
+        *,
+        slots: int = 32,
+        limits: Limits = LIMITS,
+        store: type[SqliteStore] = SqliteStore,
+        merges: bool = False,
     ) -> None:
         self.clock = FakeClock()
         self.store = store(path, clock=self.clock)
@@ -57,14 +66,25 @@ class WorkerHarness:
         self.drafts: list[HarnessDraft] = []
         self.handle: Callable[[Inbound], Awaitable[Answer]] = self.echo
         self.deliver: Callable[[Answer], Awaitable[None]] = self.out
+        self.finish: Callable[[Answer, Persist], Awaitable[tuple[str, ...]]] | None = None
+        """In place of `deliver`, for a test that sends parts."""
         self.hooks = TurnHooks(
             handle=self._handle,
             begin_draft=self._begin_draft,
+            say=self._say,
             failure_reply=self._failure_reply,
-            patience_reply=lambda message: Answer.of(f"wait: {message.text}", Outcome.ANSWERED),
+            patience_reply=self._patience_reply,
+            interrupted_reply=lambda message, route: Answer(
+                (), Outcome.STOPPED, exchange=Exchange(route.conversation_key, message.text, "[interrupted]")
+            ),
+            select_followers=self._select if merges else None,
             remedy=lambda error: "none",
             on_undelivered=UndeliveredAlerts(
-                self.store, self.store.once_per, self._find_owners, Notices(Language.EN), self.clock
+                self.store,
+                self.store.once_per,
+                self._find_owners,
+                Notices(Language.EN, PersonalLanguages(self.store, Language.EN)),
+                self.clock,
             ),
             once_per=self.store.once_per,
         )
@@ -81,24 +101,34 @@ class WorkerHarness:
     async def out(self, answer: Answer) -> None:
         self.delivered.append(answer.text)
 
-    async def _handle(self, message: Inbound, route: Route, draft: Draft) -> Answer:
-        self.handled.append(message.text)
+    async def _handle(self, message: Inbound, route: Route, draft: Draft, followers: Sequence[Follower] = ()) -> Answer:
+        self.handled.append(" + ".join((message.text, *(each.inbound.text for each in followers))))
         draft.update(message.text)
-        return await self.handle(message)
+        return replace(await self.handle(message), merged=tuple(each.seq for each in followers))
+
+    async def _select(self, message: Inbound, followers: Sequence[Follower]) -> Sequence[Follower]:
+        return list(takewhile(lambda each: not each.inbound.text.startswith("alone"), followers))
+
+    async def _patience_reply(self, message: Inbound) -> Answer:
+        return Answer.of(f"wait: {message.text}", Outcome.ANSWERED)
 
     async def _find_owners(self) -> list[str]:
         if self.owners_unknown:
             raise StoreError("away")
         return [OWNER]
 
-    def _failure_reply(self, message: Inbound, error: Exception) -> Answer:
+    async def _failure_reply(self, message: Inbound, error: Exception) -> Answer:
         came = error.partial if isinstance(error, ModelError) else ""
         text = self.failure_text or f"sorry: {came or message.text}"
         return Answer.of(text, Outcome.FAILED, error=str(error) or "fault")
 
-    def _begin_draft(self, message: Inbound) -> Draft:
-        self.drafts.append(HarnessDraft(self, message))
+    def _begin_draft(self, lease: Lease) -> Draft:
+        self.drafts.append(HarnessDraft(self, lease))
         return self.drafts[-1]
+
+    async def _say(self, message: Inbound, answer: Answer) -> None:
+        self.receivers.append(message.sender.staff_id)
+        await self.deliver(answer)
 
     async def put(self, *messages: Inbound) -> None:
         for message in messages:
@@ -140,12 +170,14 @@ class WorkerHarness:
 class HarnessDraft(RecordingDraft):
     """Delivers by the harness's `deliver`."""
 
-    def __init__(self, harness: WorkerHarness, message: Inbound) -> None:
-        super().__init__(message)
+    def __init__(self, harness: WorkerHarness, lease: Lease) -> None:
+        super().__init__(lease)
         self._harness = harness
 
-    async def finish(self, answer: Answer, persist: Persist) -> None:
+    async def finish(self, answer: Answer, persist: Persist) -> tuple[str, ...]:
+        if self._harness.finish is not None and len(answer.content) > 1:
+            return await self._harness.finish(answer, persist)
         if answer.text:
             self._harness.receivers.append(self.inbound.sender.staff_id)
             await self._harness.deliver(answer)
-        await super().finish(answer, persist)
+        return await super().finish(answer, persist)

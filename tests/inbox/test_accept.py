@@ -15,8 +15,8 @@ from claw.inbox.accept import STORE_TIMEOUT_S, Acceptance
 from claw.inbox.routing import Router
 from claw.messages import Delivery, Inbound, Route
 from claw.policy import GroupSession
-from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
+from claw.store.values import Row
 from claw.turn.commands.parser import is_urgent
 from tests.clock import FakeClock
 from tests.messages import inbound

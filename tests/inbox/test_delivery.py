@@ -11,7 +11,7 @@ import pytest
 from claw.errors import DingTalkError, DingTalkReason
 from claw.inbox.retries import DELIVERY_TIMEOUT_S
 from claw.messages import Answer, ChatKind, Conversation, Exchange, Inbound, Markdown, Outcome, Sender
-from claw.store.ports import Row, RowKind
+from claw.store.values import Row, RowKind
 from tests.inbox.harness import OWNER, ROUTE, HarnessDraft, WorkerHarness
 from tests.messages import inbound
 

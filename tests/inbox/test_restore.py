@@ -13,8 +13,8 @@ import pytest
 from claw.errors import LeaseLostError
 from claw.inbox.leases import LEASE_TTL_S
 from claw.messages import Answer, Exchange, Inbound, Markdown, Outcome
-from claw.store.ports import Lease, Row
 from claw.store.sqlite.store import SqliteStore
+from claw.store.values import Lease, Row
 from tests.inbox.harness import HarnessDraft, WorkerHarness
 from tests.messages import inbound
 
@@ -50,9 +50,9 @@ class ForgetfulStore(SqliteStore):
         self._look(lease)
         await super().save_answer(lease, answer)
 
-    async def ack(self, lease: Lease, exchange: Exchange | None = None) -> None:
+    async def ack(self, lease: Lease, exchange: Exchange | None = None, **options: Any) -> None:
         self._look(lease)
-        await super().ack(lease, exchange)
+        await super().ack(lease, exchange, **options)
 
     async def release(self, lease: Lease, delay: float = 0.0, **options: Any) -> None:
         self._look(lease)

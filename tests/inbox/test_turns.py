@@ -11,7 +11,7 @@ import pytest
 from claw.errors import DingTalkError, ModelError, ModelErrorKind, StoreError
 from claw.inbox.leases import LEASE_TTL_S
 from claw.messages import Answer, Inbound, Outcome
-from claw.store.ports import Row, RowKind
+from claw.store.values import Row, RowKind
 from tests.inbox.harness import ROUTE, WorkerHarness
 from tests.messages import inbound
 

@@ -9,12 +9,20 @@ from typing import Any
 
 import pytest
 
+from claw.draft import DeliveryStoppedError, Persist
+from claw.errors import DingTalkError, DingTalkReason
+from claw.inbox import worker
+from claw.inbox.active import CancelReason
+from claw.inbox.delivery import STOPPED_MARK
 from claw.inbox.leases import LEASE_TTL_S
-from claw.inbox.turns import CancelReason
-from claw.messages import Answer, Inbound, Outcome
-from claw.store.ports import Lease
+from claw.messages import Answer, Exchange, Inbound, Markdown, Outcome
+from claw.parts import Words
+from claw.store.values import Interrupted, Lease
 from tests.inbox.harness import WorkerHarness, somebody
 from tests.messages import inbound
+
+SHORT = 0.05
+"""Seconds in which something does not happen."""
 
 
 async def test_answers_in_order(harness: WorkerHarness) -> None:
@@ -132,8 +140,11 @@ async def test_forgetting_ends_the_running_turn(harness: WorkerHarness) -> None:
     assert [each.user for each in await harness.store.exchanges(inbound().chat_key, 9)] == ["after"]
 
 
-async def test_what_is_delivered_meanwhile_stays_forgotten(harness: WorkerHarness) -> None:
-    """A turn that just finishes cannot be stopped any more: its answer goes out, its exchange does not come back."""
+async def test_what_is_delivered_meanwhile_stays_forgotten(
+    harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that is on its way goes out, however long it takes; its exchange does not come back."""
+    monkeypatch.setattr(worker, "CUT_TIMEOUT_S", SHORT)
     forgetting = Forgetting(harness)
     sending, gate = asyncio.Event(), asyncio.Event()
 
@@ -220,9 +231,9 @@ async def test_stop_asks_the_others_where_nothing_runs_here(harness: WorkerHarne
     """A turn of our own is stopped here, without the store; else the store tells whether somebody else has one."""
     asked: list[str] = []
 
-    async def interrupt(queue: str) -> bool:
+    async def interrupt(queue: str, **_: Any) -> Interrupted:
         asked.append(queue)
-        return elsewhere
+        return Interrupted.STOPPED if elsewhere else Interrupted.NOTHING
 
     async def hang(message: Inbound) -> Answer:
         await asyncio.Event().wait()
@@ -230,7 +241,7 @@ async def test_stop_asks_the_others_where_nothing_runs_here(harness: WorkerHarne
 
     harness.store.interrupt = interrupt  # type: ignore[method-assign]
     harness.handle = hang
-    assert await harness.worker.stop_anywhere("queue") is elsewhere
+    assert bool(await harness.worker.stop_anywhere("queue")) is elsewhere
     assert asked == ["queue"]
     await harness.put(inbound("long"))
     harness.start()
@@ -256,23 +267,110 @@ async def test_what_was_to_be_stopped_is_not_begun(harness: WorkerHarness) -> No
     assert (harness.handled, harness.delivered) == (["next"], ["re: next"])
 
 
-async def test_stop_does_not_cut_what_is_being_delivered(harness: WorkerHarness) -> None:
-    """An answer that is on its way is sent whole: /stop comes too late for it."""
-    sending, gate = asyncio.Event(), asyncio.Event()
+class Sending:
+    """Sends an answer of three parts, each when the test lets it."""
 
-    async def deliver(answer: Answer) -> None:
-        sending.set()
-        await gate.wait()
-        harness.delivered.append(answer.text)
+    def __init__(self, harness: WorkerHarness) -> None:
+        self.harness = harness
+        self.on_its_way = asyncio.Event()
+        self.gate = asyncio.Semaphore(0)
+        self.fault: Exception | None = None
+        harness.handle = self.handle
+        harness.finish = self.finish
 
-    harness.deliver = deliver
+    async def handle(self, message: Inbound) -> Answer:
+        if message.text != "one":
+            return await self.harness.echo(message)
+        exchange = Exchange(message.chat_key, message.text, "first, second, third")
+        parts = tuple(Markdown(each) for each in ("first", "second", "third"))
+        return Answer(parts, Outcome.ANSWERED, exchange=exchange)
+
+    async def finish(self, answer: Answer, persist: Persist) -> tuple[str, ...]:
+        for index in range(answer.sent, len(answer.content)):
+            self.on_its_way.set()
+            await self.gate.acquire()
+            if self.fault is not None:
+                raise self.fault
+            part = answer.content[index]
+            assert isinstance(part, Markdown)
+            self.harness.delivered.append(part.text)
+            answer = replace(answer, receipts=(*answer.receipts, f"receipt-{part.text}"))
+            if index + 1 < len(answer.content):
+                try:
+                    await persist(answer.with_sent(index + 1))
+                except DeliveryStoppedError as stop:
+                    stop.shown = ", ".join(self.harness.delivered)
+                    raise
+        return answer.receipts
+
+    async def let_out(self, parts: int) -> None:
+        """Let parts go out, until the next one is on its way."""
+        for _ in range(parts):
+            self.on_its_way.clear()
+            self.gate.release()
+            await self.on_its_way.wait()
+
+
+async def test_stop_ends_the_sending(harness: WorkerHarness) -> None:
+    """What is on its way goes out, the rest never does; history keeps what was seen, and the next message follows."""
+    sending = Sending(harness)
+    await harness.put(inbound("one"), inbound("two"))
+    harness.start()
+    await sending.on_its_way.wait()
+    await sending.let_out(1)
+    key = inbound().chat_key
+    assert harness.worker.stop(key, "somebody else") is Interrupted.OTHERS
+    stopping = asyncio.create_task(harness.worker.stop_anywhere(key, "u-1001"))
+    await asyncio.sleep(SHORT)
+    assert not stopping.done(), "whether anything was stopped is not known yet"
+    sending.gate.release()
+    assert await stopping is Interrupted.STOPPED
+    sending.gate.release()
+    await harness.until(harness.empty)
+    assert harness.delivered == ["first", "second", "re: two"]
+    told = [(each.user, each.assistant) for each in await harness.store.exchanges(key, 9)]
+    assert told == [("one", f"first, second\n\n{STOPPED_MARK}"), ("two", "re: two")]
+    kept = await harness.store.find_message(key, ["receipt-second"])
+    assert kept is not None
+    assert kept.parts == (Words("first, second"),)
+
+
+async def test_stop_comes_too_late_for_the_last_part(harness: WorkerHarness) -> None:
+    """Nothing was stopped then, and nobody is told so; nor does a next message cut an answer."""
+    sending = Sending(harness)
     await harness.put(inbound("one"))
     harness.start()
-    await sending.wait()
-    assert not harness.worker.stop(inbound().chat_key)
-    gate.set()
+    await sending.on_its_way.wait()
+    await sending.let_out(2)
+    key = inbound().chat_key
+    assert harness.worker.stop(key, reason=CancelReason.INTERRUPT) is Interrupted.NOTHING
+    stopping = asyncio.create_task(harness.worker.stop_anywhere(key))
+    await asyncio.sleep(0)
+    sending.gate.release()
+    assert await stopping is Interrupted.NOTHING
+    assert harness.delivered == ["first", "second", "third"]
+    assert [each.assistant for each in await harness.store.exchanges(key, 9)] == ["first, second, third"]
+
+
+@pytest.mark.parametrize(("out", "said"), [(0, []), (1, [f"first, second, third\n\n{STOPPED_MARK}"])])
+async def test_a_part_that_is_refused_is_not_tried_again_after_a_stop(
+    harness: WorkerHarness, out: int, said: list[str]
+) -> None:
+    """It ends there, however often DingTalk might have been asked; of what nobody saw nothing is remembered."""
+    sending = Sending(harness)
+    await harness.put(inbound("one"))
+    harness.start()
+    await sending.on_its_way.wait()
+    await sending.let_out(out)
+    stopping = asyncio.create_task(harness.worker.stop_anywhere(inbound().chat_key))
+    await asyncio.sleep(0)
+    sending.fault = DingTalkError("webhook", "busy", reason=DingTalkReason.SERVER_BUSY, retryable=True)
+    sending.gate.release()
+    assert await stopping is Interrupted.STOPPED
     await harness.until(harness.empty)
-    assert harness.delivered == ["re: one"]
+    assert len(harness.delivered) == out
+    assert await harness.store.dead() == []
+    assert [each.assistant for each in await harness.store.exchanges(inbound().chat_key, 9)] == said
 
 
 async def test_drain_finishes_what_runs(harness: WorkerHarness) -> None:
