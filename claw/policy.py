@@ -1,4 +1,4 @@
-"""Who may talk to the robot, and whose conversation a group is: the choices an operator has."""
+"""The choices an operator has: who may talk, whose conversation a group is, what the model gets, and when."""
 
 from __future__ import annotations
 
@@ -34,3 +34,49 @@ class GroupSession(StrEnum):
 
     SHARED = "shared"
     PER_USER = "per_user"
+
+
+class Switch(StrEnum):
+    """On or off."""
+
+    ON = "on"
+    OFF = "off"
+
+
+class Vision(StrEnum):
+    """Whether the model gets pictures."""
+
+    ON = "on"
+    OFF = "off"
+    AUTO = "auto"
+    """Until it refuses one."""
+
+
+class BusyMode(StrEnum):
+    """What becomes of a message that comes while an answer is in progress in its conversation."""
+
+    QUEUE = "queue"
+    MERGE = "merge"
+    """Those that wait are answered together in the next turn."""
+    INTERRUPT = "interrupt"
+    """It ends its sender's own turn, and is answered in its place."""
+
+
+class ReplyMode(StrEnum):
+    """How answers are shown."""
+
+    MARKDOWN = "markdown"
+    """As messages, once they are whole."""
+    CARD = "card"
+    """As a card that grows; as messages where a card cannot be had."""
+    AUTO = "auto"
+    """As a card while the month's budget lasts."""
+
+
+class ReactionMode(StrEnum):
+    """Whether a message gets a reaction as the sign that it arrived."""
+
+    ON = "on"
+    OFF = "off"
+    AUTO = "auto"
+    """Where nothing else is visible after a moment, while the month's budget lasts."""

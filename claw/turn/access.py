@@ -223,6 +223,10 @@ class AccessControl:
     def daily_limit(self) -> int:
         return self._settings.daily_limit
 
+    async def find_owners(self) -> frozenset[str]:
+        """Return the staff ids of the owners. Raises StoreError."""
+        return (await self.read_rules()).owners
+
     async def read_rules(self) -> Rules:
         """Return the rules in force now."""
         return resolve_rules(self._settings, await self._config.items())

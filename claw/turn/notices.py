@@ -5,23 +5,25 @@ from __future__ import annotations
 from typing import Final
 
 from claw.errors import DingTalkError
-from claw.language import Language, detect_language
+from claw.language import Language
 from claw.messages import Answer, ChatKind, Inbound, Outcome
 from claw.turn import texts
-from claw.turn.commands.handlers import strip_markup
+from claw.turn.commands.formatting import strip_markup
+from claw.turn.languages import PersonalLanguages
 
 UNNAMED: Final = "-"
 
 
 class Notices:
-    """Words notices; `language` is the operator's, and of people whose language does not show."""
+    """Words notices; `language` is the operator's, people are told in their own."""
 
-    def __init__(self, language: Language) -> None:
+    def __init__(self, language: Language, languages: PersonalLanguages) -> None:
         self._language = language
+        self._languages = languages
 
-    def undelivered_notice(self, inbound: Inbound) -> Answer:
+    async def undelivered_notice(self, inbound: Inbound) -> Answer:
         """Tell the person, in their direct chat, that the answer to `inbound` did not get through."""
-        language = self._language_of(inbound)
+        language = await self._languages.recall(inbound)
         text = texts.UNDELIVERED[language].format(
             chat=self._name_chat(inbound, language), question=strip_markup(inbound.text) or UNNAMED
         )
@@ -37,8 +39,12 @@ class Notices:
         )
         return Answer.of(text, Outcome.ANSWERED)
 
-    def _language_of(self, inbound: Inbound) -> Language:
-        return detect_language(inbound.text, self._language)
+    def budget_alert(self, quota: str, used: int, limit: int) -> Answer:
+        """Tell an owner that a part of a month's quota (a field of BillableCalls) is used up."""
+        text = texts.BUDGET_ALERT[self._language].format(
+            quota=texts.QUOTA_NAMES[quota][self._language], used=used, limit=limit, percent=100 * used // limit
+        )
+        return Answer.of(text, Outcome.ANSWERED)
 
     def _name_chat(self, inbound: Inbound, language: Language) -> str:
         if inbound.conversation.kind is ChatKind.DIRECT:

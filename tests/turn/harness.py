@@ -8,21 +8,26 @@ from copy import deepcopy
 from typing import Any
 
 from claw.config.settings import AccessSettings, ConversationSettings
-from claw.dingtalk.media import Picture
-from claw.draft import Persist
-from claw.errors import MediaError, ModelError
+from claw.draft import Activity, Persist, Suspension
+from claw.errors import MediaProblem, ModelError
 from claw.inbox.routing import Router
 from claw.language import Language
 from claw.messages import Answer, ChatKind, Conversation, Inbound, Route, Sender
+from claw.parts import Media
 from claw.secret import Secret
-from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
+from claw.store.values import Interrupted, Row
 from claw.turn.access import AccessControl
+from claw.turn.attachments import Found, is_picture
 from claw.turn.commands.handlers import AdminActions, CommandHandlers
 from claw.turn.commands.parser import is_urgent
+from claw.turn.context import ContextWriter
 from claw.turn.handler import MessageHandler
-from claw.turn.model.chat import Completion, Message, OnSent, OnText, Shorten
+from claw.turn.model.chat import Completion, Message, OnActivity, OnSent, OnText, Shorten
 from claw.turn.model.finish import FinishReason
+from claw.turn.model.upload import has_pictures
+from claw.turn.pictures import Picture
+from claw.turn.vision import ModelVision
 from tests.clock import FakeClock
 from tests.messages import inbound
 
@@ -39,6 +44,8 @@ class ScriptedModel:
         self.shortened: Sequence[Message] | None = None
         self.pieces: list[str] = []
         self.error: ModelError | None = None
+        self.refuses_pictures: ModelError | None = None
+        """What it raises at each question with pictures."""
         self.completion = Completion("fine", FinishReason.STOP, None, "scripted")
 
     async def ask(
@@ -48,6 +55,7 @@ class ScriptedModel:
         user: str,
         shorten: Shorten | None = None,
         on_text: OnText | None = None,
+        on_activity: OnActivity | None = None,
         on_sent: OnSent | None = None,
     ) -> Completion:
         # As they are now: pictures are taken out of them when they were sent.
@@ -59,6 +67,8 @@ class ScriptedModel:
         if on_text is not None:
             for piece in self.pieces:
                 on_text(piece)
+        if self.refuses_pictures is not None and has_pictures(self.asked[-1]):
+            raise self.refuses_pictures
         if self.error is not None:
             raise self.error
         return self.completion
@@ -69,14 +79,21 @@ class SeenDraft:
 
     def __init__(self) -> None:
         self.shown: list[str] = []
+        self.activities: list[Activity] = []
 
     def update(self, text: str) -> None:
         self.shown.append(text)
 
-    def activity(self, what: str) -> None:
-        raise AssertionError(what)
+    def activity(self, activity: Activity) -> None:
+        self.activities.append(activity)
 
-    async def finish(self, answer: Answer, persist: Persist) -> None:
+    def join(self, inbound: Inbound) -> None:
+        raise AssertionError("joining is the worker's business")
+
+    async def suspend(self, why: Suspension) -> None:
+        raise AssertionError("suspending is the worker's business")
+
+    async def finish(self, answer: Answer, persist: Persist) -> tuple[str, ...]:
         raise AssertionError("finishing is the worker's business")
 
 
@@ -89,8 +106,9 @@ class TurnHarness:
         settings: ConversationSettings | None = None,
         *,
         access: AccessSettings = OWNED,
-        stoppable: bool = False,
+        stoppable: Interrupted = Interrupted.NOTHING,
         store_lost: bool = False,
+        with_context: bool = False,
     ) -> None:
         self.store = store
         self.settings = settings or ConversationSettings()
@@ -99,21 +117,19 @@ class TurnHarness:
         self.clock = FakeClock()
         self.model_health: dict[str, Any] = {}
         self.stopped: list[str] = []
+        self.stopped_for: list[str | None] = []
         self.restarted: list[str] = []
-        self.pictures: list[str] | MediaError = ["data:image/png;base64,AAAA"]
-
-        self.fetched = 0
-
+        self.media: dict[str, Found] = {}
+        """What there is under a download code; other pictures are one of four letters, other files are gone."""
+        self.asked_for: list[str] = []
         self.held = 0
 
         @asynccontextmanager
-        async def hold_pictures(_: Inbound) -> AsyncIterator[list[Picture]]:
-            self.fetched += 1
-            if isinstance(self.pictures, MediaError):
-                raise self.pictures
+        async def hold_media(_: str, media: Sequence[Media]) -> AsyncIterator[list[Found]]:
+            self.asked_for += [each.code.reveal() for each in media]
             self.held += 1
             try:
-                yield [Picture(each) for each in self.pictures]
+                yield [self.media.get(each.code.reveal(), _default(each)) for each in media]
             finally:
                 self.held -= 1
 
@@ -121,8 +137,9 @@ class TurnHarness:
             names = ("model", "stream", "pending", "turns", "dead", "calls", "version")
             return dict.fromkeys(names, "7")
 
-        async def stop(conversation_key: str) -> bool:
+        async def stop(conversation_key: str, sender: str | None) -> Interrupted:
             self.stopped.append(conversation_key)
+            self.stopped_for.append(sender)
             return stoppable
 
         def restart(scope: str) -> bool:
@@ -140,7 +157,11 @@ class TurnHarness:
                 self.access, history=store, config=store, chats=store, actions=actions, clock=self.clock
             ),
             language=Language.ZH,
-            hold_pictures=hold_pictures,
+            hold_media=hold_media,
+            index=store,
+            people=store,
+            vision=ModelVision(self.settings.vision, "scripted-1", store, self.clock),
+            context=ContextWriter("Asia/Shanghai", self.clock.wall) if with_context else None,
         )
 
     def route(self, message: Inbound) -> Route:
@@ -162,6 +183,10 @@ class TurnHarness:
     async def tell(self, staff_id: str, text: str, *, group: str = "", **fields: Any) -> str:
         """Return what somebody is answered for a text, in a direct chat or a group."""
         return (await self.say(message(staff_id, text, group=group, **fields))).text
+
+
+def _default(media: Media) -> Found:
+    return Picture("data:image/png;base64,AAAA") if is_picture(media) else MediaProblem.EXPIRED
 
 
 def message(staff_id: str, text: str, *, group: str = "", **fields: Any) -> Inbound:

@@ -11,7 +11,8 @@ import pytest
 
 from claw.config.settings import AccessSettings, ConversationSettings
 from claw.language import Language
-from claw.messages import ChatKind, Media, MediaKind, Outcome, Sender
+from claw.messages import ChatKind, Outcome, Sender
+from claw.parts import Media, MediaKind
 from claw.policy import DirectPolicy, GroupPolicy, GroupSession, Pairing
 from claw.secret import Secret, hash_id
 from claw.store.sqlite.store import SqliteStore
@@ -360,7 +361,7 @@ async def test_the_limit_guards_every_budget(store: SqliteStore) -> None:
     answers = [await turn.tell("u-1", "看", media=PICTURES, group=f"cid{n}") for n in range(30)]
     answers += [await turn.tell("u-1", "", msgtype="unknownMsgType") for _ in range(50)]
     assert [each for each in answers if each] == [texts.LIMIT_REACHED[ZH].format(limit=5)]
-    assert (turn.fetched, turn.model.asked) == (0, [])
+    assert (turn.asked_for, turn.model.asked) == ([], [])
 
 
 async def test_commands_are_bounded_by_person(store: SqliteStore) -> None:

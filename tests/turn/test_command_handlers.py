@@ -7,11 +7,12 @@ import string
 
 import pytest
 
-from claw.config.settings import AccessSettings
+from claw.config.settings import AccessSettings, ConversationSettings
 from claw.errors import ModelError, ModelErrorKind
-from claw.language import Language
-from claw.policy import DirectPolicy, GroupPolicy
+from claw.language import Language, Text
+from claw.policy import DirectPolicy, GroupPolicy, GroupSession
 from claw.store.sqlite.store import SqliteStore
+from claw.store.values import Interrupted
 from claw.turn import texts
 from claw.turn.model.health import ModelHealth
 from tests.turn.harness import TurnHarness, message
@@ -258,7 +259,7 @@ async def test_hostile_commands(turn: TurnHarness) -> None:
 
 async def test_new_ends_the_running_turn_first(store: SqliteStore) -> None:
     """`/new` does not wait for the answer in progress, which belongs to what is to be forgotten: it ends it."""
-    turn = TurnHarness(store, stoppable=True)
+    turn = TurnHarness(store, stoppable=Interrupted.STOPPED)
     assert await turn.tell("u-1001", "/new") == texts.FORGOTTEN[Language.ZH]
     assert turn.stopped == ["dingfakeclient:direct-u-1001"]
 
@@ -275,3 +276,124 @@ async def test_status_tells_how_the_model_does(store: SqliteStore) -> None:
     assert "2027-01-15T08:00:00.000Z" in told
     assert "HTTP 401: bad key" in told
     assert "check OPENAI_API_KEY" in told
+
+
+# --- somebody else's turn, and a group's memory -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("who", "group", "sender"),
+    [("u-22", "cidG", "u-22"), (OWNER, "cidG", None), ("u-22", "", None)],
+)
+async def test_whose_turn_is_stopped(store: SqliteStore, who: str, group: str, sender: str | None) -> None:
+    """In a shared group one's own turn only, the owner's word ends any; in a direct chat there is one person."""
+    turn = TurnHarness(store, access=AccessSettings(owner=(OWNER,)), stoppable=Interrupted.STOPPED)
+    assert await turn.tell(who, "/stop", group=group) == texts.STOPPED[Language.ZH]
+    await turn.tell(who, "/new", group=group)
+    assert turn.stopped_for == [sender, sender]
+
+
+async def test_somebody_elses_turn_is_named_so(store: SqliteStore) -> None:
+    """Who may not stop it is told that it is not theirs."""
+    turn = TurnHarness(store, stoppable=Interrupted.OTHERS)
+    assert await turn.tell("u-22", "/stop", group="cidG") == texts.NOT_YOURS_TO_STOP[Language.ZH]
+
+
+async def test_a_group_is_told_who_began_anew(store: SqliteStore) -> None:
+    """What all share is not forgotten in silence; a person's own memory is nobody else's business."""
+    turn = TurnHarness(store)
+    told = await turn.tell("u-22", "/new", group="cidG")
+    assert told == texts.FORGOTTEN_FOR_ALL[Language.ZH].format(name="nick of u-22")
+    per_user = TurnHarness(store, ConversationSettings(group_session=GroupSession.PER_USER))
+    assert await per_user.tell("u-22", "/new", group="cidG") == texts.FORGOTTEN[Language.ZH]
+
+
+# --- slips --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("word", "near"), [("newv", "new"), ("hlep", "help"), ("stpo", "stop"), ("帮住", "帮助")])
+async def test_a_slip_gets_the_nearest_command(store: SqliteStore, word: str, near: str) -> None:
+    """And no model call, and no question of the day."""
+    turn = TurnHarness(store, access=AccessSettings(owner=(OWNER,), daily_limit=1))
+    for _ in range(3):
+        assert f"`/{near}`" in await turn.tell("u-1", f"/{word}")
+    assert turn.model.asked == []
+    assert await turn.tell("u-1", "真的问题") == "fine"
+
+
+async def test_a_word_that_is_near_nothing(store: SqliteStore) -> None:
+    """Then the list of commands is named, and how the model gets it."""
+    turn = TurnHarness(store)
+    told = await turn.tell("u-1", "/xyzzyq")
+    assert told == texts.UNKNOWN_COMMAND[Language.ZH].format(word="xyzzyq")
+
+
+async def test_two_slashes_reach_the_model_as_one(store: SqliteStore) -> None:
+    """A gateway's own commands can be written."""
+    turn = TurnHarness(store)
+    await turn.tell("u-1", "//compact now")
+    assert turn.model.asked[-1][-1]["content"] == "/compact now"
+
+
+# --- lists --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_denial_outlives_a_reset(store: SqliteStore) -> None:
+    """`/policy reset` says who is still denied, and lists can be seen."""
+    turn = TurnHarness(store, access=AccessSettings(owner=(OWNER,), group_allowed=("u-env",)))
+    await turn.tell(OWNER, "/deny u-1003")
+    await turn.tell(OWNER, "/allow u-1004")
+    told = await turn.tell(OWNER, "/policy reset")
+    assert texts.STILL_DENIED[Language.ZH].format(count=1) in told
+    assert await turn.tell("u-1003", "hello there") != "fine"
+    listed = await turn.tell(OWNER, "/名单")
+    for line in ("主人：`u-owner`", "允许（群聊，环境变量）：`u-env`", "禁止：`u-1003`", "允许（运行时添加）：（无）"):
+        assert line in listed
+    group = await turn.tell(OWNER, "/list", group="cidG")
+    assert "u-1003" not in group
+    assert await turn.tell("u-1", "/list") == texts.OWNER_ONLY[Language.ZH]
+
+
+@pytest.mark.parametrize(
+    ("staff_id", "policy", "text"),
+    [
+        ("", DirectPolicy.ALLOWLIST, texts.NOT_ALLOWED_GUEST),
+        ("", DirectPolicy.OWNER, texts.NOT_ALLOWED_GUEST),
+        ("u-1", DirectPolicy.OWNER, texts.NOT_ALLOWED_OWNER_ONLY),
+    ],
+)
+async def test_who_is_kept_out_gets_words_that_fit(
+    store: SqliteStore, staff_id: str, policy: DirectPolicy, text: Text
+) -> None:
+    """Nobody is asked for a staff id that cannot exist, or that would not help."""
+    turn = TurnHarness(store, access=AccessSettings(owner=(OWNER,), direct_policy=policy))
+    assert await turn.tell(staff_id, "你好，在吗") == text[Language.ZH]
+
+
+# --- the language of a person -------------------------------------------------------------------------------------
+
+
+async def test_the_language_that_somebody_last_wrote_in(store: SqliteStore) -> None:
+    """A command's Latin name, a word, code and links show none: the person's last one counts, over a restart too."""
+    turn = TurnHarness(store)
+    assert (await turn.tell("u-1", "/help")).startswith("直接")
+    await turn.tell("u-1", "How much is it today?")
+    for text in ("/help", "/HELP", "/commands"):
+        assert (await turn.tell("u-1", text)).startswith("Just ask")
+    again = TurnHarness(store)
+    assert await again.tell("u-1", "/stop") == texts.NOTHING_TO_STOP[Language.EN]
+    for neutral in ("ok", "42", "print(x)", "https://a.example/some/long/path", "SELECT a FROM b", "ann@example.com"):
+        await again.tell("u-1", neutral)
+    assert await again.tell("u-1", "/stop") == texts.NOTHING_TO_STOP[Language.EN]
+    assert await again.tell("u-1", "/停止") == texts.NOTHING_TO_STOP[Language.ZH]
+    await again.tell("u-1", "请用中文")
+    assert await again.tell("u-1", "/stop") == texts.NOTHING_TO_STOP[Language.ZH]
+    assert await again.tell("u-2", "/stop") == texts.NOTHING_TO_STOP[Language.ZH]
+
+
+async def test_a_failure_is_told_in_the_persons_language(store: SqliteStore) -> None:
+    """Also where the message itself, a picture or a number, shows none."""
+    turn = TurnHarness(store)
+    await turn.tell("u-1", "What is the meaning of this?")
+    reply = await turn.handler.failure_reply(message("u-1", "42"), ModelError(ModelErrorKind.BUSY, "429"))
+    assert reply.text.startswith(texts.FAILURES[ModelErrorKind.BUSY][Language.EN])

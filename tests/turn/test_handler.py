@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from claw.config.settings import ConversationSettings
-from claw.errors import MediaError, ModelError, ModelErrorKind
+from claw.errors import ModelError, ModelErrorKind
 from claw.language import Language
-from claw.messages import Inbound, Media, MediaKind, Outcome, Route
+from claw.messages import Inbound, Outcome, Route
+from claw.parts import Mark, MarkKind, Media, MediaKind
 from claw.secret import Secret, hash_id
 from claw.store.sqlite.store import SqliteStore
+from claw.store.values import Interrupted
 from claw.turn import texts
-from claw.turn.handler import strip_reasoning
 from claw.turn.model.chat import Completion
 from claw.turn.model.finish import FinishReason
 from tests.messages import inbound
@@ -40,26 +41,23 @@ async def test_user_is_a_stable_hash_until_new(store: SqliteStore) -> None:
     assert [m["content"] for m in turn.model.asked[-1]] == ["three"]
 
 
-async def test_lost_picture_is_told(store: SqliteStore) -> None:
-    """A picture that cannot be fetched costs no model call, and the person is asked to send it again."""
-    turn = TurnHarness(store, ConversationSettings())
-    turn.pictures = MediaError("expired")
-    answer = await turn.say(inbound("", msgtype="picture", media=(Media(MediaKind.PICTURE, Secret("dc1")),)))
-    assert answer.text == texts.PICTURE_LOST[Language.ZH]
-    assert turn.model.asked == []
-
-
 @pytest.mark.parametrize(
     ("message", "text"),
     [
         (inbound(""), texts.NO_TEXT),
-        (inbound("", msgtype="unknownMsgType"), texts.UNREADABLE),
-        (inbound("", msgtype="video", media=(Media(MediaKind.VIDEO, Secret("dc")),)), texts.UNREADABLE),
+        (inbound("", parts=(Mark(MarkKind.UNKNOWN, "x"),)), texts.MARK_HINTS[MarkKind.UNKNOWN]),
+        (inbound("", parts=(Mark(MarkKind.NO_SPEECH),)), texts.MARK_HINTS[MarkKind.NO_SPEECH]),
+        (inbound("", parts=(Mark(MarkKind.DOCUMENT, "t"),)), texts.MARK_HINTS[MarkKind.DOCUMENT]),
+        (inbound("", parts=(Mark(MarkKind.CARD),)), texts.MARK_HINTS[MarkKind.CARD]),
+        (inbound("", parts=(Mark(MarkKind.EMPTY_RECORD),)), texts.MARK_HINTS[MarkKind.EMPTY_RECORD]),
+        (inbound("", msgtype="video", media=(Media(MediaKind.VIDEO, Secret("dc")),)), texts.VIDEO_HINT),
         (inbound("", quota_exhausted=True), texts.QUOTA_EXHAUSTED),
     ],
 )
-async def test_empty_text_is_never_sent(store: SqliteStore, message: Inbound, text: dict[Language, str]) -> None:
-    """A message without words gets a hint, and no model call: empty text is a 400 (docs/openclaw.md)."""
+async def test_what_is_nothing_to_ask_is_not_asked(
+    store: SqliteStore, message: Inbound, text: dict[Language, str]
+) -> None:
+    """A message without anything that can be asked gets a hint of its own, and no model call."""
     turn = TurnHarness(store, ConversationSettings())
     assert (await turn.say(message)).text == text[Language.ZH]
     assert turn.model.asked == []
@@ -71,7 +69,7 @@ async def test_empty_text_is_never_sent(store: SqliteStore, message: Inbound, te
         (["Par", "is", "."], ["Par", "Paris", "Paris."]),
         (["<", "think>Hm", "m.</think>", "\nPar", "is"], ["Par", "Paris"]),
         (["<think>a</think>", "<", "b>"], ["<b>"]),
-        (["<thin", "king>"], ["<thinking>"]),
+        (["<thin", "ker>"], ["<thinker>"]),
         ([" ", "\n", "Hi"], ["Hi"]),
     ],
 )
@@ -104,24 +102,9 @@ async def test_cut_answer_is_told(store: SqliteStore) -> None:
     assert answer.exchange.assistant == "half"
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("<think>\nhm\n</think>\n\n42", "42"),
-        ("  <think></think>42", "42"),
-        ("<think>never closed", "<think>never closed"),
-        ("use the <think></think> tag", "use the <think></think> tag"),
-        ("plain", "plain"),
-    ],
-)
-def test_thoughts_are_not_answers(text: str, said: str) -> None:
-    """What a model thinks aloud before its answer is neither sent nor remembered."""
-    assert strip_reasoning(text) == said
-
-
 async def test_stop_interrupts_its_own_conversation(store: SqliteStore) -> None:
     """/stop names the key of its conversation, and says whether something was running there."""
-    running = TurnHarness(store, ConversationSettings(), stoppable=True)
+    running = TurnHarness(store, ConversationSettings(), stoppable=Interrupted.STOPPED)
     assert (await running.say(inbound("/stop"))).text == texts.STOPPED[Language.ZH]
     assert running.stopped == ["dingfakeclient:cidA"]
     assert (await TurnHarness(store, ConversationSettings()).say(inbound("/stop"))).text == texts.NOTHING_TO_STOP[
@@ -135,7 +118,7 @@ async def test_stop_interrupts_its_own_conversation(store: SqliteStore) -> None:
 async def test_failure_reply_in_the_language_of_the_person(store: SqliteStore, said: str, language: Language) -> None:
     """A person is told of a failure in the language that they write, in a text that fits the fault."""
     turn = TurnHarness(store, ConversationSettings())
-    reply = turn.handler.failure_reply(inbound(said), ModelError(ModelErrorKind.BUSY, "429 from the server"))
+    reply = await turn.handler.failure_reply(inbound(said), ModelError(ModelErrorKind.BUSY, "429 from the server"))
     assert reply.text.startswith(texts.FAILURES[ModelErrorKind.BUSY][language])
     assert reply.outcome is Outcome.FAILED
     assert "429 from the server" in reply.error
@@ -147,7 +130,7 @@ async def test_failure_reply_ends_with_the_trace(
 ) -> None:
     """The trace's id follows the sentence, after a blank where the language has one."""
     monkeypatch.setattr("claw.observe.telemetry.trace_id", lambda: "ab" * 16)
-    reply = TurnHarness(store, ConversationSettings()).handler.failure_reply(
+    reply = await TurnHarness(store, ConversationSettings()).handler.failure_reply(
         inbound(said), ModelError(ModelErrorKind.UNREACHABLE, "refused")
     )
     assert reply.text.endswith(ending.format(trace="ab" * 16))
@@ -157,7 +140,7 @@ async def test_what_came_is_told_with_the_failure(store: SqliteStore) -> None:
     """An answer that broke off is shown as far as it came, marked, and is not kept as an exchange."""
     turn = TurnHarness(store, ConversationSettings())
     error = ModelError(ModelErrorKind.BROKEN_OFF, "reset", began=True, partial="Paris is the")
-    reply = turn.handler.failure_reply(inbound("hello"), error)
+    reply = await turn.handler.failure_reply(inbound("hello"), error)
     assert reply.text.startswith("Paris is the\n\n" + texts.INCOMPLETE[Language.EN])
     assert texts.FAILURES[ModelErrorKind.BROKEN_OFF][Language.EN] in reply.text
     assert reply.exchange is None
@@ -173,15 +156,15 @@ async def test_what_came_in_an_earlier_try_is_told(store: SqliteStore) -> None:
     with pytest.raises(ModelError):
         await turn.handle(asked)
     last = ModelError(ModelErrorKind.UNREACHABLE, "refused")
-    assert turn.handler.failure_reply(asked, last).text.startswith("Paris is the\n\n")
-    assert "Paris" not in turn.handler.failure_reply(asked, last).text
+    assert (await turn.handler.failure_reply(asked, last)).text.startswith("Paris is the\n\n")
+    assert "Paris" not in (await turn.handler.failure_reply(asked, last)).text
 
 
 @pytest.mark.parametrize("partial", ["", "<thi", "<think>The user asks", " \n"])
 async def test_a_thought_is_no_part_of_an_answer(store: SqliteStore, partial: str) -> None:
     """Where only thoughts had come, nothing is shown but the failure."""
     error = ModelError(ModelErrorKind.TIMEOUT, "late", began=True, partial=partial)
-    reply = TurnHarness(store, ConversationSettings()).handler.failure_reply(inbound("hello"), error)
+    reply = await TurnHarness(store, ConversationSettings()).handler.failure_reply(inbound("hello"), error)
     assert reply.text.startswith(texts.FAILURES[ModelErrorKind.TIMEOUT][Language.EN])
 
 
@@ -197,5 +180,5 @@ async def test_filtered_answer_is_marked(store: SqliteStore) -> None:
 @pytest.mark.parametrize(("said", "language"), [("hello there", Language.EN), ("你好", Language.ZH)])
 async def test_waiting_is_told(store: SqliteStore, said: str, language: Language) -> None:
     """A person whose question waits for the model's server is told so in their language."""
-    reply = TurnHarness(store, ConversationSettings()).handler.patience_reply(inbound(said))
+    reply = await TurnHarness(store, ConversationSettings()).handler.patience_reply(inbound(said))
     assert (reply.text, reply.exchange) == (texts.PATIENCE[language], None)

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from claw.config.settings import ConversationSettings
 from claw.errors import ModelError, ModelErrorKind
-from claw.messages import Media, MediaKind
+from claw.parts import Media, MediaKind
 from claw.secret import Secret
 from claw.store.sqlite.store import SqliteStore
 from claw.turn.model.upload import PART_BYTES, Upload
@@ -112,7 +112,6 @@ async def test_no_other_question_without_its_pictures(server: ModelServer) -> No
 async def test_the_room_is_given_back_when_the_pictures_are_sent(store: SqliteStore) -> None:
     """While the server thinks, the bytes are gone and their room is others'; a failure gives it back, too."""
     turn = TurnHarness(store, ConversationSettings())
-    turn.pictures = ["data:image/png;base64,AAAA"]
     asked: list[Any] = []
     thinking, goes_on = asyncio.Event(), asyncio.Event()
 

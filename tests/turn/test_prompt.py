@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from claw.config.settings import ConversationSettings
-from claw.messages import Answer, Exchange, Media, MediaKind, Outcome
+from claw.messages import Answer, Exchange, Outcome
+from claw.parts import Media, MediaKind
 from claw.secret import Secret
 from claw.store.sqlite.store import SqliteStore
 from tests.messages import inbound
@@ -59,26 +60,10 @@ async def test_nothing_to_shorten(store: SqliteStore) -> None:
 async def test_pictures_are_data_urls(store: SqliteStore) -> None:
     """A picture reaches the model as a data URL, and history keeps a mark in its place (docs/openclaw.md: images)."""
     turn = TurnHarness(store, ConversationSettings())
-    message = inbound("what is it?", msgtype="richText", media=(Media(MediaKind.PICTURE, Secret("dc1")),))
-    answer = await turn.say(message)
+    media = (Media(MediaKind.PICTURE, Secret("dc1")),)
+    answer = await turn.say(inbound("what is it?", msgtype="richText", media=media))
     assert turn.model.asked[-1][-1]["content"] == [
         {"type": "text", "text": "what is it?"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
     ]
-    assert answer.exchange == Exchange("dingfakeclient:cidA", "what is it? [picture]", "fine")
-
-
-async def test_file_is_named(store: SqliteStore) -> None:
-    """The model is told the name of a file that it cannot read."""
-    turn = TurnHarness(store, ConversationSettings())
-    await turn.say(inbound("", msgtype="file", media=(Media(MediaKind.FILE, Secret("dc"), "report v2.pdf"),)))
-    assert "report v2.pdf" in turn.model.asked[-1][-1]["content"]
-
-
-async def test_quoted_text_is_told(store: SqliteStore) -> None:
-    """What a message replies to is told with it, marked as a quote."""
-    turn = TurnHarness(store, ConversationSettings())
-    await turn.say(inbound("what does this mean?", quoted="E = mc2\nso it goes"))
-    said = turn.model.asked[-1][-1]["content"]
-    assert "> E = mc2\n> so it goes" in said
-    assert said.endswith("what does this mean?")
+    assert answer.exchange == Exchange("dingfakeclient:cidA", "what is it? [picture]", "fine", media=media)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from difflib import get_close_matches
+from typing import Any, Final
 
 from claw.clock import Clock
 from claw.language import Language, Text
@@ -23,6 +23,7 @@ from claw.messages import ChatKind, Inbound
 from claw.policy import DirectPolicy, GroupPolicy
 from claw.secret import hash_id
 from claw.store.ports import ChatDirectory, ConfigStore, History
+from claw.store.values import Interrupted
 from claw.turn import texts
 from claw.turn.access import (
     ALLOWED_PREFIX,
@@ -32,12 +33,18 @@ from claw.turn.access import (
     HANDOVER,
     OWNER,
     AccessControl,
-    Override,
     Owner,
     Rules,
     parse_owner,
 )
-from claw.turn.commands.registry import Command, CommandRegistry, Invocation
+from claw.turn.commands.formatting import (
+    format_health,
+    format_people,
+    format_policies,
+    strip_markup,
+)
+from claw.turn.commands.people import check_people, find_people
+from claw.turn.commands.registry import Command, CommandRegistry, CommandSpec, Invocation
 
 log: Final = logging.getLogger(__name__)
 
@@ -45,19 +52,13 @@ HANDOVER_TTL_S: Final = 300.0
 """Seconds within which a handover must be confirmed."""
 LISTED_MAX: Final = 2_000
 """People on all lists together: they are looked at with every message. A larger circle wants an open policy."""
-NAMED_MAX: Final = 20
-"""People that one command may name."""
 CHATS_SHOWN_MAX: Final = 15
-TITLE_MAX_CHARS: Final = 24
-"""Of a chat's title in `/chats`."""
-REASON_MAX_CHARS: Final = 120
-"""Of the model's last error in `/status`."""
 NAME_MAX_CHARS: Final = 60
 """Of a name that is repeated as it was written."""
+NEAR_MIN: Final = 0.5
+"""How much a word must have in common with a command's name to be taken for a slip of it."""
 GUEST_PREFIX: Final = "$:"
 """How DingTalk's own ids begin, by which people without a staff id are named."""
-_ID: Final = re.compile(r"[A-Za-z0-9._-][A-Za-z0-9._@-]{0,63}|\$:[A-Za-z0-9_]{1,20}:\$[A-Za-z0-9+/=_-]{1,120}")
-_MARKUP: Final = re.compile(r"[`*_\[\]()<>#|~\\\s]+")
 _CONFIRM: Final = frozenset({"confirm", "确认", "yes", "是"})
 _POLICY_WORDS: Final = {
     "开放": "open",
@@ -70,10 +71,10 @@ _POLICY_WORDS: Final = {
     "重置": "reset",
 }
 _STATUS_AND_CHATS_HELP: Final = Text(
-    "`/status` 运行状态　`/chats` 所有会话", "`/status` how I am doing, `/chats` where I am"
+    "`/状态`（`/status`）运行状态　`/会话`（`/chats`）所有会话", "`/status` how I am doing, `/chats` where I am"
 )
 _LISTS_HELP: Final = Text(
-    "`/allow @某人`、`/deny @某人` 允许或禁止使用（单聊里写工号）",
+    "`/允许 @某人`（`/allow`）、`/禁止 @某人`（`/deny`）允许或禁止使用（单聊里写工号）",
     "`/allow @person`, `/deny @person` (in a direct chat: their staff id)",
 )
 
@@ -85,12 +86,12 @@ COMMANDS: Final = CommandRegistry()
 class AdminActions:
     """What commands can do to the rest of the process; handed in by `app`.
 
-    `stop` ends the running turn of a conversation, by its key, and says whether there was one; `restart` takes `stream`
-    or `process` and says whether it was begun; `status` gives the service's figures by the names in texts.STATUS, and
-    `model_health` a ModelHealth's snapshot.
+    `stop` ends the running turn of a conversation, by its key: anybody's, or that of one sender; `restart` takes
+    `stream` or `process` and says whether it was begun; `status` gives the service's figures by the names in
+    texts.STATUS, and `model_health` a ModelHealth's snapshot.
     """
 
-    stop: Callable[[str], Awaitable[bool]]
+    stop: Callable[[str, str | None], Awaitable[Interrupted]]
     restart: Callable[[str], bool]
     status: Callable[[], Awaitable[dict[str, object]]]
     model: str
@@ -133,31 +134,61 @@ class CommandHandlers:
     @COMMANDS.command(
         "new",
         "新对话",
+        "新会话",
+        "clear",
+        "reset",
+        "清空",
+        "清空对话",
+        "重新开始",
         urgent=True,
-        help_text=Text("`/new` 忘掉之前的对话，重新开始", "`/new` forget this conversation and start afresh"),
+        bare=("新对话", "新会话", "清空对话"),
+        help_text=Text(
+            "`/新对话`（`/new`）忘掉之前的对话，重新开始", "`/new` forget this conversation and start afresh"
+        ),
     )
     async def _forget(self, call: Invocation) -> str:
         # First, so that the answer in progress is not kept as the new conversation's beginning, nor shown after it.
-        await self._actions.stop(call.conversation_key)
+        # Somebody else's goes on: it is shown, and not kept.
+        await self._actions.stop(call.conversation_key, self._stoppable_by(call))
         await self._history.forget(call.conversation_key)
+        if _is_shared(call):
+            name = strip_markup(call.inbound.sender.nick) or call.inbound.sender.key
+            return texts.FORGOTTEN_FOR_ALL[call.language].format(name=name)
         return texts.FORGOTTEN[call.language]
 
     @COMMANDS.command(
         "stop",
         "停止",
+        "停",
+        "停下",
+        "停止生成",
+        "cancel",
+        "取消",
         urgent=True,
-        help_text=Text("`/stop` 停止正在生成的回答", "`/stop` stop the answer in progress"),
+        bare=("停止", "停下", "停止生成", "stop"),
+        help_text=Text("`/停止`（`/stop`）停止正在生成的回答", "`/stop` stop the answer in progress"),
     )
     async def _stop(self, call: Invocation) -> str:
         # By the conversation's key, which is the name of its queue: this very message waits in another one.
-        stopped = await self._actions.stop(call.conversation_key)
-        return (texts.STOPPED if stopped else texts.NOTHING_TO_STOP)[call.language]
+        stopped = await self._actions.stop(call.conversation_key, self._stoppable_by(call))
+        told = {
+            Interrupted.STOPPED: texts.STOPPED,
+            Interrupted.NOTHING: texts.NOTHING_TO_STOP,
+            Interrupted.OTHERS: texts.NOT_YOURS_TO_STOP,
+        }
+        return told[stopped][call.language]
+
+    def _stoppable_by(self, call: Invocation) -> str | None:
+        """Return whose turns this person may end: their own, or anybody's (None) for the owner and in a chat of two."""
+        if not _is_shared(call) or call.rules.is_owner(call.inbound.sender.staff_id):
+            return None
+        return call.inbound.sender.key
 
     @COMMANDS.command(
         "model",
         "模型",
         urgent=True,
-        help_text=Text("`/model` 查看使用的模型", "`/model` show which model answers"),
+        help_text=Text("`/模型`（`/model`）查看使用的模型", "`/model` show which model answers"),
     )
     async def _show_model(self, call: Invocation) -> str:
         return texts.MODEL[call.language].format(model=self._actions.model)
@@ -166,7 +197,9 @@ class CommandHandlers:
         "id",
         "我的id",
         urgent=True,
-        help_text=Text("`/id` 查看自己的工号和会话编号", "`/id` show your staff id and this conversation's id"),
+        help_text=Text(
+            "`/我的id`（`/id`）查看自己的工号和会话编号", "`/id` show your staff id and this conversation's id"
+        ),
     )
     async def _show_ids(self, call: Invocation) -> str:
         """Tell who somebody is to DingTalk, for an operator's lists."""
@@ -175,7 +208,14 @@ class CommandHandlers:
             conversation=call.inbound.conversation.id,
         )
 
-    @COMMANDS.command("help", "帮助", urgent=True, help_text=Text("`/help` 显示这份说明", "`/help` show this"))
+    @COMMANDS.command(
+        "help",
+        "帮助",
+        "命令",
+        "commands",
+        urgent=True,
+        help_text=Text("`/帮助`（`/help`）显示这份说明", "`/help` show this"),
+    )
     async def _help(self, call: Invocation) -> str:
         language = call.language
         parts = [texts.HELP[language], COMMANDS.format_help(language, owner_only=False)]
@@ -214,8 +254,8 @@ class CommandHandlers:
         owner_only=True,
         takes_arguments=True,
         help_text=Text(
-            "`/policy` 查看策略；`/policy group open|allowlist|disabled`；`/policy direct open|allowlist|owner`；"
-            "`/policy reset` 恢复默认",
+            "`/策略`（`/policy`）查看策略；`/policy group open|allowlist|disabled`；"
+            "`/policy direct open|allowlist|owner`；`/policy reset` 恢复默认",
             "`/policy` show the policies; `/policy group open|allowlist|disabled`; "
             "`/policy direct open|allowlist|owner`; `/policy reset`",
         ),
@@ -226,8 +266,9 @@ class CommandHandlers:
                 return format_policies(call.rules, call.language)
             case ["reset"]:
                 entries = await self._config.items()
-                lists = [name for name in entries if name.startswith((ALLOWED_PREFIX, DENIED_PREFIX))]
-                await self._config.delete(GROUP_POLICY, DIRECT_POLICY, *lists)
+                # A denial is somebody's judgement of a person, which outlives a change of policy.
+                allowed = [name for name in entries if name.startswith(ALLOWED_PREFIX)]
+                await self._config.delete(GROUP_POLICY, DIRECT_POLICY, *allowed)
             # Each policy has words of its own: `owner` is none for groups, `disabled` none for direct chats.
             case ["group", word] if word in set(GroupPolicy):
                 await self._config.set(GROUP_POLICY, word)
@@ -237,7 +278,36 @@ class CommandHandlers:
                 return texts.POLICY_USAGE[call.language]
         log.info("policy changed by the owner", extra={"words": " ".join(call.arguments)[:40]})
         # Read again rather than worked out: what is told is what holds, also where two owners change it at once.
-        return texts.DONE[call.language] + format_policies(await self._access.read_rules(), call.language)
+        rules = await self._access.read_rules()
+        told = texts.DONE[call.language] + format_policies(rules, call.language)
+        if call.arguments[0] in {"reset", "重置"} and rules.denied:
+            told += "\n\n" + texts.STILL_DENIED[call.language].format(count=len(rules.denied))
+        return told
+
+    @COMMANDS.command(
+        "list",
+        "名单",
+        "lists",
+        owner_only=True,
+        help_text=Text("`/名单`（`/list`）查看主人、允许和禁止名单", "`/list` show owner, allowed and denied people"),
+    )
+    async def _show_lists(self, call: Invocation) -> str:
+        language, rules = call.language, call.rules
+        if call.inbound.conversation.kind is ChatKind.GROUP:
+            # Who is denied is nobody else's business.
+            return texts.LISTS_IN_DIRECT[language].format(
+                allowed=len(rules.group_listed | rules.direct_listed), denied=len(rules.denied)
+            )
+        entries = await self._config.items(ALLOWED_PREFIX)
+        added = {name.removeprefix(ALLOWED_PREFIX) for name in entries}
+        parts = (
+            (texts.LIST_OWNERS, rules.owners),
+            (texts.LIST_ALLOWED, added),
+            (texts.LIST_GROUP, rules.group_listed - added),
+            (texts.LIST_DIRECT, rules.direct_listed - added),
+            (texts.LIST_DENIED, rules.denied),
+        )
+        return "\n\n".join(f"{title[language]}{format_people(people, language)}" for title, people in parts)
 
     @COMMANDS.command("allow", "允许", owner_only=True, takes_arguments=True, help_text=_LISTS_HELP)
     async def _allow(self, call: Invocation) -> str:
@@ -269,7 +339,7 @@ class CommandHandlers:
         "主人",
         owner_only=True,
         takes_arguments=True,
-        help_text=Text("`/owner @某人` 移交主人身份", "`/owner @person` hand me over"),
+        help_text=Text("`/主人 @某人`（`/owner`）移交主人身份", "`/owner @person` hand me over"),
     )
     async def _hand_over(self, call: Invocation) -> str:
         if self._access.is_owner_set:
@@ -327,7 +397,7 @@ class CommandHandlers:
         owner_only=True,
         takes_arguments=True,
         help_text=Text(
-            "`/restart` 重建连接；`/restart process` 重启进程",
+            "`/重启`（`/restart`）重建连接；`/restart process` 重启进程",
             "`/restart` replace the connection; `/restart process` restart",
         ),
     )
@@ -338,64 +408,29 @@ class CommandHandlers:
             return texts.RESTART_USAGE[call.language]
         return (texts.RESTARTING if self._actions.restart(scope) else texts.RESTART_BUSY)[call.language]
 
+    # --- slips -----------------------------------------------------------------------------------------------------
 
-class People(NamedTuple):
-    """Whom a command names: staff ids, and DingTalk's ids of guests. `unknown` is the first word that is no id."""
-
-    ids: tuple[str, ...]
-    unknown: str = ""
-
-
-def find_people(call: Invocation) -> People:
-    """Return whom a command names: who is @-ed, or, in a direct chat, whose ids it lists."""
-    if call.inbound.mentioned:
-        # By structure alone: the words are nicks, which their bearers chose, and which may look like somebody's id.
-        return People(tuple(dict.fromkeys(call.inbound.mentioned)))
-    if call.inbound.conversation.kind is ChatKind.GROUP:
-        # Not by words, either: they may be the nick of somebody for whom DingTalk gave no id.
-        return People(())
-    words = [word for word in re.split(r"[,，\s]+", " ".join(call.command.words)) if word]
-    unknown = next((word for word in words if not _ID.fullmatch(word)), "")
-    return People(() if unknown else tuple(dict.fromkeys(words)), unknown)
+    async def suggest(self, call: Invocation) -> str:
+        """Tell of a word behind a slash that is no command which one is near, and how it gets to the model."""
+        word = call.arguments[0]
+        near = get_close_matches(word, list(COMMANDS.names), n=1, cutoff=NEAR_MIN)
+        text = texts.UNKNOWN_COMMAND_NEAR if near else texts.UNKNOWN_COMMAND
+        return text[call.language].format(word=strip_markup(word, NAME_MAX_CHARS), near=near[0] if near else "")
 
 
-def check_people(call: Invocation) -> str:
-    """Return what the person is told where a command does not name people as it should; empty where it does."""
-    people = find_people(call)
-    if people.unknown:
-        return texts.NO_ID[call.language].format(word=strip_markup(people.unknown) or "?")
-    if not people.ids:
-        return texts.WHOM[call.language].format(command=call.command.spec.name)
-    return texts.TOO_MANY[call.language].format(most=NAMED_MAX) if len(people.ids) > NAMED_MAX else ""
+UNKNOWN: Final = CommandSpec(
+    "",
+    (),
+    Text("", ""),
+    owner_only=False,
+    takes_arguments=True,
+    urgent=True,
+    handler=CommandHandlers.suggest,
+)
+"""What a word behind a slash is that is no command."""
 
 
-def format_policies(rules: Rules, language: Language) -> str:
-    """Write the policies in force in one line; what was changed at run time is marked."""
-
-    def mark(override: Override) -> str:
-        return texts.CHANGED[language] if override in rules.overrides else ""
-
-    return texts.POLICIES[language].format(
-        group=rules.group_policy.value + mark(Override.GROUP),
-        direct=rules.direct_policy.value + mark(Override.DIRECT),
-        listed=len(rules.group_listed | rules.direct_listed),
-        denied=len(rules.denied),
-        lists=mark(Override.LISTS),
-    )
-
-
-def format_health(snapshot: Mapping[str, Any], language: Language) -> list[str]:
-    """Write how the model does, one line for its last success and one for its last error, as far as there were any."""
-    lines = []
-    if at := snapshot.get("last_success"):
-        lines.append(texts.LAST_SUCCESS[language].format(at=at))
-    if error := snapshot.get("last_error"):
-        # A server's words may hold markup that makes the message unreadable.
-        told = strip_markup(error["reason"], REASON_MAX_CHARS)
-        lines.append(texts.LAST_ERROR[language].format(**error | {"reason": told}))
-    return lines
-
-
-def strip_markup(text: str, chars: int = TITLE_MAX_CHARS) -> str:
-    """Return a text that cannot break the list it stands in: somebody else chose it."""
-    return _MARKUP.sub(" ", text)[:chars].strip()
+def _is_shared(call: Invocation) -> bool:
+    """Whether several people share the conversation."""
+    inbound = call.inbound
+    return inbound.conversation.kind is ChatKind.GROUP and call.conversation_key == inbound.chat_key

@@ -6,7 +6,7 @@ parser for names and arguments, the inbox for urgency, `/help` for its text.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,7 +19,8 @@ from claw.turn.access import Rules
 class CommandSpec:
     """A command as it is declared.
 
-    `aliases` are its other names, in Chinese. `help_text` is its line of `/help`; commands may share one. `owner_only`:
+    `aliases` are its other names, in both languages; `bare` those that are a command without a slash as well, where
+    they are the whole message. `help_text` is its line of `/help`; commands may share one. `owner_only`:
     anybody else who may talk is refused. `takes_arguments`: without it, any words behind the name make the message a
     question. `urgent`: it does not wait behind the running turn of its conversation, which may take minutes. What
     changes lists and policies is not: those commands mean what they say in the order in which they were given.
@@ -32,6 +33,7 @@ class CommandSpec:
     takes_arguments: bool
     urgent: bool
     handler: Callable[[Any, Invocation], Awaitable[str]]
+    bare: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +84,13 @@ class CommandRegistry:
         owner_only: bool = False,
         takes_arguments: bool = False,
         urgent: bool = False,
+        bare: tuple[str, ...] = (),
     ) -> Callable[[Handler], Handler]:
         """Declare the decorated method as the handler of a command. Raises ValueError for a name that is taken."""
 
         def register(handler: Handler) -> Handler:
-            spec = CommandSpec(name, aliases, help_text, owner_only, takes_arguments, urgent, handler)
-            for each in (name, *aliases):
+            spec = CommandSpec(name, aliases, help_text, owner_only, takes_arguments, urgent, handler, bare)
+            for each in dict.fromkeys((name, *aliases, *bare)):
                 # At import, not when somebody writes it: the second command would silently take over the first.
                 if each in self._by_name:
                     raise ValueError(f"two commands are called {each}")
@@ -96,6 +99,16 @@ class CommandRegistry:
             return handler
 
         return register
+
+    @property
+    def names(self) -> Iterable[str]:
+        """All names and aliases."""
+        return self._by_name
+
+    def find_bare(self, word: str) -> CommandSpec | None:
+        """Return the command that this word is without a slash, in lower case."""
+        spec = self._by_name.get(word)
+        return spec if spec is not None and word in spec.bare else None
 
     def find(self, name: str) -> CommandSpec | None:
         """Return the command of this name or alias, both in lower case."""

@@ -77,6 +77,10 @@ _BUSY: Final = re.compile(
     r"|请求过于频繁|繁忙|no available channel|无可用渠道",
     re.IGNORECASE,
 )
+_PICTURES: Final = re.compile(
+    r"image|picture|vision|visual|multi-?modal|mmproj|content parts?|must be a string|图片|图像|视觉|多模态",
+    re.IGNORECASE,
+)
 _RACE: Final = re.compile(r"\binternal error\b", re.IGNORECASE)
 
 # What vendors' numbers stand for (Zhipu 1113, 1301; MiniMax 1008, 1026, 1027) where they come without a type.
@@ -174,6 +178,11 @@ class ErrorBody(NamedTuple):
     def is_busy(self) -> bool:
         # In a stream the status is 200 already: some gateways put the real one into `code`.
         return self.code in {"429", "529"} or bool(_BUSY.search(self.words))
+
+    @property
+    def is_about_pictures(self) -> bool:
+        """Whether it says that it takes no pictures, or no content but a text."""
+        return bool(_PICTURES.search(self.words))
 
     def find_kind(self) -> ModelErrorKind | None:
         """Return what has a cure of its own, whatever the status; None where only the status tells."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from claw.draft import Activity
 from claw.turn.model.finish import FinishReason
 from claw.turn.model.sse import TokenUsage
 
@@ -14,16 +15,9 @@ Message = dict[str, Any]
 Shorten = Callable[[], Sequence[Message] | None]
 """Gives the messages without their oldest part, or None if nothing can be left out."""
 OnText = Callable[[str], None]
+OnActivity = Callable[[Activity], None]
+"""Gets what an agent does, each change once."""
 OnSent = Callable[[], Awaitable[None]]
-
-
-class Picture(Protocol):
-    """A picture as models take it."""
-
-    @property
-    def url(self) -> str:
-        """A `data:` URL, in base64."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +46,14 @@ class ChatModel(Protocol):
         user: str,
         shorten: Shorten | None = None,
         on_text: OnText | None = None,
+        on_activity: OnActivity | None = None,
         on_sent: OnSent | None = None,
     ) -> Completion:
         """Return the model's answer. Raises ModelError, and whatever `shorten` or `on_text` raise.
 
         `user` is the hash of the conversation, by which a gateway finds its session. `on_text` gets each piece of text
-        as it comes; a ModelError afterwards means that they are no whole answer (`ModelError.partial`). `on_sent` is
+        as it comes, thoughts among it where the model says them aloud (thoughts.py); a ModelError afterwards means that
+        they are no whole answer (`ModelError.partial`). `on_activity` gets what the agent does meanwhile. `on_sent` is
         called when the server has the messages: messages with pictures are not asked again after it.
         """
         ...

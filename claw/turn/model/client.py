@@ -18,12 +18,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from claw.clock import Clock
 from claw.config.settings import ModelSettings
 from claw.errors import ModelError, ModelErrorKind
-from claw.turn.model.chat import Completion, Message, OnSent, OnText, Shorten, iter_texts
+from claw.turn.model.chat import Completion, Message, OnActivity, OnSent, OnText, Shorten, iter_texts
 from claw.turn.model.endpoint import ChatEndpoint, iter_body
 from claw.turn.model.errors import SESSION_RACE, Circumstances, classify_error, mask_echo
 from claw.turn.model.finish import FinishReason
@@ -51,6 +51,13 @@ _OUT_OF_TOKENS: Final = "could not finish the message"
 _CLOCK: Final = Clock()
 
 
+class _Listeners(NamedTuple):
+    """Who hears of an answer while it comes."""
+
+    on_text: OnText | None
+    on_activity: OnActivity | None
+
+
 class ModelClient:
     """The client of the model's server; its connections are pooled until `close`."""
 
@@ -76,11 +83,12 @@ class ModelClient:
         user: str,
         shorten: Shorten | None = None,
         on_text: OnText | None = None,
+        on_activity: OnActivity | None = None,
         on_sent: OnSent | None = None,
     ) -> Completion:
-        """Return the model's answer (see ChatModel). Raises ModelError, and what `shorten` or `on_text` raise."""
+        """Return the model's answer (see ChatModel). Raises ModelError, and what the callables raise."""
         try:
-            completion = await self._ask_patiently(messages, user, shorten, on_text, on_sent)
+            completion = await self._ask_patiently(messages, user, shorten, _Listeners(on_text, on_activity), on_sent)
         except ModelError as error:
             self.health.note_error(error)
             raise
@@ -92,7 +100,7 @@ class ModelClient:
         messages: Sequence[Message],
         user: str,
         shorten: Shorten | None,
-        on_text: OnText | None,
+        listeners: _Listeners,
         on_sent: OnSent | None,
     ) -> Completion:
         """Ask, and ask again where that cures the failure."""
@@ -110,7 +118,7 @@ class ModelClient:
 
         while True:
             try:
-                return await self._request(messages, user, deadline, on_text, give_up)
+                return await self._request(messages, user, deadline, listeners, give_up)
             except ModelError as error:
                 # Without its pictures it would be another question: the next try of the turn fetches them again.
                 if error.began or is_given_up:
@@ -158,18 +166,18 @@ class ModelClient:
             raise ModelError(ModelErrorKind.EMPTY, f"no text came; finish_reason: {parser.finish_reason or 'none'}")
 
     async def _request(
-        self, messages: Sequence[Message], user: str, deadline: float, on_text: OnText | None, on_sent: OnSent
+        self, messages: Sequence[Message], user: str, deadline: float, listeners: _Listeners, on_sent: OnSent
     ) -> Completion:
         """Make one request, with its span and its metrics."""
-        parser = StreamParser()
+        parser = StreamParser(listeners.on_activity)
         with ChatSpan(self._settings, messages, user, parser, self._clock) as span:
             try:
                 streamed = self._stream_texts(messages, user, parser, on_sent)
                 async with asyncio.timeout_at(deadline), aclosing(streamed) as texts:
                     async for text in texts:
                         span.mark_text()
-                        if on_text is not None:
-                            on_text(text)
+                        if listeners.on_text is not None:
+                            listeners.on_text(text)
             except TimeoutError as error:
                 if not (parser.is_closing and parser.has_text):
                     raise self._classify(error, messages, self._circumstances(parser)) from None

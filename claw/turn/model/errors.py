@@ -177,6 +177,7 @@ def classify_error(error: BaseException, at: Circumstances, private: Iterable[st
         retryable=retry,
         waits=waits and retry and in_time and not began,
         retry_after=wait if retry else None,
+        about_pictures=body.is_about_pictures,
     )
 
 

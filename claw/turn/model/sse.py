@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
+from claw.draft import Activity, ActivityKind
+from claw.turn.model.activity import read_activity, read_tool_event
 from claw.turn.model.finish import FinishReason
 
 TEXT_MAX_CHARS: Final = 1_048_576
@@ -77,7 +80,10 @@ class _Form(Enum):
 class StreamParser:
     """Parses one answer, and holds what of it has come."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_activity: Callable[[Activity], None] | None = None) -> None:
+        """`on_activity` gets what the stream tells of the agent's doing, each change once."""
+        self._on_activity = on_activity
+        self._activity: Activity | None = None
         self.finish_reason = ""
         """The server's own word for how it ended."""
         self.model = ""
@@ -255,6 +261,10 @@ class StreamParser:
     def _dispatch(self, name: bytes, chunk: dict[str, Any]) -> str:
         if name == b"error" or _is_error(chunk):
             raise EventError(chunk)
+        if (tool := read_tool_event(name, chunk)) is not None:
+            # Nothing of an answer, whatever fields it has.
+            self._note(Activity(ActivityKind.TOOL, tool))
+            return ""
         return self._take_chunk(chunk, ("delta", "message", "text"))
 
     def _take_body(self, data: bytes) -> str:
@@ -284,11 +294,18 @@ class StreamParser:
         word = clip_text(choice.get("finish_reason"))
         if FinishReason.parse(word) is not FinishReason.NONE:
             self.finish_reason = word
+        if self._on_activity is not None and (doing := read_activity(choice)) is not None:
+            self._note(doing)
         for holder in holders:
             if self._holder in {"", holder} and (text := _extract_text(choice.get(holder))):
                 self._holder = holder
                 return self._append(text)
         return ""
+
+    def _note(self, activity: Activity) -> None:
+        if self._on_activity is not None and activity != self._activity:
+            self._activity = activity
+            self._on_activity(activity)
 
     def _append(self, text: str) -> str:
         """Keep `text`, with characters put together whose two halves came escaped in two chunks."""
@@ -303,6 +320,8 @@ class StreamParser:
             self.finish_reason = "length"
         self._size += len(text)
         self._pieces.append(text)
+        # It speaks: what it does after that is told anew.
+        self._activity = None
         return text
 
 
