@@ -13,6 +13,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
+class Room:
+    """Bytes that somebody holds."""
+
+    def __init__(self, budget: ByteBudget, size: int) -> None:
+        self._budget = budget
+        self.size = size
+
+    def shrink(self, size: int) -> None:
+        """Give back what is beyond `size`: more was reserved than is needed."""
+        surplus, self.size = self.size - min(size, self.size), min(size, self.size)
+        if surplus:
+            self._budget.give_back(surplus)
+
+
 class ByteBudget:
     """`limit` bytes, shared by all tasks of the loop."""
 
@@ -27,14 +41,19 @@ class ByteBudget:
         return self._used
 
     @asynccontextmanager
-    async def reserve(self, size: int) -> AsyncIterator[None]:
+    async def reserve(self, size: int) -> AsyncIterator[Room]:
         """Hold `size` bytes of the budget; waits until they are free."""
         await self._acquire(size)
+        room = Room(self, size)
         try:
-            yield
+            yield room
         finally:
-            self._used -= size
-            self._grant()
+            room.shrink(0)
+
+    def give_back(self, size: int) -> None:
+        """Let others have bytes that were reserved."""
+        self._used -= size
+        self._grant()
 
     async def _acquire(self, size: int) -> None:
         if not self._waiting and self._fits(size):

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from claw import __version__
@@ -75,14 +76,15 @@ def trace_connecting() -> aiohttp.TraceConfig:
     return config
 
 
-def http_session() -> aiohttp.ClientSession:
+def http_session(resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
     """Make the session for DingTalk's HTTP and WebSocket: no cookies, no limit of connections; the caller closes it.
 
-    A body that is packed although we asked for none stays packed, and is then no JSON and no picture.
+    `resolver` looks names up, in place of the system. A body that is packed although we asked for none stays packed,
+    and is then no JSON and no picture.
     """
     return aiohttp.ClientSession(
         cookie_jar=aiohttp.DummyCookieJar(),
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_ALIVE_S),
+        connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_ALIVE_S, resolver=resolver),
         headers={"User-Agent": f"claw/{__version__}", "Accept-Encoding": "identity"},
         auto_decompress=False,
         trace_configs=[trace_connecting()],
@@ -127,7 +129,7 @@ async def send(
     url: URL,
     *,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
-    data: bytes | AsyncIterable[bytes] | None = None,
+    data: bytes | AsyncIterable[bytes] | aiohttp.MultipartWriter | None = None,
     timeout: aiohttp.ClientTimeout = _NO_TIMEOUT,
 ) -> aiohttp.ClientResponse:
     """Send a request and return when the head of its response is there; the caller closes the response.

@@ -48,8 +48,9 @@ ANSWER_MAX_BYTES: Final = 256 * 1024
 """Bytes of an answer that are read; DingTalk's own take a few hundred."""
 REDACTED_MIN_BYTES: Final = 16
 """Bytes from which a secret in an answer cannot be there by chance; DingTalk's tokens have 32."""
-REPLY_MODE: Final = "markdown"
-"""Value of `claw.reply.mode`; by which api it went is told by `server.address` and `claw.dingtalk.calls{api}`."""
+MARKDOWN_MODE: Final = "markdown"
+CARD_MODE: Final = "card"
+"""Values of `claw.reply.mode`; by which api it went is told by `server.address` and `claw.dingtalk.calls{api}`."""
 
 _HEADERS: Final = {
     "Content-Type": "application/json",
@@ -57,6 +58,14 @@ _HEADERS: Final = {
     "User-Agent": f"claw/{__version__}",
 }
 _UNTIMED: Final = aiohttp.ClientTimeout(total=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    url: URL
+    data: bytes | aiohttp.MultipartWriter
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,7 @@ class DingTalkClient:
         url: URL,
         payload: Mapping[str, object],
         *,
+        method: str = "POST",
         headers: Mapping[str, str] | None = None,
         redact: str = "",
     ) -> Json:
@@ -92,9 +102,17 @@ class DingTalkClient:
 
         `redact` is a secret of the request: an answer that repeats it is not read, lest it gets into an error.
         """
-        data = encode_json(payload)
-        with _open_span(url) if api in SENDS else nullcontext() as span:
-            answer = await self._exchange(api, url, data, {**_HEADERS, **(headers or {})}, redact.encode())
+        request = _Request(method, url, encode_json(payload), {**_HEADERS, **(headers or {})})
+        return await self._call(api, request, redact)
+
+    async def upload(self, api: Api, url: URL, form: aiohttp.MultipartWriter, *, redact: str = "") -> Json:
+        """Post a form with a file, as `post` does."""
+        headers = {**_HEADERS, "Content-Type": form.content_type}
+        return await self._call(api, _Request("POST", url, form, headers), redact)
+
+    async def _call(self, api: Api, request: _Request, redact: str) -> Json:
+        with _open_span(api, request.url) if api in SENDS else nullcontext() as span:
+            answer = await self._exchange(api, request, redact.encode())
             error = self._settle(api, answer, span)
             if error is not None:
                 raise error
@@ -124,13 +142,18 @@ class DingTalkClient:
             _describe(span, answer, error)
         return error
 
-    async def _exchange(
-        self, api: Api, url: URL, data: bytes, headers: Mapping[str, str], redact: bytes
-    ) -> _Answer | DingTalkError:
-        """Post and read. Errors are returned, so that none of the library's becomes their context."""
+    async def _exchange(self, api: Api, request: _Request, redact: bytes) -> _Answer | DingTalkError:
+        """Send and read. Errors are returned, so that none of the library's becomes their context."""
         try:
             async with deadline(self._timeout_s):
-                response = await send(self._http, "POST", url, headers=headers, data=data, timeout=self._connecting)
+                response = await send(
+                    self._http,
+                    request.method,
+                    request.url,
+                    headers=request.headers,
+                    data=request.data,
+                    timeout=self._connecting,
+                )
                 async with response:
                     return await self._read(response, redact)
         except aiohttp.InvalidURL:
@@ -189,11 +212,11 @@ def parse_json_object(raw: bytes) -> Json | None:
 
 
 @contextmanager
-def _open_span(url: URL) -> Iterator[Span]:
+def _open_span(api: Api, url: URL) -> Iterator[Span]:
     """Open the span of a send. Only the host is named: a webhook's path and query are a secret."""
     attributes: dict[str, str | int] = {
         telemetry.MESSAGING_SYSTEM: "dingtalk",
-        telemetry.CLAW_REPLY_MODE: REPLY_MODE,
+        telemetry.CLAW_REPLY_MODE: CARD_MODE if api in {Api.CARD_CREATE, Api.CARD_UPDATE} else MARKDOWN_MODE,
         telemetry.SERVER_ADDRESS: url.host or "",
         telemetry.SERVER_PORT: url.port or 0,
     }

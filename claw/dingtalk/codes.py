@@ -72,6 +72,10 @@ _MONTH: Final = ErrorRule(
     Reason.QUOTA_EXHAUSTED,
     "the organisation's API calls of this month are used up: buy an add-on pack, or wait for the next month",
 )
+_CAP: Final = ErrorRule(
+    Reason.QUOTA_EXHAUSTED,
+    "the webhooks are over their limit: an administrator's cap on this robot (用量管控), or the month's quota",
+)
 _TOKEN: Final = ErrorRule(Reason.TOKEN_INVALID, "the access token was refused", retryable=True)
 _SCOPE: Final = ErrorRule(Reason.NO_PERMISSION, "the app lacks a permission: grant it in the developer console")
 _ADDRESS: Final = ErrorRule(Reason.IP_NOT_ALLOWED, "this machine's address is not on the app's list of IP addresses")
@@ -87,6 +91,9 @@ _TOO_LONG: Final = ErrorRule(Reason.TOO_LONG, "the message is too long")
 _GROUP: Final = ErrorRule(Reason.GROUP_GONE, "the group was dissolved")
 _STOPPED: Final = ErrorRule(Reason.ROBOT_STOPPED, "the robot is switched off")
 _SESSION: Final = ErrorRule(Reason.WEBHOOK_EXPIRED, "the session webhook has expired or is unknown")
+_TEMPLATE: Final = ErrorRule(
+    Reason.CARD_TEMPLATE, "the card's template does not exist, is not published, or not authorised for this app"
+)
 _UNKNOWN: Final = ErrorRule(Reason.UNKNOWN, "refused", retryable=True, tries_max=UNKNOWN_TRIES_MAX)
 
 _BY_CODE: Final[tuple[tuple[str, ErrorRule], ...]] = (
@@ -123,7 +130,22 @@ _BY_CODE: Final[tuple[tuple[str, ErrorRule], ...]] = (
     ("template.stopped", ErrorRule(Reason.BAD_REQUEST, "the message template is switched off")),
     ("robotcode.downloadcode", ErrorRule(Reason.DOWNLOAD_CODE, "the download code is wrong or has expired")),
     ("robotcode", ErrorRule(Reason.ROBOT_INVALID, "the robot code is wrong, or not this app's")),
+    ("templatenotexist", _TEMPLATE),
+    ("templateunpublished", _TEMPLATE),
+    ("cardtemplate", _TEMPLATE),
+    ("cardalreadyexist", ErrorRule(Reason.CARD_EXISTS, "there is a card of this id already")),
+    ("cardnotexist", ErrorRule(Reason.CARD_GONE, "there is no such card")),
+    ("stream.outtrackid", ErrorRule(Reason.CARD_GONE, "there is no such card")),
+    ("contentunsafe", ErrorRule(Reason.CONTENT_REFUSED, "DingTalk refused the content")),
+    # 200092, `content is too large`: after the other names that begin like it.
+    ("stream.contentempty", ErrorRule(Reason.BAD_REQUEST, "DingTalk does not take a field of the call")),
+    ("stream.content", _TOO_LONG),
+    ("carddatainvalid", _TOO_LONG),
+    ("param.userid", ErrorRule(Reason.USER_INVALID, "the person does not exist in the organisation")),
+    ("spaceid", ErrorRule(Reason.CARD_NOT_SHOWN, "DingTalk does not take the chat for a card")),
+    ("opendelivermodel", ErrorRule(Reason.CARD_NOT_SHOWN, "DingTalk does not take the chat for a card")),
     ("system.err", _BUSY),
+    ("system.busy", _BUSY),
     ("invalidparameter", ErrorRule(Reason.BAD_REQUEST, "DingTalk does not take a field of the call")),
 )
 """Parts of the new API's `code` in lower case; the first that occurs decides."""
@@ -138,6 +160,7 @@ _BY_ERRCODE: Final[Mapping[int, ErrorRule]] = {
     90018: _QPS,
     90002: _QPS,
     90020: _MONTH,
+    90030: _CAP,
     410100: _QPM,
     130101: _QPM,
     40001: _CREDENTIALS,
@@ -172,8 +195,13 @@ _SUCCESS_FIELD: Final[Mapping[str, str]] = {
     Api.DIRECT: "processQueryKey",
     Api.GROUP: "processQueryKey",
     Api.DOWNLOAD: "downloadUrl",
+    Api.UPLOAD: "media_id",
 }
 """The field without which a 200 is no success (docs/protocol.md sections 6.2 to 6.4)."""
+
+
+_BY_SUCCESS: Final = frozenset({Api.REACTION, Api.CARD_CREATE, Api.CARD_STREAM, Api.CARD_UPDATE})
+"""Calls whose answer says `success` (docs/protocol.md sections 6.5 and 7)."""
 
 
 # --- rules ---------------------------------------------------------------------------------------------------------
@@ -251,7 +279,10 @@ def classify(api: str, status: int, body: object) -> DingTalkError | None:
         return make_error(api, find_rule(api, status, errcode=errcode), status=status, errcode=errcode)
     if good:
         # Before success: a 200 with a key does not say that the person gets it.
-        held_back = _check_receivers(api, status, fields)
+        if api == Api.REACTION and body == {}:
+            # What reactions answer is not documented (docs/protocol.md section 6.5): an object that says nothing else.
+            return None
+        held_back = _check_receivers(api, status, fields) or _check_card(api, status, fields)
         if held_back is not None or _is_success(api, fields):
             return held_back
     code = _parse_word(fields.get("code"))
@@ -296,6 +327,8 @@ def _find_errcode(fields: Json) -> int | None:
 
 
 def _is_success(api: str, fields: Json) -> bool:
+    if api in _BY_SUCCESS:
+        return fields.get("success") is True
     proof = fields.get(_SUCCESS_FIELD.get(api, "processQueryKey"))
     # A token goes into a header: one with blanks or line breaks would break the next request.
     return isinstance(proof, str) and bool(proof) and (api != Api.TOKEN or bool(_TOKEN_TEXT.fullmatch(proof)))
@@ -313,6 +346,19 @@ def _check_receivers(api: str, status: int, fields: Json) -> DingTalkError | Non
         rule = ErrorRule(Reason.USER_INVALID, "the robot cannot write to this person")
         return make_error(api, rule, status=status, code="invalidStaffId")
     return None
+
+
+def _check_card(api: str, status: int, fields: Json) -> DingTalkError | None:
+    """Look at the deliveries of a card that was made: the outer success tells nothing of them (section 7.2)."""
+    result = fields.get("result")
+    if api != Api.CARD_CREATE or fields.get("success") is not True or not isinstance(result, dict):
+        return None
+    deliveries = result.get("deliverResults")
+    shown = [each for each in deliveries if isinstance(each, dict)] if isinstance(deliveries, list) else []
+    if not shown or any(each.get("success") is True for each in shown):
+        return None
+    rule = ErrorRule(Reason.CARD_NOT_SHOWN, "the card could not be put into the chat")
+    return make_error(api, rule, status=status, code="deliverFailed")
 
 
 def parse_number(value: object) -> int | None:

@@ -21,6 +21,9 @@ _CARRIER_NAT: Final = ipaddress.ip_network("100.64.0.0/10")
 _BENCHMARK: Final = ipaddress.ip_network("198.18.0.0/15")
 """RFC 2544; in practice what transparent proxies on developers' machines resolve every name to."""
 
+_TRANSLATED: Final = ipaddress.ip_network("64:ff9b::/96")
+"""RFC 6052: IPv6 addresses that a gateway translates to the IPv4 address in their last four bytes."""
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -57,6 +60,13 @@ def is_loopback(host: str) -> bool:
 
 def is_private(address: Address) -> bool:
     """Whether `address` is this machine, its network, or otherwise nothing that the internet routes to."""
+    # An IPv4 address may be wrapped: on its way something unwraps it, and what counts is where it leads then.
+    if isinstance(address, ipaddress.IPv6Address):
+        wrapped = [address.sixtofour, *(address.teredo or ())]
+        if address in _TRANSLATED:
+            wrapped.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if any(is_private(each) for each in wrapped if each is not None):
+            return True
     if address.version == 4 and address in _BENCHMARK:
         # Python calls it private; behind such a proxy nothing could be fetched.
         return False

@@ -8,7 +8,7 @@ of the organisation use up is not in them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -27,10 +27,17 @@ class Api(StrEnum):
     DIRECT = "direct"
     GROUP = "group"
     DOWNLOAD = "download"
+    UPLOAD = "upload"
+    REACTION = "reaction"
+    CARD_CREATE = "card_create"
+    CARD_STREAM = "card_stream"
+    CARD_UPDATE = "card_update"
+    RECEIPT = "receipt"
+    """No call: a message that DingTalk pushed to us, which it bills as one."""
 
 
-SENDS: Final = frozenset({Api.WEBHOOK, Api.DIRECT, Api.GROUP})
-"""Calls that show something to people."""
+SENDS: Final = frozenset({Api.WEBHOOK, Api.DIRECT, Api.GROUP, Api.CARD_CREATE, Api.CARD_UPDATE})
+"""Calls that show something to people, and that a trace shows; the steps of a card in between would be too many."""
 FREE: Final = frozenset({Api.TOKEN})
 """Calls that no quota counts (docs/protocol.md section 6.6)."""
 
@@ -49,7 +56,7 @@ class BillableCalls(NamedTuple):
 
 def sum_billable(calls: Mapping[str, int]) -> BillableCalls:
     """Add up the counts of one month, api -> calls."""
-    webhook = calls.get(Api.WEBHOOK, 0)
+    webhook = calls.get(Api.WEBHOOK, 0) + calls.get(Api.RECEIPT, 0)
     # By what is free, not by what is billed: during a rolling update the store holds names that only the newer claw
     # knows, and those calls are paid for all the same.
     return BillableCalls(sum(count for api, count in calls.items() if api not in FREE) - webhook, webhook)
@@ -72,12 +79,19 @@ class CallCounter:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._counts: dict[str, Counter[str]] = {}
+        self._listeners: list[Callable[[str], None]] = []
 
     def count(self, api: str) -> None:
         """Count one call, for the month in which it ended."""
         # At a month's end DingTalk may count it for the other month than we do; nobody can tell from here.
         month = month_of(self._clock.wall())
         self._counts.setdefault(month, Counter())[str(api)] += 1
+        for hear in self._listeners:
+            hear(str(api))
+
+    def listen(self, hear: Callable[[str], None]) -> None:
+        """Call `hear` with each call's api, as soon as it is counted."""
+        self._listeners.append(hear)
 
     def peek(self) -> dict[str, dict[str, int]]:
         """Return month (`2026-11`) -> api -> calls since the last `take`."""

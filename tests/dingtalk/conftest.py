@@ -19,14 +19,17 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from claw.clock import Clock
 from claw.config.settings import Credentials
 from claw.dingtalk.client import CALL_TIMEOUT_S, DingTalkClient
 from claw.dingtalk.openapi import OpenApiClient
+from claw.dingtalk.pace import CallPace
 from claw.dingtalk.quota import CallCounter
 from claw.dingtalk.webhook import WebhookClient
 from claw.http_client import http_session
-from claw.messages import ChatKind, Conversation, Inbound, Media, Sender
+from claw.messages import ChatKind, Conversation, Inbound, Sender
 from claw.observe import telemetry
+from claw.parts import Media
 from claw.secret import Secret
 from tests.clock import FakeClock
 
@@ -39,6 +42,12 @@ DIRECT_PATH = "/v1.0/robot/oToMessages/batchSend"
 GROUP_PATH = "/v1.0/robot/groupMessages/send"
 DOWNLOAD_PATH = "/v1.0/robot/messageFiles/download"
 WEBHOOK_PATH = "/robot/sendBySession"
+UPLOAD_PATH = "/media/upload"
+CREATE_PATH = "/v1.0/card/instances/createAndDeliver"
+STREAM_PATH = "/v1.0/card/streaming"
+UPDATE_PATH = "/v1.0/card/instances"
+REACT_PATH = "/v1.0/robot/emotion/reply"
+RECALL_PATH = "/v1.0/robot/emotion/recall"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -94,6 +103,13 @@ class FakeDingTalk:
                 GROUP_PATH: {"processQueryKey": "pqkFake0002"},
                 DOWNLOAD_PATH: {"downloadUrl": f"{self.url}/files/one"},
                 WEBHOOK_PATH: {"errcode": 0, "errmsg": "ok"},
+                CREATE_PATH: {
+                    "success": True,
+                    "result": {"deliverResults": [{"success": True, "carrierId": "carFake1"}]},
+                },
+                STREAM_PATH: {"success": True, "result": True},
+                UPDATE_PATH: {"success": True, "result": True},
+                UPLOAD_PATH: {"errcode": 0, "media_id": f"@lADfake{len(self.to(UPLOAD_PATH))}"},
             }.get(request.path, {})
         )
 
@@ -144,7 +160,8 @@ def client(make_client: MakeClient) -> DingTalkClient:
 
 @pytest.fixture
 def openapi(client: DingTalkClient, dingtalk: FakeDingTalk, clock: FakeClock) -> OpenApiClient:
-    return OpenApiClient(client, dingtalk.url, credentials, clock)
+    # The pace by the real clock: the fake one would let nobody go on.
+    return OpenApiClient(client, dingtalk.url, credentials, clock, pace=CallPace(Clock(), lambda: 1))
 
 
 @pytest.fixture
@@ -195,7 +212,7 @@ def inbound(
         sender=Sender("$:LWCP_v1:$FakeAnn", staff_id, "Ann"),
         msgtype="text",
         text="hello",
-        media=media,
+        parts=media,
         webhook=Secret(webhook),
         webhook_expires=expires if webhook else 0.0,
     )
