@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from claw.language import Language, Text
 from claw.reply.fences import find_blocks
+from claw.reply.spans import find_code_spans
 
 EMBEDDED: Final = Text("（此处的内嵌图片或文件无法显示）", "(an embedded picture or file that cannot be shown here)")
 """What stands in the place of embedded data."""
@@ -44,8 +45,6 @@ _MENTION: Final = re.compile(
 _SCHEME: Final = re.compile(r"([^/?#:]*):")
 _HIDDEN: Final = re.compile(r"[\s\\\x00-\x20\u200b-\u200f\u2060\ufeff]")
 """What a reader of addresses passes over."""
-_TICKS: Final = re.compile(r"`+")
-_BLANK_LINE: Final = re.compile(r"\n[ \t]*\n")
 
 
 class Sanitized(NamedTuple):
@@ -90,7 +89,7 @@ def _mark_data(prose: str, language: Language) -> str:
 def _disarm(prose: str) -> str:
     done: list[str] = []
     position = 0
-    for start, end in _find_code_spans(prose):
+    for start, end in find_code_spans(prose):
         done += (_disarm_text(prose[position:start]), prose[start:end])
         position = end
     done.append(_disarm_text(prose[position:]))
@@ -114,47 +113,3 @@ def _is_allowed(target: str) -> bool:
     # As clients do: entities stand for characters, and what has no place in an address is passed over.
     scheme = _SCHEME.match(_HIDDEN.sub("", html.unescape(target)).lstrip("<"))
     return scheme is None or scheme[1].lower() in SCHEMES
-
-
-def _find_code_spans(prose: str) -> Iterator[tuple[int, int]]:
-    """Find code within lines of text (CommonMark 6.1), of one line each.
-
-    One over several lines is told to be none: whether it reaches from a list's item into the next, say, is not known
-    here, and text that is taken for code would be left as it is.
-    """
-    start = 0
-    while start < len(prose):
-        blank = _BLANK_LINE.search(prose, start)
-        end = blank.start() if blank else len(prose)
-        yield from _find_spans_of_paragraph(prose, start, end)
-        start = blank.end() if blank else len(prose)
-
-
-def _find_spans_of_paragraph(prose: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    runs = [found.span() for found in _TICKS.finditer(prose, start, end)]
-    # From the last to the first, so that each run knows the next one of its length.
-    following: dict[int, int] = {}
-    closers: list[int | None] = [None] * len(runs)
-    openers = [_count_escaped(prose, start, run[0]) for run in runs]
-    for index in range(len(runs) - 1, -1, -1):
-        begin, stop = runs[index]
-        # A backslash takes one backtick off a run that opens; within code it is a character like any other.
-        closers[index] = following.get(stop - begin - openers[index])
-        following[stop - begin] = index
-    index = 0
-    while index < len(runs):
-        closer = closers[index]
-        if closer is None:
-            index += 1
-            continue
-        begin, stop = runs[index][0] + openers[index], runs[closer][1]
-        # One over several lines is passed over whole, so that its end does not open another.
-        if "\n" not in prose[begin:stop]:
-            yield begin, stop
-        index = closer + 1
-
-
-def _count_escaped(prose: str, start: int, position: int) -> int:
-    """Count the backticks at `position` that a backslash makes a plain character: 1 or 0."""
-    before = prose[max(start, position - 64) : position]
-    return (len(before) - len(before.rstrip("\\"))) % 2

@@ -2,7 +2,9 @@
 
 Order of events: the content is planned as deliveries (plan.py), always the same ones, so that `Answer.sent` names the
 same delivery after a restart. Each goes by the session webhook until DingTalk refuses that, then by the OpenAPI. After
-each but the last, `progress` keeps the count. One size fits both ways, since the way may change between two deliveries.
+each but the last, `progress` keeps the count. Files go by the OpenAPI alone: webhooks cannot send them. One that is
+refused for good leaves a word in its place, since all that was written is out. One size fits both ways, since the way
+may change between two deliveries.
 
 A delivery is tried once here: the worker's durable retry is the only one. What changes is the way, and only by
 DingTalk's own word: a webhook that it calls expired, switched off, throttled (it stays so for minutes) or used up is
@@ -17,20 +19,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
-from claw.dingtalk.openapi import OpenApiClient
+from claw.dingtalk.openapi import OpenApiClient, UploadedFile
 from claw.dingtalk.quota import Api
 from claw.dingtalk.webhook import WebhookClient
+from claw.draft import DeliveryStoppedError
 from claw.errors import DingTalkError, DingTalkReason
 from claw.language import Language
-from claw.messages import Answer, ChatKind, Inbound
+from claw.messages import Answer, ChatKind, Inbound, SentFile
+from claw.reply.media_words import say_not_sent
+from claw.reply.mentions import is_mentionable, mention
 from claw.reply.plan import PlannedDelivery, Planner
+from claw.reply.titles import make_title
 
 EXPIRED_MAX: Final = 1024
 """Messages whose webhooks are remembered as expired; forgetting one costs a call."""
-MENTION_MAX_CHARS: Final = 64
-"""Characters of a staff id that is mentioned; DingTalk's userId is no longer."""
 _OTHER_WAY: Final = frozenset(
     {
         DingTalkReason.WEBHOOK_EXPIRED,
@@ -49,50 +54,108 @@ log: Final = logging.getLogger(__name__)
 class AnswerSender:
     """Sends answers, each in at most `max_parts` messages; `language` is of people who do not show theirs."""
 
-    def __init__(self, webhook: WebhookClient, openapi: OpenApiClient, language: Language, max_parts: int) -> None:
+    def __init__(
+        self,
+        webhook: WebhookClient,
+        openapi: OpenApiClient,
+        language: Language,
+        max_parts: int,
+        *,
+        on_refused: Callable[[DingTalkError], None] = lambda _: None,
+    ) -> None:
+        """`on_refused` hears why a webhook did not take a message that then goes the other way."""
+        self._on_refused = on_refused
         self._webhook = webhook
         self._openapi = openapi
-        self._planner = Planner(language, max_parts)
+        self.planner = self._planner = Planner(language, max_parts)
         self._expired: dict[str, None] = {}
         """Keys of messages whose webhooks DingTalk called expired, oldest first."""
 
-    async def send(self, inbound: Inbound, answer: Answer, progress: Callable[[Answer], Awaitable[None]]) -> None:
+    async def send(
+        self,
+        inbound: Inbound,
+        answer: Answer,
+        progress: Callable[[Answer], Awaitable[None]],
+        *,
+        by_openapi: bool = False,
+    ) -> tuple[str, ...]:
         """Send what of `answer` is not out yet; `progress` gets the answer after each delivery but the last.
+
+        `by_openapi`: the webhook is not to be used where there is another way, for its month's quota would not last.
+        Returns the receipts of all deliveries that got one: webhooks give none.
 
         Raises DingTalkError, after which another `send` of the last answer that `progress` got goes on from there;
         and whatever `progress` raises.
         """
         deliveries = await self._planner.plan(inbound, answer)
         by_webhook = bool(inbound.webhook) and inbound.key not in self._expired
+        if by_openapi and _can_reach(inbound):
+            by_webhook = False
         for index in range(answer.sent, len(deliveries)):
-            if by_webhook:
-                by_webhook = await self._send_either_way(inbound, deliveries[index], first=index == 0)
-            else:
-                await self._send_by_openapi(inbound, deliveries[index])
+            delivery = deliveries[index]
+            receipt = await self._send_file(inbound, delivery) if isinstance(delivery, SentFile) else None
+            if receipt is None:
+                # In the file's own place, so that a restart counts the same deliveries.
+                words = self._explain(inbound, delivery) if isinstance(delivery, SentFile) else delivery
+                if by_webhook:
+                    by_webhook, receipt = await self._send_either_way(inbound, words, first=index == 0)
+                else:
+                    receipt = await self._send_by_openapi(inbound, words)
+            if receipt:
+                answer = replace(answer, receipts=(*answer.receipts, receipt))
             # After the last one the worker acks instead: one write of the store for both.
             if index + 1 < len(deliveries):
-                await progress(answer.with_sent(index + 1))
+                try:
+                    await progress(answer.with_sent(index + 1))
+                except DeliveryStoppedError as stop:
+                    stop.shown = "\n\n".join(map(_describe, deliveries[: index + 1]))
+                    raise
+        return answer.receipts
 
-    async def _send_either_way(self, inbound: Inbound, delivery: PlannedDelivery, *, first: bool) -> bool:
-        """Send by the webhook, or else by the OpenAPI. Return whether the webhook is good for the next one, too."""
-        # Only the first: a mention rings at the person's phone each time.
-        mention = _find_mention(inbound) if first else ""
-        text = f"@{mention}\n\n{delivery.text}" if mention else delivery.text
-        refused = await self._try_webhook(inbound, delivery.title, text, [mention] if mention else [])
+    async def _send_file(self, inbound: Inbound, file: SentFile) -> str | None:
+        """Send a file; return its receipt, or None where DingTalk will never take it."""
+        sent = UploadedFile(file.media_id, file.name, file.file_type)
+        try:
+            if inbound.conversation.kind is ChatKind.GROUP:
+                return await self._openapi.send_file_group(inbound.robot_code, inbound.conversation.id, sent)
+            if inbound.sender.staff_id:
+                return await self._openapi.send_file_direct(inbound.robot_code, inbound.sender.staff_id, sent)
+        except DingTalkError as error:
+            # For a while only: the worker tries again. It bounds that, as for any other part.
+            if error.retryable:
+                raise
+            log.error("a file of an answer was refused", extra={"cause": str(error)})
+        return None
+
+    def _explain(self, inbound: Inbound, file: SentFile) -> PlannedDelivery:
+        text = say_not_sent(file, self._planner.detect(inbound))
+        return PlannedDelivery(make_title(text), text)
+
+    async def _send_either_way(self, inbound: Inbound, delivery: PlannedDelivery, *, first: bool) -> tuple[bool, str]:
+        """Send by the webhook, or else by the OpenAPI.
+
+        Return whether the webhook is good for the next one, too, and the receipt, if there is one.
+        """
+        # Who asked, in the first one only: a mention rings at the person's phone each time.
+        asker = _find_mention(inbound) if first else ""
+        text, mentioned = mention(delivery.text, inbound)
+        at = list(dict.fromkeys([asker, *mentioned] if asker else mentioned))
+        text = f"@{asker}\n\n{text}" if asker and asker not in mentioned else text
+        refused = await self._try_webhook(inbound, delivery.title, text, at)
         if refused is None:
-            return True
+            return True, ""
         log.warning(
             "session webhook cannot be used, sending by OpenAPI",
             extra={"reason": refused.detail, "errcode": refused.errcode},
         )
         try:
-            await self._send_by_openapi(inbound, delivery)
+            receipt = await self._send_by_openapi(inbound, delivery)
         except DingTalkError as error:
             if refused.retryable and not error.retryable:
                 # The OpenAPI will never do it (no permission, no staff id), the webhook will when it is free again.
                 raise refused from None
             raise
-        return False
+        return False, receipt
 
     async def _try_webhook(self, inbound: Inbound, title: str, text: str, at: list[str]) -> DingTalkError | None:
         """Send by the webhook; return the error where the OpenAPI may do better, raise any other."""
@@ -102,6 +165,7 @@ class AnswerSender:
             if error.reason is DingTalkReason.WEBHOOK_EXPIRED:
                 self._remember_expired(inbound.key)
             if error.reason in _OTHER_WAY:
+                self._on_refused(error)
                 return error
             raise
         return None
@@ -111,19 +175,25 @@ class AnswerSender:
         if len(self._expired) > EXPIRED_MAX:
             del self._expired[next(iter(self._expired))]
 
-    async def _send_by_openapi(self, inbound: Inbound, delivery: PlannedDelivery) -> None:
+    async def _send_by_openapi(self, inbound: Inbound, delivery: PlannedDelivery) -> str:
         if inbound.conversation.kind is ChatKind.GROUP:
-            await self._openapi.send_group(inbound.robot_code, inbound.conversation.id, *delivery)
-        elif inbound.sender.staff_id:
-            await self._openapi.send_direct(inbound.robot_code, inbound.sender.staff_id, *delivery)
-        else:
-            detail = "the session webhook cannot be used, and a person without staff id cannot be written to otherwise"
-            raise DingTalkError(Api.DIRECT, detail, reason=DingTalkReason.USER_INVALID)
+            return await self._openapi.send_group(inbound.robot_code, inbound.conversation.id, *delivery)
+        if inbound.sender.staff_id:
+            return await self._openapi.send_direct(inbound.robot_code, inbound.sender.staff_id, *delivery)
+        detail = "the session webhook cannot be used, and a person without staff id cannot be written to otherwise"
+        raise DingTalkError(Api.DIRECT, detail, reason=DingTalkReason.USER_INVALID)
+
+
+def _can_reach(inbound: Inbound) -> bool:
+    """Whether the OpenAPI can reach the chat: without a staff id there is no way to a person but the webhook."""
+    return inbound.conversation.kind is ChatKind.GROUP or bool(inbound.sender.staff_id)
 
 
 def _find_mention(inbound: Inbound) -> str:
     """Find the staff id of whom to mention: in groups the one who asked, where it is known."""
     staff_id = inbound.sender.staff_id
-    # An id with blanks would end the literal `@id` in the text early, and show half of it.
-    usable = len(staff_id) <= MENTION_MAX_CHARS and staff_id.isprintable() and " " not in staff_id
-    return staff_id if inbound.conversation.kind is ChatKind.GROUP and usable else ""
+    return staff_id if inbound.conversation.kind is ChatKind.GROUP and is_mentionable(staff_id) else ""
+
+
+def _describe(delivery: PlannedDelivery | SentFile) -> str:
+    return f"[file: {delivery.name}]" if isinstance(delivery, SentFile) else delivery.text

@@ -17,8 +17,9 @@ from claw.dingtalk.webhook import BODY_MAX_BYTES, WebhookClient
 from claw.errors import DingTalkError, DingTalkReason, LeaseLostError
 from claw.language import Language
 from claw.messages import Answer, ChatKind, Inbound, Markdown, Outcome, UnknownContent
-from claw.reply.plan import UNKNOWN_MARK, plan_deliveries
-from claw.reply.sender import MENTION_MAX_CHARS, AnswerSender
+from claw.reply.mentions import ID_MAX_CHARS
+from claw.reply.plan import UNKNOWN_MARK
+from claw.reply.sender import AnswerSender
 from tests.clock import FakeClock
 from tests.dingtalk.conftest import (
     DIRECT_PATH,
@@ -31,6 +32,7 @@ from tests.dingtalk.conftest import (
     html,
     inbound,
 )
+from tests.reply.test_plan import plan_deliveries
 
 LONG = "\n\n".join(f"第{n}段：" + "字" * 1500 for n in range(9))
 THROTTLED = (200, {"errcode": 130101, "errmsg": "send too fast, exceed 20 times per minute"})
@@ -374,7 +376,7 @@ async def test_a_stranger_cannot_be_reached_after_the_webhook(sender: AnswerSend
 def test_one_part_size_fits_both_ways(text: str) -> None:
     """Each part fits with title and mention into a webhook's body, and with its title into `msgParam`."""
     title = '"' * 24
-    staff_id = "字" * MENTION_MAX_CHARS
+    staff_id = "字" * ID_MAX_CHARS
     for part in plan_parts(text):
         body = {"msgtype": "markdown", "markdown": {"title": title, "text": f"@{staff_id}\n\n{part}"}}
         assert len(encode_json({**body, "at": {"atUserIds": [staff_id], "isAtAll": False}})) <= BODY_MAX_BYTES
