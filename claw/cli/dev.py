@@ -96,6 +96,8 @@ def main(page_port: int) -> int:
             await emulator.stop()
 
     def announce() -> None:
+        if port != page_port:
+            print(f"\n  Port {page_port} is taken: the page is at another one.", flush=True)  # noqa: T201 - as below
         built_in = loaded.model.base_url.startswith(page)
         model = "built in (set OPENAI_API_KEY for a real one)" if built_in else loaded.model.name
         token = loaded.http.admin_token.reveal() if generated else "your CLAW_ADMIN_TOKEN"

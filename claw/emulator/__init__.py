@@ -12,19 +12,24 @@ from __future__ import annotations
 
 from claw.emulator.acks import Ack, Violation
 from claw.emulator.actions import ActionError
-from claw.emulator.cards import FakeCard
+from claw.emulator.card import FakeCard, FakeCardCall, FakeCardState
 from claw.emulator.chats import FakeMessage, Person, UnknownError
 from claw.emulator.connection import Connection, ConnectionState
 from claw.emulator.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emulator
 from claw.emulator.faults import FaultError, Faults
 from claw.emulator.people import Said
+from claw.emulator.presses import FakePress, FakePressOutcome
 from claw.emulator.pushes import CARD_TOPIC, ROBOT_TOPIC, Push, PushKind
 from claw.emulator.replies import Reply
+from claw.emulator.templates import FakeOverflow, FakeTemplate
+from claw.emulator.webhook import CAP_ERRCODE, QUOTA_ERRCODE
 
 __all__ = [
+    "CAP_ERRCODE",
     "CARD_TOPIC",
     "DEFAULT_CLIENT_ID",
     "DEFAULT_CLIENT_SECRET",
+    "QUOTA_ERRCODE",
     "ROBOT_TOPIC",
     "Ack",
     "ActionError",
@@ -32,7 +37,13 @@ __all__ = [
     "ConnectionState",
     "Emulator",
     "FakeCard",
+    "FakeCardCall",
+    "FakeCardState",
     "FakeMessage",
+    "FakeOverflow",
+    "FakePress",
+    "FakePressOutcome",
+    "FakeTemplate",
     "FaultError",
     "Faults",
     "Person",

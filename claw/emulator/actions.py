@@ -1,7 +1,7 @@
 """One-shot faults: what happens now, once, to one connection or to all.
 
-Order of events: `act` finds the action by its name, does it, and returns what it did; only a card's click goes on in a
-task, since its answer has to be waited for.
+Order of events: `act` finds the action by its name, does it, and returns what it did; only a card's click goes on by
+itself (`presses`), since its answer has to be waited for.
 
 `reset`, `close`, `disconnect`, `freeze` and `thaw` act on connections; `bad_frames` and `event` send
 something; `card_click` is a person's; `expire_sessions` and `expire_tokens` age what was handed out. Every action
@@ -10,7 +10,6 @@ takes its parameters by name; a wrong one raises ActionError.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,7 +20,9 @@ from claw.emulator.cards import FakeCardApi
 from claw.emulator.chats import Chats, UnknownError
 from claw.emulator.connection import Connection, OutboxFrame
 from claw.emulator.gateway import FakeGateway
-from claw.emulator.pushes import CARD_TOPIC, ROBOT_TOPIC, PushKind
+from claw.emulator.month import FakeMonth
+from claw.emulator.presses import FakePresses
+from claw.emulator.pushes import ROBOT_TOPIC, PushKind
 from claw.emulator.tokens import Tokens
 
 ACTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -37,8 +38,6 @@ ACTIONS: Final[dict[str, tuple[str, str]]] = {
     "expire_tokens": ("让令牌失效", "expire the token"),
 }
 """Name: what it does, in Chinese and English."""
-CARD_ANSWER_DEADLINE_S: Final = 2.0
-"""Within which the answer to a card callback is used (docs/protocol.md section 7.6)."""
 LARGE_CHARS: Final = 1024 * 1024
 """Of the large bad frame: what a client has to take at least (docs/protocol.md section 1.4)."""
 
@@ -89,12 +88,22 @@ def make_bad_frames() -> dict[str, list[str | bytes | dict[str, Any]]]:
 
 
 class Actions:
-    def __init__(self, *, gateway: FakeGateway, chats: Chats, cards: FakeCardApi, tokens: Tokens) -> None:
+    def __init__(
+        self,
+        *,
+        gateway: FakeGateway,
+        chats: Chats,
+        cards: FakeCardApi,
+        presses: FakePresses,
+        month: FakeMonth,
+        tokens: Tokens,
+    ) -> None:
         self._gateway = gateway
         self._chats = chats
         self._cards = cards
+        self._presses = presses
+        self._month = month
         self._tokens = tokens
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def act(self, name: str, /, **params: Any) -> dict[str, Any]:
         """Do a one-shot action, as `POST /_/actions/{name}` does.
@@ -110,11 +119,6 @@ class Actions:
         except (TypeError, UnknownError) as error:
             # TypeError is how Python itself refuses a parameter that an action does not have.
             raise ActionError(f"{name}: {error}") from None
-
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _each(self, connection: str | None, do: Callable[[Connection], None]) -> dict[str, Any]:
         chosen = self._gateway.connections.find(connection)
@@ -179,6 +183,7 @@ class Actions:
     def _event(self, *, data: dict[str, Any] | None = None) -> dict[str, Any]:
         event = data or {"timeStamp": "1771234579000", "userId": ["u-2002"]}
         # All events have the one topic, which is also the only one that a client can subscribe to.
+        self._month.pushed += 1
         push = self._gateway.push(event, kind=PushKind.EVENT, topic="*")
         return push.to_dict()
 
@@ -192,27 +197,13 @@ class Actions:
     ) -> dict[str, Any]:
         cards = self._cards.cards
         # Without a name the latest one: that is the card at the bottom of the chat, which a person would click.
-        chosen = cards.get(card) if card is not None else next(reversed(cards.values()), None)
-        if chosen is None or not chosen.replies:
-            raise UnknownError("no such card" if card is not None else "no card was delivered yet")
-        if not chosen.stream:
-            return {"delivered": False, "reason": "the card was created without callbackType STREAM"}
-        chat = self._chats.chat(chosen.replies[-1].chat)
-        data = self._cards.build_click(chosen, self._chats.person(person).id, chat, action, params or {})
-        push = self._gateway.push(data, topic=CARD_TOPIC)
-
-        # The answer is in the ack. The click returns before it: it may come from a page, whose request must not wait.
-        async def use_answer() -> None:
-            try:
-                await asyncio.wait_for(push.acked.wait(), CARD_ANSWER_DEADLINE_S)
-            except TimeoutError:
-                return  # Too late: the real one does not use it either, and the person sees that nothing happens.
-            self._cards.answer_click(chosen, push.ack_data)
-
-        task = asyncio.get_running_loop().create_task(use_answer(), name="claw.emulator.card-click")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return push.to_dict() | {"delivered": push.delivered, "card": chosen.out_track_id}
+        track = card if card is not None else next(reversed(cards), None)
+        if track is None:
+            raise UnknownError("no card was made yet")
+        # The click returns before its answer: it may come from a page, whose request must not wait.
+        press = self._presses.press_later(track, person=person, action=action, params=params)
+        pushed = press.push.to_dict() if press.push is not None else {}
+        return pushed | {"delivered": press.push is not None and press.push.delivered, "card": track} | press.to_dict()
 
     def _expire_sessions(self) -> dict[str, Any]:
         self._chats.expire_sessions()

@@ -15,24 +15,50 @@ def trim(mapping: MutableMapping[Any, Any], keep: int) -> None:
 
 
 class RateWindow:
-    """At most `limit` calls of each key within a sliding window; `keep` bounds the keys that are remembered."""
+    """At most so many calls of each key within a sliding window; `keep` bounds the keys that are remembered."""
 
-    def __init__(self, limit: int, window_s: float, *, keep: int) -> None:
-        self._limit = limit
+    def __init__(self, window_s: float, *, keep: int) -> None:
         self._window_s = window_s
         self._keep = keep
         self._calls: dict[str, collections.deque[float]] = {}
 
-    def admit(self, key: str) -> bool:
+    def admit(self, key: str, limit: int) -> bool:
         """Count a call, or refuse it; refused calls do not count (docs/protocol.md section 6.6)."""
         now = time.monotonic()
-        # The deque holds the last `limit` calls: the first of them tells whether the window is full.
-        calls = self._calls.setdefault(key, collections.deque(maxlen=self._limit))
+        calls = self._calls.setdefault(key, collections.deque())
         trim(self._calls, self._keep)
-        if len(calls) == self._limit and calls[0] > now - self._window_s:
+        while calls and calls[0] <= now - self._window_s:
+            calls.popleft()
+        # The limit is the caller's, each time anew: a switch may change it between two calls.
+        if len(calls) >= limit:
             return False
         calls.append(now)
         return True
 
     def forget(self) -> None:
+        self._calls.clear()
+
+
+class RatePeaks:
+    """The most calls of each key that came within any `window_s`, refused ones included: what a client did at worst."""
+
+    def __init__(self, window_s: float, *, keep: int) -> None:
+        self.peaks: dict[str, int] = {}
+        self._window_s = window_s
+        self._keep = keep
+        self._calls: dict[str, collections.deque[float]] = {}
+
+    def count(self, key: str) -> None:
+        now = time.monotonic()
+        # A sliding window and not the clock's seconds: a burst across the turn of a second is one burst.
+        calls = self._calls.setdefault(key, collections.deque())
+        while calls and calls[0] <= now - self._window_s:
+            calls.popleft()
+        calls.append(now)
+        self.peaks[key] = max(self.peaks.get(key, 0), len(calls))
+        trim(self._calls, self._keep)
+        trim(self.peaks, self._keep)
+
+    def forget(self) -> None:
+        self.peaks.clear()
         self._calls.clear()

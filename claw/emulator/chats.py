@@ -26,9 +26,15 @@ from claw.emulator.feed import Feed
 SESSION_LIFETIME_S: Final = 90 * 60
 """docs/protocol.md section 5.1, sessionWebhookExpiredTime."""
 CORP: Final = "dingfakecorp"
+ROBOT_NAME: Final = "小助手"
+"""What people write to mention the robot."""
 ROBOT: Final = "robot"
 """Sender of the robot's messages."""
 MAC_BYTES: Final = 16
+QUOTES_MAX: Final = 3
+"""Quotes within quotes that a message carries."""
+QUOTED_TYPES: Final = {"card": "interactiveCard", "image": "picture"}
+"""What the robot's messages are called when somebody quotes them."""
 QUOTA_TEXT: Final = "受调用量超量影响，当前我的消息服务已经暂停。"
 
 
@@ -70,11 +76,14 @@ class FakeMessage:
     reactions: list[str] = dataclasses.field(default_factory=list)
     card: str | None = None
     """`outTrackId` of a card."""
-    card_state: str = ""
+    card_view: dict[str, Any] | None = None
+    """What a page needs to draw the card."""
     recalled: bool = False
     to_robot: bool = False
     delivered: bool = False
     via: str = ""
+    receipt: str = ""
+    """What the robot was told of its own message: `processQueryKey` or `carrierId`."""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -264,6 +273,7 @@ class Chats:
         msgtype: str = "text",
         body: dict[str, Any] | None = None,
         quote: str | None = None,
+        bare_quote: bool = False,
         at: Iterable[Person] = (),
         over_quota: bool = False,
     ) -> dict[str, Any]:
@@ -300,36 +310,84 @@ class Chats:
             return data | {"msgtype": "text", "errCode": "20001", "errMsg": QUOTA_TEXT}
         content = dict(body or {})
         if quote is not None:
+            quoted = self._quote(quote)
             data["originalMsgId"] = quote
-            content |= {"isReplyMsg": True, "repliedMsg": self._quote(quote)}
+            if receipt := self.find(quote).receipt:
+                data["originalProcessQueryKey"] = receipt
+            # At times only the reference comes (docs/protocol.md section 5.3).
+            content |= {"isReplyMsg": True} if bare_quote else {"isReplyMsg": True, "repliedMsg": quoted}
         # Only text has its body under its own name; every other type has it under `content`.
         return data | {"text" if msgtype == "text" else "content": content}
 
-    def _quote(self, msg_id: str) -> dict[str, Any]:
+    def find(self, msg_id: str) -> FakeMessage:
+        """Find a message. Raises UnknownError."""
         message = self._messages.get(msg_id)
         if message is None:
-            raise UnknownError(f"no message {msg_id!r} to quote")
-        sender = self.people.get(message.sender)
-        # A quoted card comes without its text: a client can only say that it was one.
-        kind = "interactiveCard" if message.card else message.msgtype
+            raise UnknownError(f"no message {msg_id!r}")
+        return message
+
+    def id_of(self, sender: str) -> str:
+        """Return the encrypted id of a message's sender; the robot's, where it is nobody else."""
+        person = self.people.get(sender)
+        return person.dingtalk_id if person else self.robot_id
+
+    def _quote(self, msg_id: str, depth: int = 1) -> dict[str, Any]:
+        """Build `repliedMsg` (docs/protocol.md section 5.3): what it quotes itself is nested, a few times at most."""
+        message = self.find(msg_id)
+        content: dict[str, Any] = spell_items(message.content) if message.content else {"text": message.text}
+        if message.card:
+            content = {"cardContent": {"elementType": "card", "children": [make_card_text(message.text)]}}
+        if message.quote in self._messages and depth < QUOTES_MAX:
+            content |= {"isReplyMsg": True, "repliedMsg": self._quote(str(message.quote), depth + 1)}
         return {
             "msgId": message.id,
-            "msgType": kind,
-            "senderId": sender.dingtalk_id if sender else self.robot_id,
+            "msgType": QUOTED_TYPES.get(message.msgtype, message.msgtype),
+            "senderId": self.id_of(message.sender),
             "createdAt": message.created_at,
-            "content": message.content or {"text": message.text},
+            "content": content,
         }
 
 
-def describe_body(msgtype: str, body: dict[str, Any]) -> str:
-    """Describe a message that is not plain text in a line for the page."""
+def make_card_text(text: str) -> dict[str, Any]:
+    """Make the element of a card that shows its words."""
+    return {"elementType": "markdown", "value": text, "children": []}
+
+
+def spell_items(content: dict[str, Any]) -> dict[str, Any]:
+    """Spell the items of a rich text as quotes and forwarded chats do: `msgType` and `content` (vector V7)."""
+    items = content.get("richText")
+    if not isinstance(items, list):
+        return dict(content)
+    spelt: list[Any] = []
+    for item in items:
+        kind = item.get("type", "text") if isinstance(item, dict) else None
+        if kind is None:
+            spelt.append(item)
+        elif kind == "text":
+            spelt.append({"msgType": "text", "content": item.get("text", "")})
+        else:
+            names = ("type", "pictureDownloadCode")
+            spelt.append({"msgType": kind} | {name: value for name, value in item.items() if name not in names})
+    return {**content, "richText": spelt}
+
+
+def describe_items(content: dict[str, Any], picture: str) -> str:
+    """Describe a rich text in a line; `picture` stands for each picture."""
+    items = [item for item in content.get("richText") or () if isinstance(item, dict)]
+    return "".join(str(item.get("text", "" if item.get("type") == "at" else picture)) for item in items)
+
+
+def describe_body(msgtype: str, body: dict[str, Any], text: str = "") -> str:
+    """Describe a message in a line for the page; `text` is what its sender called it."""
     if msgtype in {"text", "markdown"}:
         return str(body.get("content", body.get("text", "")))
-    if msgtype == "richText":
-        parts = body.get("richText") or []
-        return "".join(str(part.get("text", "🖼")) for part in parts if isinstance(part, dict))
-    if msgtype == "audio":
-        return f"🎤 {body.get('recognition', '')}"
-    if msgtype == "file":
-        return f"📎 {body.get('fileName', '')}"
-    return {"picture": "🖼", "video": "🎞"}.get(msgtype) or json.dumps(body, ensure_ascii=False)
+    signs = {
+        "richText": describe_items(body, "🖼"),
+        "picture": "🖼",
+        "video": "🎞",
+        "audio": f"🎤 {body.get('recognition') or '…'}",
+        "file": f"📎 {body.get('fileName', '')}",
+        "chatRecord": f"🗂 {body.get('title', '')}",
+        "interactiveCard": f"📄 {text}",
+    }
+    return signs.get(msgtype) or text or json.dumps(body, ensure_ascii=False)

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import pathlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import aiohttp
 from aiohttp import web
 
 from claw.emulator.actions import ActionError, Actions
+from claw.emulator.cards import FakeCardApi
 from claw.emulator.chats import Chats, Person, UnknownError
 from claw.emulator.faults import FaultError, Faults
 from claw.emulator.feed import Feed
 from claw.emulator.files import Files
+from claw.emulator.month import FakeMonth
 from claw.emulator.people import People
-from claw.emulator.responses import NO_OBJECT, read_json, reply_json
+from claw.emulator.presses import FakePresses
+from claw.emulator.responses import NO_OBJECT, as_text, read_json, reply_json
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -30,18 +35,25 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PAGE: Final = pathlib.Path(__file__).parent / "page"
 CONTENT_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
+READY_TIMEOUT_S: Final = 2.0
+"""Seconds that the service's `/ready` gets."""
 HEARTBEAT_S: Final = 15.0
 """Between comments on a quiet event stream, so that a page that has gone is noticed."""
-CSP: Final = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+CSP: Final = (
+    "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; "
+    "require-trusted-types-for 'script'"
+)
+"""The last one: no text ever becomes markup, not even by a slip of the page's own."""
 
 
 SAY: Final[Mapping[str, type]] = {
-    **dict.fromkeys(("from", "chat", "text", "msgtype", "quote"), str),
-    "at_robot": bool,
-    "at": list,
+    **dict.fromkeys(("from", "chat", "text", "msgtype", "quote", "client"), str),
+    **dict.fromkeys(("at_robot", "bare_quote", "named"), bool),
+    **dict.fromkeys(("at", "forward"), list),
     "content": dict,
 }
 PERSON: Final[Mapping[str, type]] = {"id": str, "nick": str, "staffId": str, "isAdmin": bool, "external": bool}
+PRESS: Final[Mapping[str, type]] = {"person": str, "action": str, "params": dict}
 GROUP: Final[Mapping[str, type]] = {"id": str, "title": str}
 
 
@@ -59,6 +71,9 @@ class Control:
         faults: Faults,
         feed: Feed,
         actions: Actions,
+        cards: FakeCardApi,
+        presses: FakePresses,
+        month: FakeMonth,
         read_state: Callable[[], dict[str, Any]],
         reset: Callable[[], None],
         allowed_hosts: Sequence[str],
@@ -69,6 +84,9 @@ class Control:
         self._faults = faults
         self._feed = feed
         self._actions = actions
+        self._cards = cards
+        self._presses = presses
+        self._month = month
         self._read_state = read_state
         self._reset_all = reset
         # An address that stands for all addresses is no name that a browser sends.
@@ -81,15 +99,24 @@ class Control:
         router.add_get("/favicon.ico", self._get_favicon)
         router.add_get("/_/state", self._get_state)
         router.add_get("/_/events", self._stream_events)
+        router.add_get("/_/ready", self._ask_ready)
         router.add_get("/_/chats", self._list_chats)
         router.add_get("/_/chats/{chat:.+}/messages", self._list_messages)
         router.add_post("/_/say", self._say)
         router.add_post("/_/people", self._add_person)
         router.add_post("/_/groups", self._add_group)
         router.add_post("/_/files", self._add_file)
+        router.add_get("/_/files/{key}", self._files.show)
         router.add_get("/_/faults", self._get_faults)
         router.add_post("/_/faults", self._set_faults)
         router.add_delete("/_/faults", self._reset_faults)
+        router.add_get("/_/cards", self._list_cards)
+        router.add_get("/_/cards/{card}", self._get_card)
+        router.add_post("/_/cards/{card}/press", self._press)
+        router.add_get("/_/templates", self._list_templates)
+        router.add_post("/_/templates", self._set_template)
+        router.add_get("/_/month", self._get_month)
+        router.add_post("/_/month", self._set_month)
         router.add_post("/_/actions/{name}", self._act)
         router.add_post("/_/reset", self._reset)
 
@@ -179,12 +206,56 @@ class Control:
                 self._feed.unsubscribe(queue)
         return response
 
+    async def _ask_ready(self, _request: web.Request) -> web.Response:
+        """Ask the service that the page is about whether it is ready: the page itself may not, it is another origin."""
+        url = self._read_state().get("service_url")
+        if not url:
+            return reply_json({"status": 0, "reason": "no service is known"})
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=READY_TIMEOUT_S)) as http,
+                http.get(f"{str(url).rstrip('/')}/ready") as answer,
+            ):
+                body = await answer.json()
+                reason = body.get("reason", "") if isinstance(body, dict) else ""
+                return reply_json({"status": answer.status, "reason": str(reason)})
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            return reply_json({"status": 0, "reason": type(error).__name__})
+
+    async def _list_cards(self, _request: web.Request) -> web.Response:
+        return reply_json([card.to_dict() for card in self._cards.cards.values()])
+
+    async def _get_card(self, request: web.Request) -> web.Response:
+        return reply_json(self._cards.find(request.match_info["card"]).to_dict())
+
+    async def _list_templates(self, _request: web.Request) -> web.Response:
+        return reply_json(self._cards.templates.list_all())
+
+    async def _get_month(self, _request: web.Request) -> web.Response:
+        return reply_json(self._month.to_dict())
+
     # --- doing ---
+
+    async def _press(self, request: web.Request) -> web.Response:
+        """Press a button of a card as any person; the answer waits for the robot's, or for its deadline."""
+        fields = await _read_fields(request, PRESS)
+        press = await self._presses.press(request.match_info["card"], **fields)
+        return reply_json(press.to_dict())
+
+    async def _set_template(self, request: web.Request) -> web.Response:
+        fields = await _read_object(request)
+        template = self._cards.templates.set(as_text(fields.pop("id", "")), **fields)
+        return reply_json(dataclasses.asdict(template))
+
+    async def _set_month(self, request: web.Request) -> web.Response:
+        self._month.set(await _read_object(request))
+        return reply_json(self._month.to_dict())
 
     async def _say(self, request: web.Request) -> web.Response:
         fields = await _read_fields(request, SAY)
-        if not all(isinstance(each, str) for each in fields.get("at", [])):
-            raise BadRequestError("at: expected a list of person ids")
+        for name in ("at", "forward"):
+            if not all(isinstance(each, str) for each in fields.get(name, [])):
+                raise BadRequestError(f"{name}: expected a list of ids")
         if "from" in fields:
             fields["person"] = fields.pop("from")
         said = await self._people.say(**fields)

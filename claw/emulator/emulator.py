@@ -22,8 +22,10 @@ from claw.emulator.feed import Feed
 from claw.emulator.files import Files
 from claw.emulator.gateway import SHOWN_MAX, FakeGateway
 from claw.emulator.model import FakeModel
+from claw.emulator.month import FakeMonth
 from claw.emulator.openapi import FakeOpenApi
 from claw.emulator.people import People
+from claw.emulator.presses import FakePresses
 from claw.emulator.replies import Replies
 from claw.emulator.responses import Hangs, RefusedError
 from claw.emulator.robot import FakeRobotApi
@@ -87,6 +89,9 @@ class Emulator:
             faults=self.faults,
             feed=self.feed,
             actions=self.actions,
+            cards=self.cards,
+            presses=self.presses,
+            month=self.month,
             read_state=self.read_state,
             reset=self.reset,
             allowed_hosts=[host, *allowed_hosts],
@@ -95,32 +100,51 @@ class Emulator:
 
     def _build_dingtalk(self, *, rate_limits: bool, keep: int, seed: int | None) -> None:
         chats, replies, faults, hangs = self.chats, self.replies, self.faults, self._hangs
+        self.month = FakeMonth(faults)
         rng = random.Random(seed)  # noqa: S311 - no secret; a seed makes chaos repeatable
         self.gateway = FakeGateway(app=self._app, faults=faults, feed=self.feed, hangs=hangs, keep=keep, rng=rng)
         self.tokens = Tokens(app=self._app, faults=faults)
         # Asked for at each call: the URL changes when a client calls the emulator by another name.
-        self.files = Files(tokens=self.tokens, base_url=lambda: self.gateway.tickets.base_url)
-        self.webhook = FakeWebhook(
-            chats=chats, replies=replies, faults=faults, hangs=hangs, rate_limits=rate_limits, keep=keep
+        self.files = Files(
+            tokens=self.tokens, base_url=lambda: self.gateway.tickets.base_url, faults=faults, hangs=hangs
         )
-        self.cards = FakeCardApi(chats=chats, replies=replies, faults=faults, keep=keep)
+        self.webhook = FakeWebhook(
+            chats=chats,
+            replies=replies,
+            month=self.month,
+            faults=faults,
+            hangs=hangs,
+            rate_limits=rate_limits,
+            keep=keep,
+        )
+        self.cards = FakeCardApi(chats=chats, replies=replies, faults=faults, keep=keep, rng=rng)
+        self.presses = FakePresses(gateway=self.gateway, chats=chats, cards=self.cards)
         self.openapi = FakeOpenApi(
             tokens=self.tokens,
-            robot=FakeRobotApi(chats=chats, replies=replies, faults=faults, keep=keep),
+            robot=FakeRobotApi(chats=chats, replies=replies, files=self.files, faults=faults, keep=keep),
             cards=self.cards,
             files=self.files,
+            month=self.month,
             faults=faults,
             hangs=hangs,
             rate_limits=rate_limits,
         )
-        self.people = People(chats=chats, files=self.files, gateway=self.gateway, webhook=self.webhook, faults=faults)
-        self.actions = Actions(gateway=self.gateway, chats=chats, cards=self.cards, tokens=self.tokens)
+        self.people = People(chats=chats, files=self.files, gateway=self.gateway, month=self.month)
+        self.actions = Actions(
+            gateway=self.gateway,
+            chats=chats,
+            cards=self.cards,
+            presses=self.presses,
+            month=self.month,
+            tokens=self.tokens,
+        )
 
     def _share_parts(self) -> None:
         """Offer what tests and benches use most under short names; the logs are the parts' own, not copies."""
         self.say = self.people.say
         self.robot_data = self.people.build_robot_data
         self.act = self.actions.act
+        self.press = self.presses.press
         self.push = self.gateway.push
         self.push_raw = self.gateway.pushes.push_raw
         self.wait_reply = self.replies.wait
@@ -206,7 +230,7 @@ class Emulator:
         await self._site.stop()
         self._hangs.close()
         self.feed.close()
-        await self.actions.stop()
+        await self.presses.stop()
         await self.gateway.close()
         await runner.cleanup()
 
@@ -222,9 +246,8 @@ class Emulator:
         self.faults.reset()
         self.chats.clear()
         # Tokens, tickets and connections stay: a client that is connected goes on as if nothing had happened.
-        for part in (self.gateway, self.replies, self.webhook, self.openapi, self.model):
+        for part in (self.gateway, self.replies, self.webhook, self.openapi, self.cards, self.month, self.model):
             part.forget()
-        self.cards.cards.clear()
         self.people.said_count = 0
         self.feed.publish("resync", dict)
 
@@ -237,7 +260,8 @@ class Emulator:
             "people": [person.to_dict() for person in self.chats.people.values()],
             "chats": [chat.to_dict() for chat in self.chats.list_all()],
             **self.gateway.to_dict(),
-            "webhook": {"calls": dict(self.webhook.calls), "month": self.webhook.month},
+            "month": self.month.to_dict(),
+            "webhook": {"calls": dict(self.webhook.calls)},
             "openapi": self.openapi.to_dict() | {"tokens_fetched": self.tokens.fetched},
             "model": self.model.to_dict(),
             "cards": [card.to_dict() for card in list(self.cards.cards.values())[-SHOWN_MAX:]],

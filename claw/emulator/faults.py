@@ -1,8 +1,9 @@
 """Every fault of the emulator as a switch, so that a test, a bench or a person on the page can turn it on.
 
 Order of events: a handler reaches the place where DingTalk could fail and asks `take(name)`; it gets the value that the
-switch has now. A switch with a budget counts that use, and goes back to its default after the last one. Every change is
-told to the listeners (the gateway arms its timers anew, the page shows the new position).
+switch has now. A switch that lets some uses pass counts them first, so that the n-th one can be hit. A switch with a
+budget counts each use that it hits, and goes back to its default after the last one. Every change is told to the
+listeners (the gateway arms its timers anew, the page shows the new position).
 
 Which switches there are, with their defaults, limits and texts, is data: `faults.toml`.
 """
@@ -28,7 +29,7 @@ class FaultError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Switch:
+class FaultSwitch:
     name: str
     group: str
     default: Any
@@ -64,7 +65,7 @@ class Switch:
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
 
-def _read_switches() -> dict[str, Switch]:
+def _read_switches() -> dict[str, FaultSwitch]:
     # Read at import, so that a slip in the data fails at once and not with the first fault.
     text = pathlib.Path(__file__).with_name("faults.toml").read_text(encoding="utf-8")
     switches = {}
@@ -74,11 +75,13 @@ def _read_switches() -> dict[str, Switch]:
             # TOML has no null to say that there is no lower limit.
             low = None if entry.pop("no_low", False) else entry.pop("low", 0)
             choices = CHOICES[choices] if isinstance(choices, str) else tuple(choices)
-            switches[name] = Switch(name, group, choices=choices, low=low, **entry)
+            switches[name] = FaultSwitch(name, group, choices=choices, low=low, **entry)
     return switches
 
 
 SWITCHES: Final = _read_switches()
+COUNTS: Final = ("fault_budget", "fault_pass")
+"""Fields beside the switches: numbers of uses by switch."""
 DEFAULTS: Final[dict[str, Any]] = {name: switch.default for name, switch in SWITCHES.items()}
 
 
@@ -87,11 +90,12 @@ class Faults:
 
     fault_budget: dict[str, int]
     """Uses left by switch; after the last one the switch goes back to its default."""
+    fault_pass: dict[str, int]
+    """Uses by switch that are let pass before it acts."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[str], None]] = []
-        self._values = dict(DEFAULTS)
-        self._values["fault_budget"] = {}
+        self._values: dict[str, Any] = DEFAULTS | {name: {} for name in COUNTS}
 
     def __getattr__(self, name: str) -> Any:
         # Called only for what is no ordinary attribute, that is, for the switches.
@@ -118,8 +122,14 @@ class Faults:
     def take(self, name: str) -> Any:
         """Read the switch's value, counting one use of its budget if it is on."""
         value = self._values[name]
+        if value == DEFAULTS[name]:
+            return value
+        if passing := self.fault_pass.pop(name, 0):
+            if passing > 1:
+                self.fault_pass[name] = passing - 1
+            return DEFAULTS[name]
         left = self.fault_budget.get(name)
-        if left is None or value == DEFAULTS[name]:
+        if left is None:
             return value
         if left > 1:
             self.fault_budget[name] = left - 1
@@ -139,13 +149,14 @@ class Faults:
 
     def reset(self) -> None:
         """Put every switch back to its default."""
-        self.fault_budget = {}
+        for name in COUNTS:
+            self._set(name, {})
         # Only those that are not at rest: listeners arm timers anew, and must not be told of what did not change.
         for name in self.active():
             self._set(name, DEFAULTS[name])
 
     def to_dict(self) -> dict[str, Any]:
-        return self._values | {"fault_budget": dict(self.fault_budget)}
+        return self._values | {name: dict(self._values[name]) for name in COUNTS}
 
     def active(self) -> dict[str, Any]:
         """List the switches that are not at their default."""
@@ -159,19 +170,19 @@ class Faults:
 
 
 def _check(name: str, value: Value) -> Value:
-    if name == "fault_budget":
-        return _check_budget(value)
+    if name in COUNTS:
+        return _check_counts(name, value)
     if name not in SWITCHES:
         raise FaultError(f"unknown fault {name!r}; known: {', '.join(SWITCHES)}")
     return SWITCHES[name].check(value)
 
 
-def _check_budget(value: Value) -> dict[str, int]:
+def _check_counts(field: str, value: Value) -> dict[str, int]:
     if not isinstance(value, dict):
-        raise FaultError("fault_budget: expected an object of fault name to number of uses")
+        raise FaultError(f"{field}: expected an object of fault name to number of uses")
     for name, uses in value.items():
         if name not in SWITCHES:
-            raise FaultError(f"fault_budget: unknown fault {name!r}")
+            raise FaultError(f"{field}: unknown fault {name!r}")
         if type(uses) is not int or uses < 1:
-            raise FaultError(f"fault_budget: {name}: expected a number of uses of at least 1")
+            raise FaultError(f"{field}: {name}: expected a number of uses of at least 1")
     return dict(value)

@@ -6,6 +6,7 @@ authentication; an upload gets a media id that a message may show (docs/protocol
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
 import struct
@@ -16,7 +17,8 @@ from typing import Any, Final
 
 from aiohttp import BodyPartReader, web
 
-from claw.emulator.responses import RefusedError, as_text, reply_json
+from claw.emulator.faults import Faults
+from claw.emulator.responses import Hangs, RefusedError, as_text, reply_json
 from claw.emulator.tokens import Tokens
 
 MEGABYTE: Final = 1024 * 1024
@@ -30,6 +32,11 @@ LIMITS: Final = {
 }
 """Size and kinds by upload type (docs/protocol.md section 6.4)."""
 
+FILE_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+"""Anybody may have uploaded HTML: it must not act on the page's origin."""
+SLICE_S: Final = 0.1
+"""Between two pieces of a file that comes slowly."""
+
 
 @dataclasses.dataclass(frozen=True)
 class File:
@@ -39,8 +46,10 @@ class File:
 
 
 class Files:
-    def __init__(self, *, tokens: Tokens, base_url: Callable[[], str]) -> None:
+    def __init__(self, *, tokens: Tokens, base_url: Callable[[], str], faults: Faults, hangs: Hangs) -> None:
         self._tokens = tokens
+        self._faults = faults
+        self._hangs = hangs
         self._base_url = base_url
         self._files: dict[str, File] = {}
         self._size = 0
@@ -53,6 +62,11 @@ class Files:
     def add_sample(self) -> str:
         """Hold a small picture, for whoever sends one without giving any; return its download code."""
         return self.add(make_png())
+
+    def lend(self, media_id: str) -> str:
+        """Return a download code for what was uploaded under that media id; empty if there is no such thing."""
+        file = self._files.get(media_id)
+        return self.add(file.content, file.name, file.content_type) if file else ""
 
     def _hold(self, key: str, file: File) -> str:
         # Bounded by bytes and not by number: pictures of 20 MB and of 2 kB come through the same call.
@@ -67,21 +81,44 @@ class Files:
         """`POST /v1.0/robot/messageFiles/download`."""
         code = as_text(body.get("downloadCode"))
         # Media ids lie in the same dict and are no download codes: the real one does not know them here either.
-        if not code or code not in self._files or not code.startswith("dc"):
+        if self._faults.take("file_expired") or code not in self._files or not code.startswith("dc"):
             raise RefusedError(400, "invalidParameter.robotCode.downloadCode", "downloadCode 错误或已过期")
         return {"downloadUrl": f"{self._base_url()}/files/{code}"}
 
-    async def serve(self, request: web.Request) -> web.Response:
+    async def serve(self, request: web.Request) -> web.StreamResponse:
         """`GET /files/{key}`: no authentication, as the real storage wants none."""
+        take = self._faults.take
+        await self._hangs.sleep(take("file_delay"), request)
+        if status := take("file_status"):
+            return web.Response(status=status, text="storage")
         file = self._files.get(request.match_info["key"])
         if file is None:
             return web.Response(status=404, text="no such file")
-        return web.Response(
-            body=file.content,
-            content_type=file.content_type,
-            # Anybody may have uploaded HTML: it must not act on the page's origin.
-            headers={"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"},
-        )
+        length, rate = take("file_length"), take("file_rate")
+        return await self._serve_oddly(request, file, length, rate) if length or rate else _reply_file(file)
+
+    async def show(self, request: web.Request) -> web.Response:
+        """`GET /_/files/{key}`: for the page. Past the faults, whose budgets are the robot's and not the browser's."""
+        file = self._files.get(request.match_info["key"])
+        return _reply_file(file) if file else web.Response(status=404, text="no such file")
+
+    async def _serve_oddly(self, request: web.Request, file: File, length: str, rate: int) -> web.StreamResponse:
+        """Serve a file under a Content-Length that lies, or slowly."""
+        response = web.StreamResponse(headers=FILE_HEADERS)
+        response.content_type = file.content_type
+        size = len(file.content)
+        if length != "none":
+            response.content_length = {"longer": size * 2 + 1, "shorter": size // 2}.get(length, size)
+        # What was announced and never comes is missed only when the connection ends.
+        response.force_close()
+        # The client may have enough of it at any moment.
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            step = max(1, int(rate * SLICE_S)) if rate else max(1, size)
+            for start in range(0, size, step):
+                await response.write(file.content[start : start + step])
+                await self._hangs.sleep(SLICE_S if rate else 0, request)
+        return response
 
     async def upload(self, request: web.Request) -> web.Response:
         """`POST /media/upload?access_token=&type=`, multipart field `media`."""
@@ -113,6 +150,10 @@ class Files:
         media_id = self._hold("@lAD" + secrets.token_urlsafe(12), file)
         created = int(time.time() * 1000)
         return reply_json({"errcode": 0, "errmsg": "ok", "type": kind, "media_id": media_id, "created_at": created})
+
+
+def _reply_file(file: File) -> web.Response:
+    return web.Response(body=file.content, content_type=file.content_type, headers=FILE_HEADERS)
 
 
 def make_png(size: int = 48) -> bytes:

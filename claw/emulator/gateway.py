@@ -184,6 +184,7 @@ class FakeGateway:
             "registrations": {
                 "count": tickets.count,
                 "in_flight_max": tickets.in_flight_max,
+                "last_status": tickets.last_status,
                 "seconds_ago": [round(now - at, 3) for at in list(tickets.registrations)[-SHOWN_MAX:]],
             },
             "pushes": self.pushes.to_dict(SHOWN_MAX) | {"acks": self.acks.count},

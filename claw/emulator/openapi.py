@@ -1,7 +1,8 @@
 """The OpenAPI's front: what every call of api.dingtalk.com passes before it is handled.
 
-Order of events: fault switches, the token, the month's quota, 20 calls a second and API, the JSON body; then the call
-itself in `robot`, `cards` or `files`. Every call is counted under its API and outcome (docs/protocol.md section 6.6).
+Order of events: fault switches, the token, permissions, the month's quota, 20 calls a second and API, the JSON body;
+then the call itself in `robot`, `cards` or `files`. Every call is counted under its API and outcome (docs/protocol.md
+section 6.6).
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from claw.emulator.bounds import RateWindow
+from claw.emulator.bounds import RatePeaks, RateWindow
 from claw.emulator.cards import FakeCardApi
-from claw.emulator.faults import Faults
+from claw.emulator.faults import DEFAULTS, Faults
 from claw.emulator.files import Files
+from claw.emulator.month import FakeMonth
 from claw.emulator.responses import NO_OBJECT, Hangs, RefusedError, as_text, read_json, reply_json
 from claw.emulator.robot import FakeRobotApi
 from claw.emulator.tokens import Tokens
@@ -25,11 +27,31 @@ Call = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-CALLS_PER_SECOND_MAX: Final = 20
-"""For each app and API (docs/protocol.md section 6.6)."""
 RATE_WINDOW_S: Final = 1.0
 APIS_MAX: Final = 100
 """Far more than there are routes."""
+PERMISSIONS: Final = {
+    "no_robot_sendmsg": "qyapi_robot_sendmsg",
+    "no_card_instance_write": "Card.Instance.Write",
+    "no_card_streaming_write": "Card.Streaming.Write",
+    # Which one the emotion calls want stands nowhere (docs/protocol.md section 6.5).
+    "no_emotion": "qyapi_robot_sendmsg",
+}
+"""The switch, and the permission that is missing then."""
+NEEDS: Final[dict[str, tuple[str, ...]]] = {
+    "/robot/oToMessages/batchSend": ("no_robot_sendmsg",),
+    "/robot/groupMessages/send": ("no_robot_sendmsg",),
+    "/robot/otoMessages/batchRecall": ("no_robot_sendmsg",),
+    "/robot/groupMessages/recall": ("no_robot_sendmsg",),
+    "/robot/emotion/reply": ("no_emotion",),
+    "/robot/emotion/recall": ("no_emotion",),
+    "/card/instances": ("no_card_instance_write",),
+    # A robot that delivers a card sends it (docs/protocol.md section 7.1).
+    "/card/instances/deliver": ("no_card_instance_write", "no_robot_sendmsg"),
+    "/card/instances/createAndDeliver": ("no_card_instance_write", "no_robot_sendmsg"),
+    "/card/streaming": ("no_card_streaming_write",),
+}
+"""By path, the switches of the permissions that a call needs (docs/protocol.md section 6.3 and 7.1)."""
 TOKEN_HEADER: Final = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
 
 
@@ -41,6 +63,7 @@ class FakeOpenApi:
         robot: FakeRobotApi,
         cards: FakeCardApi,
         files: Files,
+        month: FakeMonth,
         faults: Faults,
         hangs: Hangs,
         rate_limits: bool,
@@ -49,8 +72,9 @@ class FakeOpenApi:
         """By `<method> <path>`."""
         self.outcomes: collections.Counter[str] = collections.Counter()
         """By `<method> <path> <status>`."""
-        self.month = 0
-        """Calls that count for the month's quota."""
+        self.peaks = RatePeaks(RATE_WINDOW_S, keep=APIS_MAX)
+        """The most calls of an API within any second, by `<method> <path>`."""
+        self._month = month
         self._tokens = tokens
         self._robot = robot
         self._cards = cards
@@ -58,7 +82,7 @@ class FakeOpenApi:
         self._faults = faults
         self._hangs = hangs
         self._rate_limits = rate_limits
-        self._rate = RateWindow(CALLS_PER_SECOND_MAX, RATE_WINDOW_S, keep=APIS_MAX)
+        self._rate = RateWindow(RATE_WINDOW_S, keep=APIS_MAX)
 
     def list_routes(self) -> list[tuple[str, str, Handler]]:
         robot, cards = self._robot, self._cards
@@ -84,6 +108,7 @@ class FakeOpenApi:
 
     async def _handle(self, api: str, call: Call, request: web.Request) -> web.StreamResponse:
         self.calls[api] += 1
+        self.peaks.count(api)
         # Read before the faults: a request that is never answered has been received all the same.
         body = await read_json(request)
         if self._faults.take("openapi_hang"):
@@ -110,9 +135,11 @@ class FakeOpenApi:
             card.in_flight += 1
             card.in_flight_max = max(card.in_flight_max, card.in_flight)
         try:
-            await self._hangs.sleep(self._faults.take("openapi_delay") + self._faults.take("card_delay"))
+            is_step = api.endswith("/streaming")
+            delay = self._faults.take("openapi_delay") + self._faults.take("card_delay")
+            await self._hangs.sleep(delay + (self._cards.take_streaming_delay() if is_step else 0))
             fields = self._check(api, request, body)
-            if api.endswith("/streaming"):
+            if is_step:
                 # Creating still works, so that a client has a card which it cannot finish.
                 self._fail("card_streaming_status")
             return await call(fields)
@@ -129,24 +156,36 @@ class FakeOpenApi:
         self._fail("openapi_status")
         if not self._tokens.is_valid(request.headers.get(TOKEN_HEADER, "")):
             raise RefusedError(401)
+        # What is not permitted is no use of the app, and costs it nothing.
+        self._check_permissions(api)
         # Before the rate, so that what is over the quota uses up nothing of the rate.
-        limit = self._faults.openapi_month_limit
-        if limit and self.month >= limit:
+        if self._month.is_openapi_used_up:
             raise RefusedError(403, "Forbidden.AccessDenied.ApiCountLimitForOrg", "api count limit")
-        if self._rate_limits and not self._rate.admit(api):
+        # Whoever sets another limit than DingTalk's means it, also where no other rates are kept.
+        limit = self._faults.openapi_qps
+        if (self._rate_limits or limit != DEFAULTS["openapi_qps"]) and not self._rate.admit(api, limit):
             # 403 as well, and no missing permission: a client has to look at the code.
             raise RefusedError(403)
         # What was refused up to here costs nothing; a wrong body does (docs/protocol.md section 6.6).
-        self.month += 1
+        self._month.openapi += 1
         if body is None:
             raise RefusedError(400, "invalidParameter", NO_OBJECT)
         return body
 
+    def _check_permissions(self, api: str) -> None:
+        needs = NEEDS.get(api.partition("/v1.0")[2], ())
+        # All at once, as the console's link for them is: a client that tells one of them would be asked again.
+        missing = [PERMISSIONS[switch] for switch in needs if self._faults.take(switch)]
+        if missing:
+            code = "Forbidden.AccessDenied.AccessTokenPermissionDenied"
+            message = f"应用尚未开通所需的权限：[{', '.join(missing)}]"
+            raise RefusedError(403, code, message, detail={"accessdenieddetail": {"requiredScopes": missing}})
+
     def forget(self) -> None:
         self.calls.clear()
         self.outcomes.clear()
+        self.peaks.forget()
         self._rate.forget()
-        self.month = 0
 
     def to_dict(self) -> dict[str, Any]:
-        return {"calls": dict(self.calls), "outcomes": dict(self.outcomes), "month": self.month}
+        return {"calls": dict(self.calls), "outcomes": dict(self.outcomes), "peaks": dict(self.peaks.peaks)}

@@ -1,20 +1,25 @@
 """People: what they say in their chats, and how it reaches the robot.
 
-Order of events: `say` puts the message into its chat; if it is meant for the robot, the robot's copy with a fresh
-session webhook is pushed; whether a connection took it is noted on the message, which is then published to the pages.
+A person may sit at any client: most take the robot's mention out of the words, some leave it there
+(docs/protocol.md section 10a). Order of events: `say` puts the message into its chat; if it is meant for the robot, the
+robot's copy with a fresh session webhook is pushed; whether a connection took it is noted on the message, which is then
+published to the pages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from claw.emulator.bodies import Client, find_client, make_body, make_record, mention
 from claw.emulator.chats import Chats, FakeMessage, describe_body
-from claw.emulator.faults import Faults
 from claw.emulator.files import Files
 from claw.emulator.gateway import FakeGateway
+from claw.emulator.month import FakeMonth
 from claw.emulator.pushes import Push
-from claw.emulator.webhook import FakeWebhook
+
+SIGNED: Final = frozenset({"audio", "interactiveCard"})
+"""What is shown by its sign, also where its sender gave it words."""
 
 
 class Said(NamedTuple):
@@ -36,15 +41,12 @@ class Said(NamedTuple):
 class People:
     """`said_count` counts what was meant for the robot."""
 
-    def __init__(
-        self, *, chats: Chats, files: Files, gateway: FakeGateway, webhook: FakeWebhook, faults: Faults
-    ) -> None:
+    def __init__(self, *, chats: Chats, files: Files, gateway: FakeGateway, month: FakeMonth) -> None:
         self.said_count = 0
         self._chats = chats
         self._files = files
         self._gateway = gateway
-        self._webhook = webhook
-        self._faults = faults
+        self._month = month
 
     async def say(
         self,
@@ -57,49 +59,55 @@ class People:
         msgtype: str = "text",
         content: dict[str, Any] | None = None,
         quote: str | None = None,
+        bare_quote: bool = False,
+        forward: Iterable[str] = (),
+        named: bool = True,
+        client: str = Client.USUAL,
     ) -> Said:
         """Let a person say something in `direct` or in a group (its id or conversationId).
 
         In a group the robot gets it only when it is mentioned. `content` is the body of a message that is not text;
-        without it a suitable one is made up. Raises UnknownError for an unknown person, chat or quoted message.
+        without it a suitable one is made up. `bare_quote`: the quote comes as a reference alone. `forward` are the
+        messages of a forwarded chat (`named`: its entries tell who spoke, else its summary alone does).
+        `at` are people that are mentioned beside it, `client` is what the person writes with (`bodies.Client`). Raises
+        UnknownError for an unknown person, chat, client or message.
         """
         who = self._chats.person(person)
         where = self._chats.chat(chat, who)
-        body = content if content is not None else self._make_body(msgtype, text)
-        sent_body = body
-        if msgtype == "text" and content is None and where.is_group:
-            # DingTalk takes the mention out of the text and leaves the blank after it.
-            sent_body = {"content": f" {text}"}
+        others = [self._chats.person(each) for each in at]
+        if forwarded := [self._chats.find(each) for each in forward]:
+            msgtype, content = "chatRecord", make_record(forwarded, self._chats.id_of, named=named)
+        body = content if content is not None else make_body(msgtype, text, self._files.add_sample)
+        sent_type, sent_body = msgtype, body
+        if where.is_group and at_robot:
+            sent_type, sent_body = mention(msgtype, body, others, find_client(client))
         # Built also for what no robot gets: a quote of an unknown message is then an error in every case.
         data = self._chats.build_robot_data(
             who,
             where,
             number=self._chats.next_number(),
             base_url=self._gateway.tickets.base_url,
-            msgtype=msgtype,
+            msgtype=sent_type,
             body=sent_body,
             quote=quote,
-            at=[self._chats.person(each) for each in at],
-            over_quota=self._is_over_quota(),
+            bare_quote=bare_quote,
+            at=others,
+            over_quota=self._month.is_stream_used_up,
         )
-        message = FakeMessage(
-            id=data["msgId"],
-            chat=where.id,
-            sender=who.id,
-            nick=who.nick,
-            created_at=data["createAt"],
-            msgtype=msgtype,
-            text=text or describe_body(msgtype, body),
-            content={} if msgtype == "text" else body,
-            quote=quote,
-            to_robot=at_robot or not where.is_group,
-        )
+        shown = text if text and msgtype not in SIGNED else describe_body(msgtype, body, text)
+        message = FakeMessage(data["msgId"], where.id, who.id, who.nick, data["createAt"], msgtype, shown, quote=quote)
+        message.content = {} if msgtype == "text" else body
+        message.to_robot = at_robot or not where.is_group
+        return self._post(message, data)
+
+    def _post(self, message: FakeMessage, data: dict[str, Any]) -> Said:
         # First into the chat, then to the robot: its reply may come before this returns, and belongs below it.
         self._chats.add(message)
         # Among themselves people say much that no robot hears; it is in the chat and costs no quota.
         push = None
         if message.to_robot:
             self.said_count += 1
+            self._month.pushed += 1
             push = self._gateway.push(data)
             message.delivered = push.delivered
         self._chats.publish(message)
@@ -113,26 +121,3 @@ class People:
         number, base_url = self._chats.next_number(), self._gateway.tickets.base_url
         where = self._chats.chat(chat, who)
         return self._chats.build_robot_data(who, where, number=number, base_url=base_url, body={"content": text}) | more
-
-    def _is_over_quota(self) -> bool:
-        # One quota for both directions: what the robot answers over its webhooks empties the messages that it gets.
-        limit = self._faults.stream_month_limit
-        return bool(limit) and self._webhook.month + self.said_count >= limit
-
-    def _make_body(self, msgtype: str, text: str) -> dict[str, Any]:
-        """Make up a body for a message of that type (docs/protocol.md section 5.2, vector V7)."""
-        if msgtype == "text":
-            return {"content": text}
-        if msgtype not in {"picture", "richText", "audio", "video", "file"}:
-            # What the real one does with a type that robots cannot get: the type's own name as the key.
-            return {msgtype: text or "[不支持的消息]"}
-        code = self._files.add_sample()
-        picture = {"downloadCode": code, "pictureDownloadCode": code}
-        bodies: dict[str, dict[str, Any]] = {
-            "picture": picture,
-            "richText": {"richText": [{"text": text}, {"type": "picture"} | picture]},
-            "audio": {"duration": 3200, "downloadCode": code, "recognition": text},
-            "video": {"duration": "5", "videoType": "mp4", "downloadCode": code},
-            "file": {"spaceId": "900001", "fileName": text or "a.png", "downloadCode": code, "fileId": "800001"},
-        }
-        return bodies[msgtype]

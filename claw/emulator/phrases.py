@@ -28,6 +28,8 @@ class Phrases(NamedTuple):
     table: str
 
 
+CONTEXT: Final = re.compile(r"^\[context of this message[^\n]*\n?", re.MULTILINE)
+"""The line before a message by which claw tells the model who speaks."""
 CHINESE: Final = Phrases(
     heard="收到，你说的是：",
     first="很高兴认识你！",
@@ -63,11 +65,13 @@ ENGLISH: Final = Phrases(
 
 
 def read_text(message: dict[str, Any]) -> str:
-    """Read the text of a message; parts that are pictures have none."""
+    """Read what a person said: parts that are pictures have no text, and the line that tells who speaks is none."""
     content = message.get("content")
     if isinstance(content, list):
-        return "\n".join(str(part["text"]) for part in content if isinstance(part, dict) and part.get("type") == "text")
-    return content if isinstance(content, str) else ""
+        content = "\n".join(
+            str(part["text"]) for part in content if isinstance(part, dict) and part.get("type") == "text"
+        )
+    return CONTEXT.sub("", content) if isinstance(content, str) else ""
 
 
 def read_command(text: str) -> str:

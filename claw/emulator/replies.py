@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
@@ -79,10 +80,11 @@ class Replies:
         title: str = "",
         at: list[str] | None = None,
         in_reply_to: str | None = None,
-        card: str | None = None,
-        card_state: str = "",
+        card: dict[str, Any] | None = None,
+        receipt: str = "",
+        content: dict[str, Any] | None = None,
     ) -> Reply:
-        """Put what the robot said into the chat. A card that is still `typing` is no finished reply."""
+        """Put what the robot said into the chat. `card` is what a page needs of a card (`update_card`)."""
         message = FakeMessage(
             id=self._chats.make_msg_id(self._chats.next_number()),
             chat=chat.id,
@@ -94,14 +96,17 @@ class Replies:
             title=title,
             at=at or [],
             via=via,
-            card=card,
-            card_state=card_state,
+            card=card["outTrackId"] if card else None,
+            card_view=card,
+            receipt=receipt,
+            content=content or {},
         )
         # The chat before the log: whoever is woken by the reply finds its message there.
         self._chats.add(message)
         self._chats.publish(message)
         reply = Reply(self.count, chat.id, via, msgtype, text, message.at, body, message, in_reply_to)
-        reply.finished = card_state != "typing"
+        # A card's end is told by an update, also of one that is made with it.
+        reply.finished = card is None
         self.count += 1
         self.log.append(reply)
         self._by_chat.setdefault(reply.chat, collections.deque(maxlen=self._keep)).append(reply)
@@ -114,14 +119,22 @@ class Replies:
             self._wake(reply)
         return reply
 
-    def update_card(self, reply: Reply, text: str, state: str) -> None:
-        """Show what the reply's card shows now; its end makes it a finished reply."""
-        reply.text = reply.message.text = text
-        reply.message.card_state = state
+    def update_card(self, reply: Reply, text: str, view: dict[str, Any], *, finished: bool) -> None:
+        """Show what the reply's card shows now; its end makes it a finished reply.
+
+        `text` is what it holds. `view` is what a page draws, whose client may have missed some of it.
+        """
+        # Two texts: a test asks what the robot said, the page shows what a person sees.
+        reply.text, reply.message.text, reply.message.card_view = text, view["text"], view
         self._chats.publish(reply.message)
-        if state != "typing" and not reply.finished:
+        if finished and not reply.finished:
             reply.finished = True
             self._wake(reply)
+
+    @staticmethod
+    def make_carrier_id(track: str) -> str:
+        """Make the `carrierId` of a card: the same each time it is delivered."""
+        return f"carrier{uuid.uuid5(uuid.NAMESPACE_OID, track).hex}"
 
     def _wake(self, reply: Reply) -> None:
         reply.time = time.monotonic()

@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -51,17 +52,27 @@ def reply_json(body: Any, *, status: int = 200, headers: LooseHeaders | None = N
 class RefusedError(Exception):
     """A call that is refused as api.dingtalk.com refuses it; what is left empty follows from the status."""
 
-    def __init__(self, status: int, code: str = "", message: str = "", *, headers: LooseHeaders | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str = "",
+        message: str = "",
+        *,
+        headers: LooseHeaders | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`detail`: fields that stand in the body beside them."""
         super().__init__(status, code, message)
         known_code, known_message = KNOWN_ERRORS.get(status, ("unknownError", "unknown error"))
         self.status = status
         self.code = code or known_code
         self.message = message or code or known_message
         self.headers = headers
+        self.detail = detail or {}
 
     def reply(self) -> web.Response:
         """Reply the error; `requestid` is in lower case (docs/protocol.md section 1.3)."""
-        body = {"requestid": str(uuid.uuid4()).upper(), "code": self.code, "message": self.message}
+        body = {"requestid": str(uuid.uuid4()).upper(), "code": self.code, "message": self.message, **self.detail}
         return reply_json(body, status=self.status, headers=self.headers)
 
 

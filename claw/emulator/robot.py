@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from claw.emulator.bounds import trim
 from claw.emulator.chats import Chats, FakeChat, FakeMessage, UnknownError
 from claw.emulator.faults import Faults
+from claw.emulator.files import Files
 from claw.emulator.replies import Replies
 from claw.emulator.responses import RefusedError, as_text
 
@@ -39,12 +40,14 @@ class ParsedMessage(NamedTuple):
     msgtype: str
     text: str
     title: str
+    params: dict[str, Any]
 
 
 class FakeRobotApi:
-    def __init__(self, *, chats: Chats, replies: Replies, faults: Faults, keep: int) -> None:
+    def __init__(self, *, chats: Chats, replies: Replies, files: Files, faults: Faults, keep: int) -> None:
         self._chats = chats
         self._replies = replies
+        self._files = files
         self._faults = faults
         self._keep = keep
         self._sent: dict[str, list[FakeMessage]] = {}
@@ -137,12 +140,23 @@ class FakeRobotApi:
     def _post(self, chats: list[FakeChat], message: ParsedMessage, body: dict[str, Any]) -> str:
         """Post into all the chats; return the processQueryKey of that. There is no idempotency key: twice is twice."""
         key = "pqk" + uuid.uuid4().hex
-        msgtype, text, title = message
+        msgtype, text, title, params = message
+        content = self._make_content(msgtype, params)
         self._sent[key] = [
-            self._replies.post(chat, "openapi", msgtype, text, body, title=title).message for chat in chats
+            self._replies.post(chat, "openapi", msgtype, text, body, title=title, receipt=key, content=content).message
+            for chat in chats
         ]
         trim(self._sent, self._keep)
         return key
+
+    def _make_content(self, msgtype: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Make what whoever quotes a file or a picture of the robot hands on: as of any file, a download code."""
+        media_id = str(params.get({"file": "mediaId", "image": "photoURL"}.get(msgtype, ""), ""))
+        code = self._files.lend(media_id)
+        if not code:
+            return {}
+        named = {"fileName": params["fileName"], "spaceId": "900001", "fileId": "800002"} if msgtype == "file" else {}
+        return named | {"downloadCode": code}
 
 
 def _parse_message(body: dict[str, Any]) -> ParsedMessage:
@@ -159,4 +173,4 @@ def _parse_message(body: dict[str, Any]) -> ParsedMessage:
         raise RefusedError(400, "invalidParameter.msgParam.invalid", "msgParam 不合法")
     # For the page: the first field with something to read; it does not matter to the robot.
     text = next((params[name] for name in ("text", "content", "photoURL", "fileName") if params.get(name)), "")
-    return ParsedMessage(msgtype, str(text), str(params.get("title", "")))
+    return ParsedMessage(msgtype, str(text), str(params.get("title", "")), params)

@@ -67,6 +67,8 @@ class Tickets:
         """Take it from what the last client itself called the emulator."""
         self.registrations: collections.deque[float] = collections.deque(maxlen=keep)
         self.count = 0
+        self.last_status = 0
+        """HTTP status of the last answer; 0 before the first."""
         self.in_flight = 0
         self.in_flight_max = 0
         self._app = app
@@ -85,11 +87,13 @@ class Tickets:
         self._feed.publish("registration", lambda: {"count": self.count})
         try:
             # Faults come before the check: an overloaded gateway does not look at credentials either.
-            return await self._fail(request) or await self._open(request)
+            response = await self._fail(request) or await self._open(request)
         except RefusedError as error:
-            return error.reply()
+            response = error.reply()
         finally:
             self.in_flight -= 1
+        self.last_status = response.status
+        return response
 
     async def _open(self, request: web.Request) -> web.Response:
         body = await read_json(request)
@@ -151,7 +155,7 @@ class Tickets:
     def forget(self) -> None:
         """Empty the log; tickets that were handed out stay good."""
         self.registrations.clear()
-        self.count = 0
+        self.count = self.last_status = 0
         self.in_flight_max = self.in_flight
 
 

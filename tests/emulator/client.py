@@ -111,12 +111,26 @@ class FakeRobot:
         async with self.session.request(method, url, json=body, headers=headers) as answer:
             return answer.status, await answer.json()
 
+    async def control(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Call the emulator's own API below `/_/`, as its page does."""
+        async with self.session.request(method, f"{self.emulator.url}/_/{path}", json=body) as answer:
+            return answer.status, await answer.json()
+
     async def close(self) -> None:
         if self.ws is not None:
             await self.ws.close()
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
+
+
+async def upload(emu: Emulator, robot: FakeRobot, content: bytes, name: str, kind: str) -> str:
+    """Upload as a robot does; return the media id."""
+    form = aiohttp.FormData()
+    form.add_field("media", content, filename=name, content_type="image/png")
+    url = f"{emu.url}/media/upload?access_token={await robot.token()}&type={kind}"
+    async with robot.session.post(url, data=form) as answer:
+        return str((await answer.json())["media_id"])
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 import aiohttp
 import pytest
+from playwright.async_api import ConsoleMessage, Page, expect
 
 from claw.emulator import ConnectionState, Emulator
+from tests.browser import opened
 
 from .client import FakeRobot
 
@@ -49,3 +51,30 @@ async def connect(emu: Emulator, http: aiohttp.ClientSession) -> AsyncIterator[C
 @pytest.fixture
 async def robot(connect: Connect) -> FakeRobot:
     return await connect()
+
+
+def _is_complaint(message: ConsoleMessage) -> bool:
+    """Tell an error of the page itself from that nobody listened during an outage."""
+    return message.type == "error" and "net::ERR_" not in message.text
+
+
+@pytest.fixture
+async def page(emu: Emulator) -> AsyncIterator[Page]:
+    """Open the page, in Chinese; anything that the browser complains about fails the test."""
+    complaints: list[str] = []
+    async with opened("about:blank") as page:
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text) if _is_complaint(message) else None)
+        await page.goto(emu.url)
+        await expect(page.locator("#person option").first).to_be_attached()
+        yield page
+    assert complaints == []
+
+
+@pytest.fixture(params=[(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")], ids=lambda look: f"{look}")
+async def anywhere(page: Page, request: pytest.FixtureRequest) -> Page:
+    """The page on a phone and on a desk, in light and dark."""
+    width, scheme = request.param
+    await page.set_viewport_size({"width": width, "height": 800})
+    await page.emulate_media(color_scheme=scheme)
+    return page

@@ -11,36 +11,8 @@ import pytest
 
 from claw.emulator import CARD_TOPIC, Emulator
 
+from .calls import CREATE, GROUP_SEND, SEND, STREAMING, card, single, stream
 from .client import FakeRobot, until
-
-SEND = "/v1.0/robot/oToMessages/batchSend"
-GROUP_SEND = "/v1.0/robot/groupMessages/send"
-CREATE = "/v1.0/card/instances/createAndDeliver"
-STREAMING = "/v1.0/card/streaming"
-
-
-def single(**changes: Any) -> dict[str, Any]:
-    param = json.dumps({"title": "Hi", "text": "**done**"})
-    body = {"robotCode": "dingfakeclient", "userIds": ["u-1001"], "msgKey": "sampleMarkdown", "msgParam": param}
-    return body | changes
-
-
-def card(space: str = "IM_ROBOT.u-1001", **changes: Any) -> dict[str, Any]:
-    body = {
-        "cardTemplateId": "8aebdfb9-28f4-4a98-98f5-396c3dde41a0.schema",
-        "outTrackId": "trk-0001",
-        "callbackType": "STREAM",
-        "cardData": {"cardParamMap": {"content": "", "flowStatus": "1"}},
-        "openSpaceId": f"dtv1.card//{space}",
-        "imRobotOpenDeliverModel": {"spaceType": "IM_ROBOT", "robotCode": "dingfakeclient"},
-        "imGroupOpenDeliverModel": {"robotCode": "dingfakeclient"},
-    }
-    return body | changes
-
-
-def stream(content: str, **changes: Any) -> dict[str, Any]:
-    flags = {"isFull": True, "isFinalize": False, "isError": False}
-    return {"outTrackId": "trk-0001", "guid": content, "key": "content", "content": content} | flags | changes
 
 
 async def test_token_keeps_its_value(emu: Emulator, robot: FakeRobot, http: aiohttp.ClientSession) -> None:
@@ -124,10 +96,10 @@ async def test_group_send_and_recall(emu: Emulator, robot: FakeRobot) -> None:
     assert chat.messages[-1].recalled
 
 
-async def test_calls_a_second(http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_a_second(http: aiohttp.ClientSession) -> None:
     """Above its calls a second an API answers 403 QpsLimit, which is not a missing permission."""
-    monkeypatch.setattr("claw.emulator.openapi.CALLS_PER_SECOND_MAX", 3)
     async with Emulator(rate_limits=True) as emu:
+        emu.faults.openapi_qps = 3
         robot = FakeRobot(emu, http)
         token = await robot.token()
         bodies = await asyncio.gather(*(robot.api("POST", SEND, single(), token=token) for _ in range(12)))
@@ -247,7 +219,7 @@ async def test_late_answer_to_a_click_is_not_used(
     emu: Emulator, robot: FakeRobot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer after the deadline changes nothing."""
-    monkeypatch.setattr("claw.emulator.actions.CARD_ANSWER_DEADLINE_S", 0.05)
+    monkeypatch.setattr("claw.emulator.presses.CARD_ANSWER_DEADLINE_S", 0.05)
     await robot.api("POST", CREATE, card())
     robot.acks = False
     emu.act("card_click")
