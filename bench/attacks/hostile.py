@@ -12,8 +12,8 @@ from bench.attacks.arena import Arena, until
 from bench.attacks.model import event
 from bench.attacks.registry import Outcome, attack
 
-HEALTH_MAX_S: Final = 1.0
-"""No input makes `/health` slower: a kubelet waits for one second."""
+HEALTH_MAX_S: Final = 2.5
+"""Seconds beyond which no input may make `/health`: the chart's probes wait for three."""
 
 
 @attack("F10a", "32 answers of 1 MB of fence lines at the same time")

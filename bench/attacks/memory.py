@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
+from functools import cache
 from typing import Final
 
 from aiohttp import web
+from PIL import Image
 
 from bench.attacks.arena import Arena, Claw, Question, until
 from bench.attacks.model import stream
@@ -15,8 +18,10 @@ from bench.attacks.registry import Outcome, attack
 
 PEAK_MAX_MB: Final = 300.0
 """What claw may take at most: with the base of some 75 MB it leaves half of the chart's 512 MiB free."""
-PICTURE_BYTES: Final = 9_900_000
-"""Just below what is still fetched."""
+PICTURE_SIDE_PX: Final = 1816
+"""Of a square of noise, which no format makes smaller: a PNG of 9.9 MB."""
+PICTURES: Final = 12
+"""Different ones, as many as the emulator holds; claw keeps fewer than that within reach."""
 BODIES: Final = 1024
 BODY_CHARS: Final = 200_000
 DEATHS_MAX: Final = 5
@@ -25,9 +30,18 @@ ANSWER_S: Final = 45.0
 POISON_S: Final = 70.0
 
 
-def add_picture(arena: Arena, size: int = PICTURE_BYTES) -> str:
-    """Let the emulator hold a picture; return its download code."""
-    return arena.emulator.files.add(b"\x89PNG\r\n\x1a\n" + os.urandom(size - 8))
+@cache
+def make_noise() -> bytes:
+    """Return a real picture of 9.9 MB."""
+    target = io.BytesIO()
+    side = PICTURE_SIDE_PX
+    Image.frombytes("RGB", (side, side), os.urandom(side * side * 3)).save(target, "PNG", compress_level=1)
+    return target.getvalue()
+
+
+def add_pictures(arena: Arena, count: int = PICTURES) -> list[str]:
+    """Let the emulator hold pictures; return their download codes: each is fetched and read by itself."""
+    return [arena.emulator.files.add(make_noise()) for _ in range(count)]
 
 
 async def judge(arena: Arena, questions: list[Question]) -> Outcome:
@@ -40,15 +54,22 @@ async def judge(arena: Arena, questions: list[Question]) -> Outcome:
 @attack("F1a", "4 messages, each with 4 pictures of 9.9 MB")
 async def many_pictures(arena: Arena) -> Outcome:
     await arena.start()
-    code, people = add_picture(arena), arena.people(4)
-    return await judge(arena, [await arena.ask(person=each, pictures=[code] * 4) for each in people])
+    codes, people = add_pictures(arena), arena.people(4)
+    asked = [await arena.ask(person=each, pictures=codes[n % 3 :: 3]) for n, each in enumerate(people)]
+    return await judge(arena, asked)
 
 
 @attack("F1b", "32 chats, each with one picture of 9.9 MB")
 async def many_chats(arena: Arena) -> Outcome:
+    return await flood_chats(arena, 32)
+
+
+async def flood_chats(arena: Arena, count: int) -> Outcome:
+    """Let so many people send one picture each at the same time."""
     await arena.start()
-    code, people = add_picture(arena), arena.people(32)
-    return await judge(arena, [await arena.ask(person=each, pictures=[code]) for each in people])
+    codes, people = add_pictures(arena), arena.people(count)
+    asked = [await arena.ask(person=each, pictures=[codes[n % PICTURES]]) for n, each in enumerate(people)]
+    return await judge(arena, asked)
 
 
 @attack("F1c", "1,024 waiting messages of 200,000 characters")

@@ -15,7 +15,7 @@ from typing import Final
 
 from aiohttp import web
 
-MARK: Final = re.compile(r"\bm-(\d+)-m\b")
+MARK: Final = re.compile(r"m-(\d+)-m\b")
 """What names a question, in its own words. No base64 has a hyphen, so no picture holds one."""
 MARK_MAX_CHARS: Final = 24
 

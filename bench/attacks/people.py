@@ -12,7 +12,7 @@ from typing import Any, Final
 import aiohttp
 
 from bench.attacks.arena import Arena, Claw
-from bench.attacks.memory import add_picture
+from bench.attacks.memory import add_pictures
 from bench.attacks.registry import Outcome, attack
 from claw.emulator import Person
 from claw.secret import hash_id
@@ -131,7 +131,7 @@ async def free_text(arena: Arena) -> Outcome:
 @attack("F12", "a daily limit of 5: then 30 messages of 4 pictures, 120 commands, 50 that cannot be read")
 async def budgets(arena: Arena) -> Outcome:
     await arena.start(CLAW_USER_DAILY_LIMIT="5")
-    code, (person,) = add_picture(arena, 20_000), arena.people(1)
+    (code,), (person,) = add_pictures(arena, 1), arena.people(1)
     emulator, downloads = arena.emulator, 0
 
     def fetched() -> int:
@@ -163,6 +163,10 @@ async def _quiet(arena: Arena, quiet_s: float, seconds: float) -> None:
         await asyncio.sleep(0.1)
 
 
+OTHERS_MAX_S: Final = 15.0
+"""Seconds from the saying on: five thousand frames stand before theirs on the same two connections."""
+
+
 @attack("F16a", "5,000 /stop by one person while others ask")
 async def stops(arena: Arena) -> Outcome:
     relay = await arena.relay(arena.emulator.port)
@@ -183,7 +187,7 @@ async def stops(arena: Arena) -> Outcome:
         f"{relay.peak} calls at once; others wait {waited:.1f} s at most, {len(left)} of 10 longer than 40 s; "
         f"`/health` {claw.watch.worst_s:.1f} s"
     )
-    held = relay.peak <= CALLS_MAX and waited < 5 and not left and claw.watch.worst_s < 1
+    held = relay.peak <= CALLS_MAX and waited < OTHERS_MAX_S and not left and claw.watch.worst_s < 1
     return Outcome(figure, held=held)
 
 

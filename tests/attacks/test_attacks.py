@@ -27,13 +27,17 @@ async def flood_bodies(place: Arena) -> Outcome:
     return await memory.flood_bodies(place, "x" * memory.BODY_CHARS, answer_s=1)
 
 
+async def many_chats(place: Arena) -> Outcome:
+    return await memory.flood_chats(place, 12)
+
+
 async def guess_tokens(place: Arena) -> Outcome:
     return await people.guess_for(place, 2)
 
 
 ACTS: Final[dict[str, Act]] = {
     "4 messages of 4 pictures": memory.many_pictures,
-    "32 chats with a picture each": memory.many_chats,
+    "12 chats with a picture each": many_chats,
     "1,024 waiting bodies": flood_bodies,
     "32 answers of fence lines": hostile.fence_lines,
     "a body of gzip that unpacks to 200 MB": hostile.gzip_bomb,

@@ -240,7 +240,7 @@ def _frame(data: bytes, _: random.Random) -> None:
         inbound = to_inbound(frame, "dingfakeclient")
         _promise(isinstance(inbound, Inbound) and inbound.msg_id, "a message without an id")
         _promise(inbound.conversation.id and inbound.robot_code, "a message that nobody can be answered for")
-        for text in (inbound.text, inbound.quoted, inbound.sender.nick, inbound.conversation.title, inbound.msg_id):
+        for text in (inbound.text, inbound.to_json(), inbound.sender.nick, inbound.conversation.title, inbound.msg_id):
             text.encode()
 
 

@@ -12,8 +12,8 @@ import pytest
 from claw.emulator import Emulator, Reply
 from claw.language import Language
 from claw.messages import Route
-from claw.store.ports import Row
 from claw.store.sqlite.store import SqliteStore
+from claw.store.values import Row
 from claw.turn.texts import FAILURES, INTERNAL, UNDELIVERED, UNDELIVERED_ALERT
 from tests.chaos.disk import disk, forbid_writing, permit_writing
 from tests.chaos.driver import APOLOGIES, PORTS, heard_of, letters_of, listening

@@ -194,7 +194,7 @@ async def test_kill_at_random_points(emulator: Emulator, claw: Claw) -> None:
     """
     draw = random.Random(20261121)
     people = ["u-1001", "u-1002", "u-1003"]
-    emulator.faults.update({"model_delay": 0.02, "repush_after": 1.0})
+    emulator.faults.update({"model_delay": 0.02, "model_chunk_delay": 0.005, "repush_after": 1.0})
     said: dict[str, list[str]] = {person: [] for person in people}
     kills = 0
     number = 0

@@ -76,12 +76,12 @@ async def test_answers_go_where_they_were_asked(emulator: Emulator, claw: Claw) 
         said = {}
         for number, each in enumerate(people):
             chat = "direct" if number % 4 else "g-team"
-            said[each] = [await emulator.say(f"<mark {each} {turn}>", person=each, chat=chat) for turn in range(3)]
+            said[each] = [await emulator.say(f"(mark {each} {turn})", person=each, chat=chat) for turn in range(3)]
             await asyncio.sleep(0)
         for each, messages in said.items():
             for turn, message in enumerate(messages):
                 reply = await emulator.wait_reply_to(message, timeout=90)
-                assert f"<mark {each} {turn}>" in reply.text
+                assert f"(mark {each} {turn})" in reply.text
                 assert reply.chat == message.message.chat
-                assert reply.text.count("<mark ") == 1
+                assert reply.text.count("(mark ") == 1
         assert len(emulator.replies.log) == 600

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from claw.emulator import Emulator
+from claw.language import Language
 from claw.messages import Answer, ChatKind, Conversation, Inbound, Outcome, Route, Sender
-from claw.store.ports import Row, RowKind
 from claw.store.sqlite.store import SqliteStore
+from claw.store.values import Row, RowKind
+from claw.turn import texts
 from tests.collector import Collector
 from tests.roundtrip.conftest import Claw
 from tests.service import API_KEY, CLIENT_SECRET
@@ -63,7 +65,7 @@ async def test_memory_and_new(emulator: Emulator, claw: Claw) -> None:
     async with claw():
         await emulator.wait_reply_to(await emulator.say("second question"))
         assert "first question" in str(emulator.model.requests[-1].body)
-        assert "忘掉" in (await emulator.wait_reply_to(await emulator.say("/new"))).text
+        assert texts.FORGOTTEN[Language.EN] in (await emulator.wait_reply_to(await emulator.say("/new"))).text
         await emulator.wait_reply_to(await emulator.say("third question"))
         assert "first question" not in str(emulator.model.requests[-1].body)
 
@@ -76,7 +78,7 @@ async def test_stop_interrupts_the_model(emulator: Emulator, claw: Claw) -> None
         async with asyncio.timeout(10):
             while not emulator.model.requests:
                 await asyncio.sleep(0.01)
-        assert "已停止" in (await emulator.wait_reply_to(await emulator.say("/stop"))).text
+        assert texts.STOPPED[Language.EN] in (await emulator.wait_reply_to(await emulator.say("/stop"))).text
         emulator.faults.reset()
         await emulator.wait_reply_to(await emulator.say("next"))
         with pytest.raises(TimeoutError):
