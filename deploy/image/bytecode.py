@@ -22,8 +22,16 @@ LATER = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.sdk.metrics.export",
     "opentelemetry.sdk.trace.export",
+    "charset_normalizer",
+    "docx",
     "encodings.idna",
     "http.client",
+    "lxml.html",
+    "openpyxl",
+    "PIL.ImageOps",
+    "pi_heif",
+    "pptx",
+    "pypdfium2",
     "sqlite3",
 )
 """What claw loads when it is needed."""
@@ -36,6 +44,7 @@ def main() -> None:
     for name in (*own, *LATER):
         importlib.import_module(name)
     importlib.import_module("openai").AsyncOpenAI(api_key="none").chat  # noqa: B018 - loads what a chat needs
+    importlib.import_module("PIL.Image").init()  # Loads the formats.
     count = 0
     for module in list(sys.modules.values()):
         source = getattr(module, "__file__", None)
