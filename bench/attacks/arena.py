@@ -32,6 +32,8 @@ KEEP: Final = 20_000
 """Entries of each log of the emulator."""
 HEALTH_EVERY_S: Final = 0.05
 HEALTH_PATIENCE_S: Final = 30.0
+HEALTH_MAX_S: Final = 2.5
+"""Within which `/health` must answer whatever happens: the chart's probes give it 3 s."""
 """Longer than any attack holds the loop up: the whole of it is to be seen."""
 HERE: Final = Path(__file__).parents[2]
 

@@ -8,11 +8,10 @@ from typing import Final
 
 from aiohttp import web
 
-from bench.attacks.arena import Arena, until
+from bench.attacks.arena import HEALTH_MAX_S, Arena, until
 from bench.attacks.model import event
 from bench.attacks.registry import Outcome, attack
 
-HEALTH_MAX_S: Final = 2.5
 """Seconds beyond which no input may make `/health`: the chart's probes wait for three."""
 
 

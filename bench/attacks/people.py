@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from bench.attacks.arena import Arena, Claw
+from bench.attacks.arena import HEALTH_MAX_S, Arena, Claw
 from bench.attacks.memory import add_pictures
 from bench.attacks.registry import Outcome, attack
 from claw.emulator import Person
@@ -187,7 +187,7 @@ async def stops(arena: Arena) -> Outcome:
         f"{relay.peak} calls at once; others wait {waited:.1f} s at most, {len(left)} of 10 longer than 40 s; "
         f"`/health` {claw.watch.worst_s:.1f} s"
     )
-    held = relay.peak <= CALLS_MAX and waited < OTHERS_MAX_S and not left and claw.watch.worst_s < 1
+    held = relay.peak <= CALLS_MAX and waited < OTHERS_MAX_S and not left and claw.watch.worst_s < HEALTH_MAX_S
     return Outcome(figure, held=held)
 
 

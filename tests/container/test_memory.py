@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.attacks.arena import arena
-from bench.attacks.memory import add_picture
+from bench.attacks.memory import PICTURES, add_pictures
 from tests.container.conftest import Image
 from tests.container.test_container import NAME, memory_of, podman, started, stopped, volume
 
@@ -38,10 +38,11 @@ async def test_flood_of_pictures(
     options = (f"--memory={limit}", f"--memory-swap={limit}") if memory else ()
     async with arena(tmp_path / "arena") as place:
         await started(image, place.emulator, volume, *options, OPENAI_BASE_URL=f"{place.model_url}/v1")
-        code = add_picture(place)
-        people = place.people(CHATS + 4)
-        asked = [await place.ask(person=person, pictures=[code]) for person in people[:CHATS]]
-        asked += [await place.ask(person=person, pictures=[code] * 4) for person in people[CHATS:]]
+        codes, people = add_pictures(place), place.people(CHATS + 4)
+        asked = [
+            await place.ask(person=person, pictures=[codes[n % PICTURES]]) for n, person in enumerate(people[:CHATS])
+        ]
+        asked += [await place.ask(person=person, pictures=codes[n % 3 :: 3]) for n, person in enumerate(people[CHATS:])]
         left, state = asked, ALIVE
         deadline = time.monotonic() + FLOOD_S
         # Who is killed answers nobody: there is no use in waiting for it.
