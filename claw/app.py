@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from enum import IntEnum
+from functools import partial
 from typing import Any, Final
 
 from claw import RELEASE
@@ -24,14 +25,15 @@ from claw.clock import Clock
 from claw.components import Components, build
 from claw.config.reader import print_problems
 from claw.config.settings import EXIT_BAD_SETTINGS, Settings
-from claw.dingtalk.quota import CallCounter
+from claw.dingtalk.quota import BillableCalls, CallCounter
 from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
 from claw.http.admin import Scope
 from claw.http.health import is_stuck
 from claw.http_client import http_session
 from claw.observe import logs, telemetry
 from claw.store.open import open_store
-from claw.store.ports import Depth, Store
+from claw.store.ports import Store
+from claw.store.values import Depth
 
 log: Final = logging.getLogger(__name__)
 
@@ -134,6 +136,7 @@ class App:
             log.info("claw serves", extra=extra)
             self._own("claw.inbox.worker", parts.worker.run())
             self._own("claw.stream.supervisor", parts.supervisor.run())
+            self._own("claw.reply.outbound", parts.reply.outbound.run())
             self._own("claw.app.fleet", parts.fleet.run())
             self._own("claw.app.janitor", self._clean_for_ever())
             self._own("claw.app.gauges", self._read_depth_for_ever())
@@ -154,6 +157,7 @@ class App:
     async def _close(self, announcing: asyncio.Task[None]) -> None:
         """Cancel what still runs, then close the parts: those that write first, the surface last."""
         parts = self._parts
+        await _close_within("signs", parts.reply.outbound.close())
         # Also after a start that failed: from here on the end of an owned task is no fault.
         parts.health.drain()
         tasks = [announcing, *self._tasks.values()]
@@ -257,6 +261,11 @@ class App:
         telemetry.gauge("claw.inbox.oldest_age", "s", "Age of the oldest message", lambda: self._depth.oldest_age)
         health = self._parts.model.health
         telemetry.gauge("claw.model.up", "1", "1 if the model's server did its work when last asked", health.read_up)
+        for quota in BillableCalls._fields:
+            if not getattr(self._parts.reply.budget.quotas, quota):
+                continue  # Unlimited.
+            read_left = partial(self._parts.reply.budget.read_left, quota)
+            telemetry.gauge("claw.budget.left", "{call}", "Calls left this month", read_left, {"quota": quota})
         telemetry.gauge("claw.inbox.stuck", "1", "1: messages wait, nobody works", lambda: is_stuck(self._depth))
 
     async def _read_depth_for_ever(self) -> None:
@@ -272,8 +281,10 @@ class App:
             try:
                 await _save_calls(self._parts.store, self._parts.calls)
                 await self._parts.store.clean()
+                await self._parts.reply.desk.end_orphans(self._parts.store.place)
+                await self._parts.budget_alerts.check()
             except StoreError as error:
-                log.warning("store not cleaned", extra={"cause": str(error)})
+                log.warning("upkeep not finished: the store failed", extra={"cause": str(error)})
 
 
 async def _save_calls(store: Store, calls: CallCounter) -> None:

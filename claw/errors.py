@@ -227,6 +227,7 @@ class ModelError(ClawError):
         retryable: bool = False,
         waits: bool = False,
         retry_after: float | None = None,
+        about_pictures: bool = False,
     ) -> None:
         super().__init__(f"{kind.value}: {reason}")
         self.kind = kind
@@ -238,6 +239,8 @@ class ModelError(ClawError):
         self.retryable = retryable
         self.waits = waits
         self.retry_after = retry_after
+        self.about_pictures = about_pictures
+        """The server's words are about pictures, which were sent with the question."""
 
 
 # --- reply ------------------------------------------------------------------------------------------------
@@ -282,6 +285,14 @@ class DingTalkReason(StrEnum):
     GROUP_GONE = "group_gone"
     USER_INVALID = "user_invalid"
     DOWNLOAD_CODE = "download_code"
+    CARD_EXISTS = "card_exists"
+    """There is a card of this id already."""
+    CARD_GONE = "card_gone"
+    """There is no such card."""
+    CARD_TEMPLATE = "card_template"
+    """The card's template does not exist, is not published, or not for this app."""
+    CARD_NOT_SHOWN = "card_not_shown"
+    """The card was made, but could not be put into the chat."""
     # What.
     SEND_FORBIDDEN = "send_forbidden"
     CONTENT_REFUSED = "content_refused"
@@ -331,9 +342,41 @@ class DingTalkError(ClawError):
         that nobody knows may pass, but each try of it is billed."""
 
 
-class MediaError(ClawError):
-    """A picture or file could not be fetched; `reason` names no URL."""
+class MediaProblem(StrEnum):
+    """Why a picture or file could not be had, as far as a person or an operator can act on it."""
 
-    def __init__(self, reason: str) -> None:
+    EXPIRED = "expired"
+    """DingTalk knows no such download code any more: sending it again helps."""
+    NOT_FETCHED = "not_fetched"
+    """DingTalk or its storage did not give it, also when asked again."""
+    NOT_ALLOWED = "not_allowed"
+    """Its address leads where nothing may be fetched from."""
+    TOO_LARGE = "too_large"
+    NO_PICTURE = "no_picture"
+    """Not a picture, or none of a kind that can be read."""
+    UNSUPPORTED = "unsupported"
+    """A file of a kind that is not read."""
+    ENCRYPTED = "encrypted"
+    """A password is needed."""
+    DAMAGED = "damaged"
+    NO_TEXT = "no_text"
+    """There are no words in it: a scanned document, for example."""
+    TOO_SLOW = "too_slow"
+    """Reading it took longer than it may."""
+    TOO_COSTLY = "too_costly"
+    """Reading it takes more memory than it may: as archives that unpack to gigabytes do."""
+    BUSY = "busy"
+    """Too many others wait to be read."""
+    OFF = "off"
+    """The operator does not want it read."""
+    TOO_MANY = "too_many"
+    """Beyond the number that one message may have."""
+
+
+class MediaError(ClawError):
+    """A picture or file could not be had; `reason` is for the operator, and names no URL."""
+
+    def __init__(self, reason: str, problem: MediaProblem = MediaProblem.NOT_FETCHED) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.problem = problem

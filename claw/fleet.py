@@ -60,6 +60,8 @@ class FleetKeeper:
         self._reached_at = clock.monotonic()
         """When the store last answered."""
         self._paused = False
+        self.size = 1
+        """How many claws share the app, and DingTalk's calls a second with it, as last seen."""
 
     async def run(self) -> None:
         """Beat for ever."""
@@ -94,6 +96,7 @@ class FleetKeeper:
         except (StoreError, TimeoutError) as error:
             self._on_away(error)
             return
+        self.size = max(1, len(replicas))
         self._has_company = any(each.healthy and each.id != self._replica for each in replicas)
         self._reached_at = self._clock.monotonic()
         if self._paused and takes_writes:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from claw.config import settings
-from claw.config.settings import Variable
+from claw.config.variables import Variable
 
 CHART: Final = Path(__file__).parent / "claw"
 MANAGED: Final = {"PORT": "port", "CLAW_DRAIN_TIMEOUT": "drainSeconds"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from claw.config.settings import Variable, variables
+from claw.config.settings import variables
+from claw.config.variables import Variable
 
 TABLE_BEGIN: Final = "<!-- settings -->"
 TABLE_END: Final = "<!-- /settings -->"

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from claw.config import foreign
 from claw.config.files import BOM, read_secret_file
-from claw.config.settings import Settings, Variable, sections, variables, variables_of
+from claw.config.settings import Settings, sections, variables, variables_of
+from claw.config.variables import Variable
 from claw.config.weak_tokens import REMEDY, describe_weakness
 from claw.errors import SettingsError
 from claw.secret import Secret

@@ -8,12 +8,13 @@ default and meaning are written. README, `.env.example` and the chart are made f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 from claw.config import weak_tokens
+from claw.config.answers import ReplySettings
 from claw.config.files import read_secret_file
 from claw.config.parsers import (
     Choice,
@@ -21,7 +22,6 @@ from claw.config.parsers import (
     Identifier,
     Integer,
     OneOf,
-    Parser,
     PlainText,
     SecretText,
     StaffIds,
@@ -29,8 +29,9 @@ from claw.config.parsers import (
     TimeZone,
     Url,
 )
+from claw.config.variables import Variable, section, variable
 from claw.language import Language
-from claw.policy import DirectPolicy, GroupPolicy, GroupSession, Pairing
+from claw.policy import BusyMode, DirectPolicy, GroupPolicy, GroupSession, Pairing, Switch, Vision
 from claw.secret import Secret
 
 EXIT_BAD_SETTINGS: Final = 78
@@ -54,42 +55,6 @@ def reread(file: Path | None, secret: Secret, parser: SecretText = _ANY_SECRET) 
     if found:
         _last_good[file] = found
     return _last_good.get(file, secret)
-
-
-class Variable(NamedTuple):
-    """What a reader must know of one environment variable."""
-
-    name: str
-    meaning: str
-    parser: Parser[Any]
-    aliases: tuple[str, ...] = ()
-    secret: bool = False
-    from_file: bool = False
-    required: bool = False
-    default_text: str = ""
-
-
-def variable(
-    name: str,
-    parser: Parser[Any],
-    meaning: str,
-    *,
-    default: Any = MISSING,
-    default_text: str | None = None,
-    aliases: tuple[str, ...] = (),
-    secret: bool = False,
-    from_file: bool = False,
-    required: bool = False,
-) -> Any:
-    """Declare a settings field that is read from the environment; without a default it must be set."""
-    shown = default_text if default_text is not None else ("" if default is MISSING else str(default))
-    info = Variable(name, meaning, parser, aliases, secret, from_file or secret, required, shown)
-    return field(default=default, metadata={"variable": info})
-
-
-def section(title: str) -> Any:
-    """Declare a section of `Settings`, under the title that tables show."""
-    return field(metadata={"title": title})
 
 
 class Credentials(NamedTuple):
@@ -199,6 +164,30 @@ class ConversationSettings:
         default=GroupSession.SHARED,
         default_text="shared",
     )
+    context: Switch = variable(
+        "CLAW_CONTEXT",
+        OneOf(Switch),
+        "Whether the model is told who speaks, when, and in which chat: `on` or `off`",
+        default=Switch.ON,
+        default_text="on",
+    )
+    vision: Vision = variable(
+        "CLAW_VISION",
+        OneOf(Vision),
+        "Whether the model gets pictures: `on`, `off`, or `auto` (until it refuses one)",
+        default=Vision.AUTO,
+        default_text="auto",
+    )
+    file_max_mb: int = variable(
+        "CLAW_FILE_MAX_MB", Integer(0, 100), "Megabytes of a file that is read for the model; 0: none are", default=20
+    )
+    idle_reset: float = variable(
+        "CLAW_IDLE_RESET",
+        Duration(60, 31_536_000, off=True),
+        "Seconds of silence after which a conversation begins anew; 0: never",
+        default=0.0,
+        default_text="0",
+    )
 
 
 @dataclass(frozen=True)
@@ -245,7 +234,12 @@ class AccessSettings:
         "Questions that a person may ask in a day; 0: no limit",
         default=0,
     )
-    timezone: str = variable("CLAW_TIMEZONE", TimeZone(), "Where that day begins and ends", default="Asia/Shanghai")
+    timezone: str = variable(
+        "CLAW_TIMEZONE",
+        TimeZone(),
+        "Time zone of that day, and of the times that the model is told",
+        default="Asia/Shanghai",
+    )
 
 
 @dataclass(frozen=True)
@@ -291,17 +285,13 @@ class InboxSettings:
         default=8.0,
         default_text="8",
     )
-
-
-@dataclass(frozen=True)
-class ReplySettings:
-    """What an answer may cost."""
-
-    max_parts: int = variable(
-        "CLAW_ANSWER_MAX_PARTS",
-        Integer(1, 100),
-        "Messages that one answer may cost; what is beyond is told to the person",
-        default=5,
+    busy_mode: BusyMode = variable(
+        "CLAW_BUSY_MODE",
+        OneOf(BusyMode),
+        "A message while its conversation is being answered: `queue`, `merge` (those that wait are answered together)"
+        " or `interrupt` (it ends its sender's turn)",
+        default=BusyMode.QUEUE,
+        default_text="queue",
     )
 
 

@@ -25,7 +25,8 @@ from claw.clock import Clock, format_rfc3339
 from claw.errors import ClawError, StoreError
 from claw.http.responses import json_response
 from claw.observe.redact import redact
-from claw.store.ports import Depth, Store
+from claw.store.ports import Store
+from claw.store.values import Depth
 
 CHECK_TIMEOUT_S: Final = 2.0
 """Seconds for one check; kubelet gives a probe 1 s by default, the chart sets 3 s."""

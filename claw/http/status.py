@@ -23,7 +23,7 @@ from claw.http.health import NoAnswerError, ask, is_stuck
 from claw.http.responses import json_response
 from claw.observe.redact import redact
 from claw.secret import hash_id
-from claw.store.ports import DeadLetter, Depth
+from claw.store.values import DeadLetter, Depth
 
 SOURCE_TIMEOUT_S: Final = 2.0
 """Seconds that one source may take."""
@@ -218,9 +218,17 @@ def figures_of(snapshot: Mapping[str, Any]) -> dict[str, object]:
         "pending": inbox["pending"] - inbox["leased"] if "pending" in inbox else UNKNOWN,
         "turns": turns if isinstance(turns, int) else UNKNOWN,
         "dead": inbox.get("dead", UNKNOWN),
-        "calls": snapshot["calls"].get("billable", UNKNOWN),
+        "calls": budget_words(snapshot.get("budget", {})) or snapshot["calls"].get("billable", UNKNOWN),
         "version": snapshot["version"],
     }
+
+
+def budget_words(budget: Mapping[str, Any]) -> str:
+    """Return the month's calls by quota (`OpenAPI 120/5000, webhook 80/3000`); empty where they are not known."""
+    quotas = {"OpenAPI": budget.get("openapi"), "webhook": budget.get("webhook")}
+    return ", ".join(
+        f"{name} {quota['used']}/{quota['limit'] or '∞'}" for name, quota in quotas.items() if isinstance(quota, dict)
+    )
 
 
 def model_state(health: Mapping[str, Any]) -> str:

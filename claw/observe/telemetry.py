@@ -35,6 +35,7 @@ log: Final = logging.getLogger(__name__)
 SPAN_PROCESS: Final = "process dingtalk.robot"
 SPAN_TURN: Final = "turn"
 SPAN_SEND: Final = "send dingtalk.reply"
+SPAN_ATTACHMENT: Final = "attachment {kind}"
 
 MESSAGING_SYSTEM: Final = "messaging.system"
 MESSAGING_OPERATION_NAME: Final = "messaging.operation.name"
@@ -91,11 +92,15 @@ def _seconds(name: str, description: str) -> metrics.Histogram:
 
 round_trip_duration: Final = _seconds("claw.round_trip.duration", "From the frame read to the answer sent")
 ack_duration: Final = _seconds("claw.ack.duration", "From the frame read to its ack written")
+first_sign_duration: Final = _seconds(
+    "claw.first_sign.duration", "From the frame read to the first thing that the person sees"
+)
 turn_duration: Final = _seconds("claw.turn.duration", "From a message's claim to its end")
 stream_outage_duration: Final = _seconds("claw.stream.outage.duration", "Time without any open session")
 stream_reconnects: Final = _meter.create_counter("claw.stream.reconnects", "{reconnect}", "New sessions by reason")
 stream_slots: Final = _meter.create_up_down_counter("claw.stream.slots", "{slot}", "Connection slots by state")
 dingtalk_calls: Final = _meter.create_counter("claw.dingtalk.calls", "{call}", "Calls of DingTalk by api and outcome")
+feedback: Final = _meter.create_counter("claw.feedback", "{vote}", "Votes on answers in cards")
 gen_ai_operation_duration: Final = _seconds("gen_ai.client.operation.duration", "Duration of a model's answer")
 gen_ai_time_to_first_chunk: Final = _seconds(
     "gen_ai.client.operation.time_to_first_chunk", "From the request to the first content"

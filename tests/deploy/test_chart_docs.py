@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from claw.config import settings
-from claw.config.settings import Variable
+from claw.config.variables import Variable
 from helm import claw_docs
 from tests.deploy.chart import CHART
 

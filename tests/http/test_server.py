@@ -716,7 +716,7 @@ async def hold(server: Server, count: int, data: bytes) -> list[socket.socket]:
     ids=["idle", "slow", "unread"],
 )
 async def test_two_thousand_connections_keep_no_probe_out(data: bytes, server: Server) -> None:
-    """2,000 open connections, silent, dribbling or never reading: `/health` answers within a second all the while."""
+    """2,000 open connections, silent, dribbling or never reading: a probe gets its answer in time all the while."""
     if LIMITS[1] < FILES_MIN:
         pytest.skip("this machine lets nobody open so many connections")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(LIMITS[0], FILES_MIN), LIMITS[1]))
@@ -729,7 +729,8 @@ async def test_two_thousand_connections_keep_no_probe_out(data: bytes, server: S
             slowest = max(slowest, time.monotonic() - started)
         started = time.monotonic()
         assert await alive(server)
-        assert max(slowest, time.monotonic() - started) < 1
+        # The chart's probes wait for 3 s. It is a tenth of a second on a machine of its own; tests share theirs.
+        assert max(slowest, time.monotonic() - started) < 3
         runner = server._runner
         assert runner is not None
         assert runner.server is not None

@@ -16,7 +16,7 @@ from claw.dingtalk.quota import month_of
 from claw.errors import StoreError
 from claw.http.status import DEAD_SHOWN_MAX, UNKNOWN, Status, calls_json, dead_json, settings_json
 from claw.secret import hash_id
-from claw.store.ports import DeadLetter, Depth
+from claw.store.values import DeadLetter, Depth
 from tests.clock import FakeClock
 
 ENVIRONMENT = {

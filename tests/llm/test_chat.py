@@ -48,7 +48,7 @@ async def test_stop_in_mid_stream_frees_the_slot(llama_server: str, tmp_path: Pa
             endless = await emulator.say("Count from 1 to 500, one number a line.")
             while not await busy(http):
                 await asyncio.sleep(0.01)
-            assert "已停止" in (await emulator.wait_reply_to(await emulator.say("/stop"), timeout=60)).text
+            assert "Stopped." in (await emulator.wait_reply_to(await emulator.say("/stop"), timeout=60)).text
             while await busy(http):
                 await asyncio.sleep(0.01)
             assert (await emulator.wait_reply_to(await emulator.say("Say hello."), timeout=120)).text
