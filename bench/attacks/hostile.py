@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from typing import Final
 
 from aiohttp import web
 
 from bench.attacks.arena import HEALTH_MAX_S, Arena, until
 from bench.attacks.model import event
 from bench.attacks.registry import Outcome, attack
-
-"""Seconds beyond which no input may make `/health`: the chart's probes wait for three."""
 
 
 @attack("F10a", "32 answers of 1 MB of fence lines at the same time")

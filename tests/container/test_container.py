@@ -235,7 +235,7 @@ async def test_bill_of_materials(image: Image, tmp_path: Path) -> None:
 
 
 async def test_image_holds_only_what_runs(image: Image, volume: str) -> None:
-    """No pip, no compiler, no emulator and no tests are in the image, which adds less than 115 MB to its base, half of it what reads files and pictures."""
+    """No pip, no compiler, no emulator and no tests are in the image, which adds less than 115 MB to its base."""
     program = (
         "import importlib.util as u, json, shutil; "
         "print(json.dumps([bool(u.find_spec(n)) for n in ('pip', 'claw.emulator', 'tests', 'pytest')]"
@@ -243,6 +243,7 @@ async def test_image_holds_only_what_runs(image: Image, volume: str) -> None:
     )
     found = await podman("run", "--rm", *LIMITS, "--network=none", "--read-only", image.name, "python", "-c", program)
     assert not any(json.loads(found))
+    # Half of it reads files and pictures.
     assert image.size - image.base_size < 115e6
 
 
