@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 from claw.messages import Answer, ChatKind, Inbound, Route
 from claw.parts import Entry, Media, Part, Record, Words, parts_from_fields, parts_to_fields
 from claw.secret import Secret
-from claw.store.ports import CALLS_RETENTION_MONTHS, INDEXED_MAX_CHARS, INDEXED_MEDIA_MAX, QUOTA_RETENTION_S
-from claw.store.values import KeptCard, KeptMessage, Lease, Row, RowKind
+from claw.store.operation import CALLS_RETENTION_MONTHS, USAGE_RETENTION_DAYS
+from claw.store.ports import INDEXED_MAX_CHARS, INDEXED_MEDIA_MAX, QUOTA_RETENTION_S
+from claw.store.values import AuditEntry, KeptCard, KeptMessage, Lease, Row, RowKind, SendReceipt, SendState, UsageRow
 
 E = TypeVar("E", bound=Exception)
 
@@ -281,6 +282,55 @@ def card_from_json(body: bytes | None) -> KeptCard | None:
         return None
 
 
+def send_to_json(receipt: SendReceipt) -> bytes:
+    """Return a receipt as it is kept."""
+    return encode(json.dumps(asdict(receipt), ensure_ascii=False))
+
+
+def send_from_json(body: bytes | None) -> SendReceipt | None:
+    """Read a receipt; None where there is none, or it cannot be read."""
+    try:
+        fields = json.loads(decode(bytes(body or b"null")))
+        known = {name: fields[name] for name in SendReceipt.__slots__}
+        return SendReceipt(**known | {"state": SendState(known["state"]), "receipts": tuple(known["receipts"])})
+    except DECODE_ERRORS:
+        return None
+
+
+def audit_to_json(entry: AuditEntry) -> bytes:
+    """Return an entry as it is kept."""
+    return encode(json.dumps(asdict(entry), ensure_ascii=False))
+
+
+def audit_from_json(body: bytes) -> AuditEntry | None:
+    """Read an entry; None where it cannot be read."""
+    try:
+        fields = json.loads(decode(bytes(body)))
+        return AuditEntry(**{name: fields[name] for name in AuditEntry.__slots__})
+    except DECODE_ERRORS:
+        return None
+
+
+class StoredUsage(NamedTuple):
+    """What is added to somebody's day, as it is kept."""
+
+    day: str
+    person: str
+    chat: str
+    name: bytes
+    title: bytes
+    questions: int
+    tokens_in: int
+    tokens_out: int
+    up: int
+    down: int
+
+
+def usage_to_stored(row: UsageRow) -> StoredUsage:
+    counts = (row.questions, row.tokens_in, row.tokens_out, row.up, row.down)
+    return StoredUsage(row.day, row.person, row.chat, encode(row.name), encode(row.title), *counts)
+
+
 def format_epoch(store_id: str, forgettings: int) -> str:
     """Return the name of an epoch: the store's random part, where it has one, and how often was forgotten."""
     return f"{store_id}.{forgettings}" if store_id else str(forgettings)
@@ -293,6 +343,11 @@ def oldest_day(now: float) -> str:
     """Return the first day of which quotas are kept."""
     # In UTC, though days are counted in the settings' time zone: the retention has room for the difference.
     return datetime.fromtimestamp(now - QUOTA_RETENTION_S, UTC).date().isoformat()
+
+
+def oldest_usage_day(now: float) -> str:
+    """Return the first day of which usage is kept."""
+    return datetime.fromtimestamp(now - USAGE_RETENTION_DAYS * 24 * 3600.0, UTC).date().isoformat()
 
 
 def oldest_month(now: float) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from claw.messages import Answer, Exchange
+from claw.store.operation import Audit, DeadLetters, Sends, Usage
 from claw.store.values import (
     Chat,
     DeadLetter,
@@ -40,9 +41,6 @@ CLOCK_SKEW_S: Final = 60.0
 """Seconds by which DingTalk's clock and ours may differ for messages to be ordered by DingTalk's."""
 PASSED_MAX: Final = 16
 """Messages of a queue that one which was written earlier, and arrives later, may go before."""
-DEAD_RETENTION_S: Final = 30 * 24 * 3600.0
-DEAD_LETTERS_MAX: Final = 10_000
-"""Dead letters are kept for 30 days, the newest 10 000 at most."""
 HISTORY_RETENTION_S: Final = 90 * 24 * 3600.0
 HISTORY_EXCHANGES_MAX: Final = 100
 """Exchanges are kept for 90 days, the newest 100 of a conversation at most."""
@@ -71,7 +69,6 @@ VOTES_MAX: Final = 500
 """People whose votes on one card are kept."""
 PLACES_LOOKED_AT: Final = 64
 """Messages of a queue, from its head, among which one is looked for."""
-CALLS_RETENTION_MONTHS: Final = 13
 DELAY_MAX_S: Final = 3600.0
 """Longest delay that is believed: a clock that was set back must not park a message for ever."""
 CHECK_TIMEOUT_S: Final = 2.0
@@ -84,14 +81,6 @@ REPLICA_LIFE_S: Final = 15.0
 """Seconds after its last beat for which a replica is taken to live."""
 STUCK_MAX: Final = 16
 """Messages, the oldest, that are looked at to say whether any is stuck."""
-DEAD_READ_BYTES: Final = 8 << 20
-"""Bytes of dead letters that one `dead` returns at most: they hold what people sized."""
-
-
-# --- values -------------------------------------------------------------------------------------------------------
-
-
-# --- ports --------------------------------------------------------------------------------------------------------
 
 
 class Inbox(Protocol):
@@ -194,10 +183,6 @@ class Inbox(Protocol):
         ...
 
     async def depth(self) -> Depth: ...
-
-    async def dead(self, limit: int = 100) -> list[DeadLetter]:
-        """Return the newest dead letters, newest first; fewer than `limit` where they exceed DEAD_READ_BYTES."""
-        ...
 
 
 class History(Protocol):
@@ -316,14 +301,6 @@ class Cards(Protocol):
         ...
 
 
-class Usage(Protocol):
-    """How many calls of DingTalk were made in a calendar month (`2026-11`), by api: they are the user's money."""
-
-    async def add_calls(self, month: str, calls: Mapping[str, int]) -> None: ...
-
-    async def calls(self, month: str) -> dict[str, int]: ...
-
-
 class Fleet(Protocol):
     """Who shares the store. A replica that cannot reach it hears of nobody, and is heard of by nobody."""
 
@@ -367,7 +344,20 @@ class Inspection(ChatDirectory, Protocol):
 
 
 class Store(
-    Inbox, History, ConfigStore, ChatDirectory, QuotaStore, MessageIndex, People, Cards, Usage, Fleet, Protocol
+    Inbox,
+    DeadLetters,
+    History,
+    ConfigStore,
+    ChatDirectory,
+    QuotaStore,
+    MessageIndex,
+    People,
+    Cards,
+    Usage,
+    Sends,
+    Audit,
+    Fleet,
+    Protocol,
 ):
     """One opened store; `close` leaves no thread, file or lock behind."""
 

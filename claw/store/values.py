@@ -79,6 +79,9 @@ class Depth:
 class DeadLetter:
     """A message that was given up, with its cause. Times: seconds since the epoch."""
 
+    id: str
+    """The store's name for it; one that is put back and given up again gets another."""
+    kind: RowKind
     key: str
     error: str
     attempts: int
@@ -129,6 +132,61 @@ class KeptMessage:
     """The person's name; empty for the robot."""
     by_robot: bool
     parts: tuple[Part, ...]
+
+
+class SendState(StrEnum):
+    """What became of a text that a program asked for."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class SendReceipt:
+    """What a program is told of a text that it asked for. Times: seconds since the epoch."""
+
+    id: str
+    state: SendState
+    accepted_at: float
+    ended_at: float = 0.0
+    """0: it is still pending."""
+    receipts: tuple[str, ...] = ()
+    """DingTalk's names for what is out (`processQueryKey`)."""
+    error: str = ""
+    digest: str = ""
+    """Of what was asked for, so that the same idempotency key with another text is no repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """What one person used in one chat on one day (`2026-11-27`), or what is to be added to it."""
+
+    day: str
+    person: str
+    """`Sender.key`."""
+    chat: str
+    """The conversation's id."""
+    name: str = ""
+    """The person's name, as last seen; empty in what is added: unchanged."""
+    title: str = ""
+    questions: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    up: int = 0
+    down: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who changed what and when (seconds since the epoch)."""
+
+    at: float
+    actor: str
+    """A staff id, or `api` for the holder of the admin token."""
+    action: str
+    target: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from claw.dingtalk.quota import month_of
 from claw.errors import StoreError
 from claw.http.status import DEAD_SHOWN_MAX, UNKNOWN, Status, calls_json, dead_json, settings_json
 from claw.secret import hash_id
-from claw.store.values import DeadLetter, Depth
+from claw.store.values import DeadLetter, Depth, RowKind
 from tests.clock import FakeClock
 
 ENVIRONMENT = {
@@ -28,7 +28,15 @@ ENVIRONMENT = {
     "CLAW_SYSTEM_PROMPT": "private instructions",
     "CLAW_HISTRY_TURNS": "3",
 }
-LETTER = DeadLetter("robot:msg1", "server: 500 at\nhttps://h/?session=abcdef", 3, 1_800_000_000.0, 1_800_000_100.0)
+LETTER = DeadLetter(
+    "1",
+    RowKind.MESSAGE,
+    "robot:msg1",
+    "server: 500 at\nhttps://h/?session=abcdef",
+    3,
+    1_800_000_000.0,
+    1_800_000_100.0,
+)
 UP = {"up": True, "last_success": "2027-01-15T07:59:58.000Z", "last_error": None}
 DOWN = {
     "up": False,
@@ -192,7 +200,7 @@ async def test_a_chat_shows_the_model_in_one_word(health: dict[str, Any], word: 
 
 def test_dead_letters_are_few_and_short() -> None:
     """At most DEAD_SHOWN_MAX letters are shown, each error as one short line."""
-    letter = DeadLetter("k", "x" * 5000, 1, 0.0, 0.0)
+    letter = DeadLetter("1", RowKind.MESSAGE, "k", "x" * 5000, 1, 0.0, 0.0)
     shown = dead_json([letter] * 50)
     assert len(shown) == DEAD_SHOWN_MAX
     assert len(shown[0]["error"]) <= 300

@@ -17,9 +17,9 @@ from claw.errors import LeaseLostError, StoreError
 from claw.messages import Answer, ChatKind, Conversation, Exchange, Inbound, Outcome, Route, Sender
 from claw.parts import Mark, MarkKind, Media, MediaKind, Part, Words
 from claw.secret import Secret
+from claw.store.operation import DEAD_RETENTION_S
 from claw.store.ports import (
     CHATS_RETENTION_S,
-    DEAD_RETENTION_S,
     HISTORY_EXCHANGES_MAX,
     HISTORY_RETENTION_S,
     INDEX_MAX,

@@ -14,9 +14,9 @@ import pytest
 
 from claw.errors import LeaseLostError
 from claw.messages import Answer, Outcome, Route
+from claw.store.operation import DEAD_READ_BYTES
 from claw.store.ports import (
     CREATED_AHEAD_MAX_S,
-    DEAD_READ_BYTES,
     EPOCH_RETENTION_S,
     EPOCH_TOUCH_S,
     PASSED_MAX,

@@ -26,12 +26,13 @@ from claw.secret import Secret
 from claw.store.ports import DELAY_MAX_S
 from claw.store.redis import client, scripts
 from claw.store.redis.store import RedisStore, prefix_of
-from claw.store.values import Risk
+from claw.store.values import Risk, SendReceipt, SendState, UsageRow
 from tests.certificates import certificate
 from tests.clock import FakeClock
 from tests.drafts import RecordingDraft
 from tests.redis_server import RedisServer, free_port, running
 from tests.store.contract import ANSWER, ROOM, TTL, StoreContract, World, claim, claimed_ids, put, write
+from tests.store.contract_operation import OperationContract
 from tests.store.hardship import HardshipContract
 
 ROBOT = "dingfakeclient"
@@ -77,7 +78,7 @@ async def world(server: RedisServer) -> AsyncIterator[RedisWorld]:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-class TestRedisStore(StoreContract, HardshipContract):
+class TestRedisStore(StoreContract, OperationContract, HardshipContract):
     """Every promise of the contract."""
 
 
@@ -1027,3 +1028,11 @@ def test_a_claw_with_sqlite_does_without() -> None:
     code = "import sys, claw.app, claw.cli.doctor.command; print('redis' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+async def test_receipts_and_usage_expire(world: RedisWorld) -> None:
+    """Redis forgets receipts and usage by itself after their time."""
+    await world.store.begin_send(SendReceipt("send-1", SendState.PENDING, 1.0))
+    await world.store.add_usage([UsageRow("2026-11-27", "p", "c", questions=1)])
+    names = ("send:send-1", "used:2026-11-27", "used:2026-11-27:rows")
+    assert all(int(world.server.command("PTTL", f"{world.prefix}:{name}")) > 0 for name in names)

@@ -23,10 +23,10 @@ import pytest_asyncio
 from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 from claw.messages import Exchange, Inbound
 from claw.store.codec import encode_row, oldest_month
+from claw.store.operation import DEAD_LETTERS_MAX, SENDS_RETENTION_S, USAGE_RETENTION_DAYS
 from claw.store.ports import (
     CARDS_RETENTION_S,
     CHATS_RETENTION_S,
-    DEAD_LETTERS_MAX,
     DELAY_MAX_S,
     NOTICES_RETENTION_S,
     PEOPLE_RETENTION_S,
@@ -39,7 +39,7 @@ from claw.store.sqlite.rows import CACHE_BYTES, bytes_of
 from claw.store.sqlite.schema import MIGRATIONS, Database
 from claw.store.sqlite.store import SqliteStore
 from claw.store.sqlite.writer import JobKind
-from claw.store.values import KeptCard
+from claw.store.values import KeptCard, SendReceipt, SendState, UsageRow
 from tests.clock import FakeClock
 from tests.store.contract import (
     ALONE,
@@ -55,6 +55,7 @@ from tests.store.contract import (
     row,
     write,
 )
+from tests.store.contract_operation import OperationContract
 from tests.store.hardship import HardshipContract
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +93,7 @@ async def world(tmp_path: Path) -> AsyncIterator[SqliteWorld]:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-class TestSqliteStore(StoreContract, HardshipContract):
+class TestSqliteStore(StoreContract, OperationContract, HardshipContract):
     """Every promise of the contract."""
 
 
@@ -816,7 +817,7 @@ async def test_dead_letters_are_bounded(world: SqliteWorld) -> None:
     await world.store.close()
     letters = [(number, "key", 0, 1.8e9, 1.8e9, b"", b"") for number in range(1, DEAD_LETTERS_MAX + 1201)]
     with contextlib.closing(sqlite3.connect(world.path)) as connection, connection:
-        connection.executemany("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", letters)
+        connection.executemany("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 'message')", letters)
     world.store = SqliteStore(world.path, clock=world.clock)
     await world.store.open()
     await world.store.clean()
@@ -877,3 +878,18 @@ def test_the_adapter_is_a_store(tmp_path: Path) -> None:
     """The type checker sees that every method of the port is there."""
     store: Store = SqliteStore(tmp_path / "claw.db")
     assert store
+
+
+async def test_receipts_and_usage_go_after_their_time(world: SqliteWorld) -> None:
+    """Receipts go after SENDS_RETENTION_S, usage after USAGE_RETENTION_DAYS: nothing grows for ever."""
+    now = world.clock.wall()
+    today = datetime.fromtimestamp(now, UTC).date().isoformat()
+    await world.store.begin_send(SendReceipt("old", SendState.PENDING, now))
+    await world.store.add_usage([UsageRow(today, "p", "c", questions=1)])
+    await world.later(SENDS_RETENTION_S + 1)
+    await world.store.clean()
+    assert await world.store.find_send("old") is None
+    assert len(await world.store.usage("2000-01-01")) == 1
+    await world.later(USAGE_RETENTION_DAYS * 24 * 3600.0)
+    await world.store.clean()
+    assert await world.store.usage("2000-01-01") == []

@@ -10,10 +10,13 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from claw.messages import ChatKind, Exchange
 from claw.store.codec import (
+    audit_from_json,
+    audit_to_json,
     card_from_json,
     card_to_json,
     decode,
@@ -21,11 +24,15 @@ from claw.store.codec import (
     encode,
     format_epoch,
     media_from_json,
+    send_from_json,
+    send_to_json,
+    usage_to_stored,
 )
 from claw.store.lifecycle import Lifecycle
+from claw.store.operation import USAGE_RETENTION_DAYS, USAGE_ROWS_MAX
 from claw.store.redis import scripts
 from claw.store.redis.client import Arg, RedisClient
-from claw.store.values import Chat, KeptCard, KeptMessage, Replica
+from claw.store.values import AuditEntry, Chat, KeptCard, KeptMessage, Replica, SendReceipt, UsageRow
 
 LANGUAGES_MAX: Final = 4_096
 """People whose language is kept here."""
@@ -151,6 +158,40 @@ class RedisMemory:
     async def calls(self, month: str) -> dict[str, int]:
         return {decode(api): int(count) for api, count in _pairs(await self._call(scripts.CALLS, encode(month)))}
 
+    async def add_usage(self, rows: Sequence[UsageRow]) -> None:
+        args = [arg for row in rows for arg in usage_to_stored(row)]
+        await self._call(scripts.ADD_USAGE, *(encode(arg) if isinstance(arg, str) else arg for arg in args))
+
+    async def usage(self, since: str) -> list[UsageRow]:
+        day, first = datetime.now(UTC).date() + timedelta(days=1), date.fromisoformat(since)
+        first = max(first, day - timedelta(days=USAGE_RETENTION_DAYS + 1))
+        rows: list[UsageRow] = []
+        # A day at a time: no script holds Redis up for long.
+        while day >= first and len(rows) < USAGE_ROWS_MAX:
+            found = await self._call(scripts.USAGE, day.isoformat())
+            rows += sorted(
+                (_decode_usage(day.isoformat(), each) for each in found), key=lambda row: (row.person, row.chat)
+            )
+            day -= timedelta(days=1)
+        return rows[:USAGE_ROWS_MAX]
+
+    async def begin_send(self, receipt: SendReceipt) -> SendReceipt:
+        stands = await self._call(scripts.BEGIN_SEND, encode(receipt.id), send_to_json(receipt))
+        return send_from_json(stands) or receipt
+
+    async def end_send(self, receipt: SendReceipt) -> None:
+        await self._call(scripts.END_SEND, encode(receipt.id), send_to_json(receipt))
+
+    async def find_send(self, send_id: str) -> SendReceipt | None:
+        return send_from_json(await self._call(scripts.FIND_SEND, encode(send_id)))
+
+    async def append_audit(self, entry: AuditEntry) -> None:
+        await self._call(scripts.APPEND_AUDIT, audit_to_json(entry))
+
+    async def audit(self, limit: int = 100) -> list[AuditEntry]:
+        found = await self._call(scripts.AUDIT, limit) if limit > 0 else []
+        return [entry for body in found if (entry := audit_from_json(body)) is not None]
+
     async def beat(self, replica: str, version: str, healthy: bool) -> None:  # noqa: FBT001 - as in the port
         await self._call(scripts.BEAT, encode(replica), encode(version), int(healthy))
 
@@ -175,6 +216,13 @@ class RedisMemory:
             if on_abandoned is not None and not future.cancelled() and future.exception() is None:
                 on_abandoned(future.result())
             raise
+
+
+def _decode_usage(day: str, told: list[bytes]) -> UsageRow:
+    row, names, *counts = told
+    person, chat = json.loads(decode(row))
+    name, title = json.loads(decode(names))
+    return UsageRow(day, person, chat, name, title, *map(int, counts))
 
 
 def _pairs(flat: list[bytes]) -> zip[tuple[bytes, bytes]]:

@@ -36,7 +36,6 @@ from claw.store.codec import (
     consume_exception,
     created_at,
     decode,
-    decode_answer,
     decode_inbound,
     decode_row,
     encode,
@@ -52,10 +51,10 @@ from claw.store.lifecycle import State
 from claw.store.ports import CHECK_FRESH_S, CHECK_TIMEOUT_S
 from claw.store.redis import scripts
 from claw.store.redis.client import Arg, RedisClient
-from claw.store.redis.memory import RedisMemory, to_ms
+from claw.store.redis.dead_letters import RedisDeadLetters
+from claw.store.redis.memory import to_ms
 from claw.store.redis.server import EVICTS, ServerInfo, risks_of
 from claw.store.values import (
-    DeadLetter,
     Depth,
     Follower,
     Interrupted,
@@ -84,7 +83,7 @@ def prefix_of(robot: str) -> str:
     return f"{{claw:{hash_id(robot)[:16]}}}"
 
 
-class RedisStore(RedisMemory):
+class RedisStore(RedisDeadLetters):
     """`Store` (ports.py) at `url`, `redis://` or `rediss://`, for the robot with that client id.
 
     With `read_only` it is an `Inspection`, whose only write is the probe of `check`. `now`, seconds since the epoch,
@@ -345,22 +344,6 @@ class RedisStore(RedisMemory):
     async def depth(self) -> Depth:
         pending, leased, dead, age, stuck = await self._call(scripts.DEPTH)
         return Depth(pending, leased, dead, oldest_age=max(0.0, age / 1000), stuck=bool(stuck))
-
-    async def dead(self, limit: int = 100) -> list[DeadLetter]:
-        letters = await self._call(scripts.DEAD, limit) if limit > 0 else []
-        return [
-            DeadLetter(
-                decode(key),
-                decode(error),
-                int(attempts),
-                int(at) / 1000,
-                int(buried) / 1000,
-                decode_inbound(inbound),
-                decode_answer(answer),
-            )
-            for key, error, attempts, at, buried, inbound, answer in letters
-            if key is not None  # Evicted.
-        ]
 
     # --- calls -----------------------------------------------------------------------------------------------------
 

@@ -10,18 +10,18 @@ import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
-from claw.store.codec import oldest_day, oldest_month
+from claw.store.codec import oldest_day, oldest_month, oldest_usage_day
+from claw.store.operation import DEAD_RETENTION_S, SENDS_RETENTION_S
 from claw.store.ports import (
     CARDS_RETENTION_S,
     CHATS_RETENTION_S,
-    DEAD_RETENTION_S,
     EPOCH_RETENTION_S,
     HISTORY_RETENTION_S,
     INDEX_RETENTION_S,
     NOTICES_RETENTION_S,
     PEOPLE_RETENTION_S,
 )
-from claw.store.sqlite import cards, epochs, queries, said
+from claw.store.sqlite import cards, epochs, letters, queries, records, said
 from claw.store.sqlite.rows import CHUNK_ROWS
 from claw.store.sqlite.writer import JobKind, Writer
 
@@ -32,7 +32,7 @@ async def clean(writer: Writer, now: float, on_letters_dropped: Callable[[int], 
     """Clean the file. `now`: seconds since the epoch; `on_letters_dropped` gets the number of each chunk."""
     await _drop(writer, queries.drop_seen, now)
     await _drop(writer, queries.drop_history, now - HISTORY_RETENTION_S)
-    await _drop(writer, queries.drop_dead, now - DEAD_RETENTION_S, on_letters_dropped)
+    await _drop(writer, letters.drop_old, now - DEAD_RETENTION_S, on_letters_dropped)
     await writer.submit(queries.drop_calls, oldest_month(now))
     await _drop(writer, queries.drop_chats, now - CHATS_RETENTION_S)
     await _drop(writer, epochs.drop_epochs, now - EPOCH_RETENTION_S)
@@ -42,6 +42,8 @@ async def clean(writer: Writer, now: float, on_letters_dropped: Callable[[int], 
     await _drop(writer, said.drop_surplus, now)
     await _drop(writer, said.drop_people, now - PEOPLE_RETENTION_S)
     await _drop(writer, cards.drop_old, now - CARDS_RETENTION_S)
+    await _drop(writer, records.drop_sends, now - SENDS_RETENTION_S)
+    await _drop(writer, records.drop_usage, oldest_usage_day(now))
     while await writer.submit(queries.shrink, kind=JobKind.NO_TRANSACTION):
         pass
     await writer.submit(queries.checkpoint, kind=JobKind.NO_TRANSACTION)

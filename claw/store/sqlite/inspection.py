@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from claw.errors import StoreError
-from claw.store.sqlite import queries
+from claw.store.sqlite import letters, queries
 from claw.store.sqlite.schema import BUSY_TIMEOUT_S, Database, check_version, describe
 from claw.store.values import Chat, DeadLetter, Depth, Risk
 
@@ -55,7 +55,7 @@ class SqliteInspection:
         return await self._ask(queries.depth)
 
     async def dead(self, limit: int = 100) -> list[DeadLetter]:
-        return await self._ask(lambda connection: queries.dead(connection, max(limit, 0)))
+        return await self._ask(lambda connection: letters.newest(connection, max(limit, 0)))
 
     async def check(self) -> None:
         await asyncio.to_thread(self._check)

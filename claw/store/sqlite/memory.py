@@ -11,13 +11,24 @@ from typing import Final, TypeVar
 
 from claw.clock import Clock
 from claw.messages import Exchange
-from claw.store.codec import card_from_json, card_to_json, decode_message, encode, media_from_json
+from claw.store.codec import (
+    audit_from_json,
+    audit_to_json,
+    card_from_json,
+    card_to_json,
+    decode_message,
+    encode,
+    media_from_json,
+    send_from_json,
+    send_to_json,
+    usage_to_stored,
+)
 from claw.store.lifecycle import Lifecycle
 from claw.store.ports import EPOCH_TOUCH_S, REPLICA_LIFE_S
-from claw.store.sqlite import cards, epochs, queries, said
+from claw.store.sqlite import cards, epochs, queries, records, said
 from claw.store.sqlite.queries import to_sql_text
 from claw.store.sqlite.writer import JobKind, Writer
-from claw.store.values import Chat, KeptCard, KeptMessage, Replica
+from claw.store.values import AuditEntry, Chat, KeptCard, KeptMessage, Replica, SendReceipt, UsageRow
 
 T = TypeVar("T")
 
@@ -135,6 +146,29 @@ class SqliteMemory:
 
     async def calls(self, month: str) -> dict[str, int]:
         return await self._read(queries.calls, to_sql_text(month))
+
+    async def add_usage(self, rows: Sequence[UsageRow]) -> None:
+        await self._write(records.add_usage, [usage_to_stored(each) for each in rows])
+
+    async def usage(self, since: str) -> list[UsageRow]:
+        return await self._read(records.usage, since)
+
+    async def begin_send(self, receipt: SendReceipt) -> SendReceipt:
+        stands = await self._write(records.begin_send, receipt.id, receipt.accepted_at, send_to_json(receipt))
+        return send_from_json(stands) or receipt
+
+    async def end_send(self, receipt: SendReceipt) -> None:
+        await self._write(records.end_send, receipt.id, receipt.accepted_at, send_to_json(receipt))
+
+    async def find_send(self, send_id: str) -> SendReceipt | None:
+        return send_from_json(await self._read(records.find_send, send_id))
+
+    async def append_audit(self, entry: AuditEntry) -> None:
+        await self._write(records.append_audit, entry.at, audit_to_json(entry))
+
+    async def audit(self, limit: int = 100) -> list[AuditEntry]:
+        found = map(audit_from_json, await self._read(records.audit, max(limit, 0)))
+        return [entry for entry in found if entry is not None]
 
     async def beat(self, replica: str, version: str, healthy: bool) -> None:  # noqa: FBT001 - as in the port
         """As the port says: nobody else can share the file."""

@@ -19,21 +19,16 @@ from claw.store.codec import (
     StoredMessage,
     StoredRow,
     decode,
-    decode_answer,
-    decode_inbound,
-    strip_stored_webhook,
 )
 from claw.store.ports import (
     CREATED_AHEAD_MAX_S,
-    DEAD_LETTERS_MAX,
-    DEAD_READ_BYTES,
     HISTORY_EXCHANGES_MAX,
     SEEN_RETENTION_S,
 )
 from claw.store.sqlite import said
 from claw.store.sqlite.epochs import epoch
 from claw.store.sqlite.rows import CHUNK_ROWS, bytes_of
-from claw.store.values import Chat, DeadLetter, Depth
+from claw.store.values import Chat, Depth
 
 NEWEST_STEP_S: Final = 60.0
 """Seconds by which the newest time that is written down may lag: keys are kept for a day."""
@@ -91,10 +86,15 @@ def put(
         )
     if message is not None:
         said.add(connection, message)
+    return insert(connection, key, (at, created), row)
+
+
+def insert(connection: sqlite3.Connection, key: str, times: tuple[float, float], row: StoredRow) -> int | None:
+    """Add a row, whatever was seen, and return its number; `times` as for `put`."""
     return connection.execute(
         "INSERT INTO inbox (received_at, created_at, key, lane, urgent, inbound, trace, kind, conversation_key, answer)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (at, created, key, to_sql_text(row.queue), *row[1:]),
+        (*times, to_sql_text(key), to_sql_text(row.queue), *row[1:]),
     ).lastrowid
 
 
@@ -209,55 +209,12 @@ def ack(
     )
 
 
-def bury(connection: sqlite3.Connection, seqs: tuple[int, ...], error: bytes, attempts: int | None, at: float) -> int:
-    """Move messages to the dead letters; return how many were moved (0: the first is not in the file)."""
-    moved = 0
-    for seq in seqs:
-        row = connection.execute("SELECT inbound FROM inbox WHERE seq = ?", (seq,)).fetchone()
-        if row is None and not moved:
-            return 0
-        if row is None:
-            continue
-        # The copy and the removal are one transaction, as everything that the writer does.
-        connection.execute(
-            "INSERT INTO dead (key, attempts, received_at, answer, buried_at, error, inbound)"
-            " SELECT key, coalesce(?, attempts), received_at, answer, ?, ?, ? FROM inbox WHERE seq = ?",
-            (attempts, at, error, strip_stored_webhook(row[0]), seq),
-        )
-        moved += connection.execute("DELETE FROM inbox WHERE seq = ?", (seq,)).rowcount
-    return moved
-
-
 def depth(connection: sqlite3.Connection) -> Depth:
     """Return how much waits, as far as the file tells: it knows of no leases, and ages are by this machine's clock."""
     pending, oldest = connection.execute("SELECT count(*), min(received_at) FROM inbox").fetchone()
     age = 0.0 if oldest is None else max(0.0, time.time() - oldest)
-    return Depth(pending=pending, leased=0, dead=count_dead(connection), oldest_age=age)
-
-
-def count_dead(connection: sqlite3.Connection) -> int:
-    (count,) = connection.execute("SELECT count(*) FROM dead").fetchone()
-    return int(count)
-
-
-def dead(connection: sqlite3.Connection, limit: int) -> list[DeadLetter]:
-    # A look from outside may find a file that its claw has not migrated yet.
-    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(dead)")}
-    answer = "answer" if "answer" in columns else "NULL"
-    rows = connection.execute(
-        f"SELECT key, error, attempts, received_at, buried_at, inbound, {answer} FROM dead ORDER BY id DESC LIMIT ?",  # noqa: S608 - one of two words of ours
-        (limit,),
-    )
-    letters: list[DeadLetter] = []
-    left = DEAD_READ_BYTES
-    for key, error, attempts, since, at, inbound, answered in rows:
-        left -= len(inbound) + len(answered or b"")
-        if letters and left < 0:
-            break
-        letters.append(
-            DeadLetter(key, decode(error), attempts, since, at, decode_inbound(inbound), decode_answer(answered))
-        )
-    return letters
+    (dead,) = connection.execute("SELECT count(*) FROM dead").fetchone()
+    return Depth(pending=pending, leased=0, dead=dead, oldest_age=age)
 
 
 # --- history --------------------------------------------------------------------------------------------------
@@ -386,15 +343,6 @@ def drop_seen(connection: sqlite3.Connection, now: float) -> int:
 def drop_history(connection: sqlite3.Connection, before: float) -> int:
     return connection.execute(
         "DELETE FROM history WHERE rowid IN (SELECT rowid FROM history WHERE at <= ? LIMIT ?)", (before, CHUNK_ROWS)
-    ).rowcount
-
-
-def drop_dead(connection: sqlite3.Connection, before: float) -> int:
-    """Drop those buried before a time, and the oldest beyond DEAD_LETTERS_MAX."""
-    return connection.execute(
-        "DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE buried_at <= ?1"
-        " OR id <= (SELECT id FROM dead ORDER BY id DESC LIMIT 1 OFFSET ?2) ORDER BY id LIMIT ?3)",
-        (before, DEAD_LETTERS_MAX, CHUNK_ROWS),
     ).rowcount
 
 

@@ -151,6 +151,26 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             PRIMARY KEY (card, person)
         ) WITHOUT ROWID""",
     ),
+    # 8: what a dead letter was, receipts of programs' texts, what people used, and who changed what.
+    (
+        "ALTER TABLE dead ADD COLUMN kind TEXT NOT NULL DEFAULT 'message'",
+        "CREATE TABLE sends (id TEXT PRIMARY KEY, at REAL NOT NULL, body BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX sends_at ON sends (at)",
+        """CREATE TABLE used (
+            day TEXT NOT NULL,
+            person TEXT NOT NULL,
+            chat TEXT NOT NULL,
+            name BLOB NOT NULL,
+            title BLOB NOT NULL,
+            questions INTEGER NOT NULL,
+            tokens_in INTEGER NOT NULL,
+            tokens_out INTEGER NOT NULL,
+            up INTEGER NOT NULL,
+            down INTEGER NOT NULL,
+            PRIMARY KEY (day, person, chat)
+        ) WITHOUT ROWID""",
+        "CREATE TABLE audit (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, body BLOB NOT NULL)",
+    ),
 )
 """Statement lists; number n brings a file from `user_version` n - 1 to n. Never edit one that was released."""
 

@@ -39,16 +39,16 @@ from claw.store.codec import (
 )
 from claw.store.lifecycle import State
 from claw.store.ports import CHECK_FRESH_S, CHECK_TIMEOUT_S, LOST_REMEDY, STUCK_AGE_S
-from claw.store.sqlite import cards, queries
+from claw.store.sqlite import cards, letters, queries
 from claw.store.sqlite.cleaning import clean
+from claw.store.sqlite.dead_letters import SqliteDeadLetters
 from claw.store.sqlite.entries import Disk, encode_exchange, order_of, queue_entry
-from claw.store.sqlite.memory import SqliteMemory
 from claw.store.sqlite.queue import ActiveLease, MessageQueues, QueuedMessage
 from claw.store.sqlite.rows import READ_AHEAD_BYTES, RowCache
 from claw.store.sqlite.schema import Database
 from claw.store.sqlite.wakeups import Wakeups
 from claw.store.sqlite.writer import JobKind, Writer
-from claw.store.values import DeadLetter, Depth, Follower, Interrupted, KeptMessage, Lease, Row, RowKind, RowPlace
+from claw.store.values import Depth, Follower, Interrupted, KeptMessage, Lease, Row, RowKind, RowPlace
 
 log: Final = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ FAULT_DELAY_S: Final = 1.0
 """Seconds for which a queue is blocked when its head could not be read, so that nobody claims it in a tight loop."""
 
 
-class SqliteStore(SqliteMemory):
+class SqliteStore(SqliteDeadLetters):
     """`Store` (ports.py) in the file `path`, which is made where it is missing, with its folder."""
 
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
@@ -91,7 +91,7 @@ class SqliteStore(SqliteMemory):
                 queries.index, self._newest, OPEN_CHUNK_ROWS, kind=JobKind.READ, on_commit=self._enqueue_all
             ):
                 pass
-            self._dead = await self._writer.submit(queries.count_dead, kind=JobKind.READ)
+            self._dead = await self._writer.submit(letters.count, kind=JobKind.READ)
             self._items = await self._writer.submit(queries.items, kind=JobKind.READ)
             self._is_lost = await self._writer.submit(queries.is_lost, kind=JobKind.READ)
         except BaseException:
@@ -260,7 +260,7 @@ class SqliteStore(SqliteMemory):
         )
 
     async def bury(self, lease: Lease, error: str, *, attempts: int | None = None, merged: Sequence[int] = ()) -> None:
-        await self._end(lease, queries.bury, merged, encode(error), attempts, self._clock.wall(), then=self._on_removed)
+        await self._end(lease, letters.bury, merged, encode(error), attempts, self._clock.wall(), then=self._on_removed)
 
     async def _end(
         self,
@@ -344,9 +344,6 @@ class SqliteStore(SqliteMemory):
         stuck = self._queues.is_stuck(self._clock.wall() - STUCK_AGE_S)
         return Depth(len(self._queues), self._queues.leased, self._dead, oldest_age=age, stuck=stuck)
 
-    async def dead(self, limit: int = 100) -> list[DeadLetter]:
-        return await self._read(queries.dead, max(limit, 0))
-
     # --- what follows from a write, once it is on the disk -----------------------------------------------------------
 
     def _on_put(self, message: QueuedMessage, row: StoredRow, seq: int | None) -> None:
@@ -380,9 +377,6 @@ class SqliteStore(SqliteMemory):
         self._queues.end_write(active, self._clock.monotonic())
         self._wakeups.wake()
 
-    def _on_letters_dropped(self, count: int) -> None:
-        self._dead -= count
-
     # --- loading -----------------------------------------------------------------------------------------------------
 
     def _reload_uncommitted(self, connection: sqlite3.Connection) -> Disk:
@@ -392,7 +386,7 @@ class SqliteStore(SqliteMemory):
         seen before the next start. `_newest` may lag here, since the loop has not resolved every earlier batch yet:
         `_enqueue_all`, which comes after those, takes only what is new.
         """
-        return queries.index(connection, self._newest, -1), queries.items(connection), queries.count_dead(connection)
+        return queries.index(connection, self._newest, -1), queries.items(connection), letters.count(connection)
 
     def _reconcile(self, disk: Disk) -> None:
         """Take over what was read. The writer calls it in order: after the failed batch, before the next one."""
@@ -435,7 +429,7 @@ class SqliteStore(SqliteMemory):
         log.error("message given up", extra={"seq": active.message.seq, "cause": UNREADABLE})
         self._queues.begin_write(active, ending=True)
         self._writer.post(
-            queries.bury,
+            letters.bury,
             (active.message.seq,),
             encode(UNREADABLE),
             None,

@@ -25,6 +25,8 @@ The keys, after the prefix, by the names of the first schema where the code has 
     said:<chat>, said:<chat>:at, said:<chat>:sent   messages for quotes, by id; their times; the robot's among them
     language:<person>
     card:<id>, cards, votes:<id>      cards; those that are open, by the time they were opened; votes by person
+    send:<id>, audit                  receipts of what programs sent; who changed what, newest first
+    used:<day>, used:<day>:rows       what people used: counts, and the names of people and chats
     news, once:<token>, probe, schema, id, lost
 
 What is kept twice (`pending`, the queues, the states of their heads) is compared with the messages by each cleaning.
@@ -40,14 +42,20 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Final
 
+from claw.store.operation import (
+    AUDIT_MAX,
+    DEAD_LETTERS_MAX,
+    DEAD_READ_BYTES,
+    DEAD_RETENTION_S,
+    SENDS_RETENTION_S,
+    USAGE_DAY_MAX,
+    USAGE_RETENTION_DAYS,
+)
 from claw.store.ports import (
     CARDS_RETENTION_S,
     CHATS_RETENTION_S,
     CLOCK_SKEW_S,
     CREATED_AHEAD_MAX_S,
-    DEAD_LETTERS_MAX,
-    DEAD_READ_BYTES,
-    DEAD_RETENTION_S,
     DELAY_MAX_S,
     EPOCH_RETENTION_S,
     EPOCH_TOUCH_S,
@@ -118,6 +126,10 @@ _NUMBERS: Final = {
     "INDEX_MS": int(INDEX_RETENTION_S * 1000),
     "INDEX_MAX": INDEX_MAX,
     "PEOPLE_MS": int(PEOPLE_RETENTION_S * 1000),
+    "SENDS_MS": int(SENDS_RETENTION_S * 1000),
+    "USAGE_MS": USAGE_RETENTION_DAYS * 24 * 3600 * 1000,
+    "USAGE_DAY_MAX": USAGE_DAY_MAX,
+    "AUDIT_MAX": AUDIT_MAX,
 }
 
 
@@ -154,6 +166,16 @@ KNOWN: Final = load("known")
 INTERRUPT: Final = load("interrupt")
 DEPTH: Final = load("depth")
 DEAD: Final = load("dead")
+FIND_DEAD: Final = load("find_dead")
+REQUEUE: Final = load("requeue")
+DROP_DEAD: Final = load("drop_dead")
+BEGIN_SEND: Final = load("begin_send")
+END_SEND: Final = load("end_send")
+FIND_SEND: Final = load("find_send")
+ADD_USAGE: Final = load("add_usage")
+USAGE: Final = load("usage")
+APPEND_AUDIT: Final = load("append_audit")
+AUDIT: Final = load("audit")
 EXCHANGES: Final = load("exchanges")
 EPOCH: Final = load("epoch")
 FORGET: Final = load("forget")
@@ -184,7 +206,7 @@ CLEAN: Final = load("clean")
 MEND_MESSAGES: Final = load("mend_messages")
 MEND_QUEUES: Final = load("mend_queues")
 
-PROVING: Final = frozenset({PUT.sha, SAVE_ANSWER.sha, PROBE.sha})
+PROVING: Final = frozenset({PUT.sha, REQUEUE.sha, SAVE_ANSWER.sha, PROBE.sha})
 """Scripts that add to what Redis holds: only these prove that it takes writes; others go on with a full memory."""
 
 # A greeting loads all of them, so that no call has to send its text.

@@ -146,6 +146,29 @@ local function enqueue(seq, queue, order, most)
   end
 end
 
+-- Add a message to its queue. `order`: when it was written, by DingTalk's clock; 0: it keeps its place of arrival.
+local function add_message(key, queue, urgent, trace, inbound, kind, conversation, answer, order)
+  local seq = text(call('INCR', P .. 'seq'))
+  if call('EXISTS', msg(seq)) == 1 then
+    -- The counter is gone, or fell back. Another message must not be written over.
+    seq = text((call('ZRANGE', P .. 'pending', -1, -1)[1] or seq) + 1)
+    while call('EXISTS', msg(seq)) == 1 do seq = text(seq + 1) end
+    call('SET', P .. 'seq', seq)
+  end
+  call('HSET', msg(seq), 'lane', queue, 'urgent', urgent, 'at', now, 'key', key, 'trace', trace, 'inbound', inbound,
+    'attempts', 0, 'fence', 0, 'claims', 0, 'kind', kind, 'conversation', conversation, 'order', text(order))
+  if answer ~= '' then call('HSET', msg(seq), 'answer', answer) end
+  call('ZADD', P .. 'pending', seq, seq)
+  local head, mended = drop_gone_heads(queue)
+  enqueue(seq, queue, order, PASSED_MAX)
+  -- A head that was there before is ready, delayed or held already.
+  local first = call('LINDEX', P .. 'lane:' .. queue, 0)
+  if first ~= head or mended then
+    if head then leave(head) end
+    make_ready(first)
+  end
+end
+
 -- End the leases and the delays whose time has come. At most ADVANCE_MAX at once: what is left comes with the next
 -- call, and no script holds the server up for long.
 local function advance()
