@@ -14,6 +14,7 @@ import contextlib
 import gc
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from enum import IntEnum
@@ -30,6 +31,7 @@ from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaEr
 from claw.http.admin import Scope
 from claw.http.health import is_stuck
 from claw.http_client import http_session
+from claw.inbox.operator_alerts import AlertKind, Trouble
 from claw.observe import logs, telemetry
 from claw.store.open import open_store
 from claw.store.ports import Store
@@ -130,9 +132,9 @@ class App:
             done, _ = await asyncio.wait([announcing], timeout=ANNOUNCE_TIMEOUT_S)
             for task in done:
                 task.result()
-            await parts.server.start()
+            await parts.surface.server.start()
             parts.health.start()
-            extra = {"version": RELEASE, "port": parts.server.port, "store": self._settings.store.shown}
+            extra = {"version": RELEASE, "port": parts.surface.server.port, "store": self._settings.store.shown}
             log.info("claw serves", extra=extra)
             self._own("claw.inbox.worker", parts.worker.run())
             self._own("claw.stream.supervisor", parts.supervisor.run())
@@ -147,6 +149,7 @@ class App:
             code = await leaving
             # First of all: from here on a probe must not call us ready, and the end of an owned task is no fault.
             parts.health.drain()
+            parts.surface.streams.drain()
             await self._drain()
             warming.cancel()
             await asyncio.gather(warming, return_exceptions=True)
@@ -158,6 +161,7 @@ class App:
         """Cancel what still runs, then close the parts: those that write first, the surface last."""
         parts = self._parts
         await _close_within("signs", parts.reply.outbound.close())
+        parts.surface.streams.drain()
         # Also after a start that failed: from here on the end of an owned task is no fault.
         parts.health.drain()
         tasks = [announcing, *self._tasks.values()]
@@ -165,8 +169,10 @@ class App:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await _close_within("call counts", _save_calls(parts.store, parts.calls))
+        await _close_within("usage", parts.desks.usage.save())
+        await _close_within("run mark", parts.desks.marks.end())
         await _close_within("model", parts.model.close())
-        await _close_within("http surface", parts.server.stop())
+        await _close_within("http surface", parts.surface.server.stop())
         await parts.health.stop()
 
     async def _announce_pairing(self) -> None:
@@ -270,16 +276,45 @@ class App:
 
     async def _read_depth_for_ever(self) -> None:
         """Keep the figures that metrics export: their reader is a thread, which must not look into the store."""
+        parts = self._parts
+        store_trouble = Trouble(AlertKind.STORE, parts.alerts, self._clock)
+        # However short: messages are lost to the robot meanwhile, and DingTalk tells nobody.
+        rejected = Trouble(AlertKind.REJECTED, parts.alerts, self._clock, lasted_s=0.0)
+        is_marked = False
         while True:
-            with contextlib.suppress(StoreError):
-                self._depth = await self._parts.store.depth()
+            try:
+                self._depth = await parts.store.depth()
+                await parts.desks.book.refresh()
+                # Not at the start: a store that is away then must not keep us from serving.
+                if not is_marked:
+                    await self._mark_running()
+                    is_marked = True
+                await store_trouble.note("")
+            except StoreError as error:
+                await store_trouble.note(str(error))
+            # Between two tries the state is another: it is over when a session is there, and not before.
+            if (cause := parts.supervisor.rejection) or parts.supervisor.connected:
+                await rejected.note(cause)
             await self._clock.sleep(GAUGE_INTERVAL_S)
+
+    async def _mark_running(self) -> None:
+        """Mark this process as running, and tell of one that ended without a word. Raises StoreError."""
+        marks, store = self._parts.desks.marks, self._parts.store
+        left = [] if await marks.begin() else [socket.gethostname()]
+        # Who shares the store is taken to live for some seconds after its last beat: that is the janitor's to find.
+        if not store.shared:
+            left += await marks.find_left()
+        if left:
+            await self._parts.alerts.tell(AlertKind.UNCLEAN_STOP, ", ".join(left))
 
     async def _clean_for_ever(self) -> None:
         while True:
             await self._clock.sleep(JANITOR_INTERVAL_S)
             try:
                 await _save_calls(self._parts.store, self._parts.calls)
+                await self._parts.desks.usage.save()
+                if left := await self._parts.desks.marks.find_left():
+                    await self._parts.alerts.tell(AlertKind.UNCLEAN_STOP, ", ".join(left))
                 await self._parts.store.clean()
                 await self._parts.reply.desk.end_orphans(self._parts.store.place)
                 await self._parts.budget_alerts.check()

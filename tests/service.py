@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 ADMIN_TOKEN = "admin-token-of-the-test"
 CLIENT_SECRET = "not-a-real-secret"
@@ -113,11 +114,17 @@ class Service:
     async def post(self, path: str, token: str = ADMIN_TOKEN) -> tuple[int, Any]:
         return await self._request("POST", path, token)
 
-    async def _request(self, method: str, path: str, token: str) -> tuple[int, Any]:
+    async def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Call the API as an administrator, with a JSON body if there is one."""
+        return await self._request(method, path, ADMIN_TOKEN, body)
+
+    async def _request(self, method: str, path: str, token: str, body: Any = None) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # By URL as it is written: an id in a path may be encoded.
+        url = URL(self.url + path, encoded=True)
         async with (
             aiohttp.ClientSession() as http,
-            http.request(method, self.url + path, headers=headers) as response,
+            http.request(method, url, headers=headers, json=body) as response,
         ):
             return response.status, await response.json()
 

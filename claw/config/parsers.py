@@ -25,6 +25,9 @@ _UNIT_S: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 8
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|m|h|d)?")
 _DURATION_PATTERN: Final = r"^(([0-9]+(\.[0-9]+)?|\.[0-9]+) *(ms|s|m|h|d)?)?$"
 _STAFF_ID: Final = re.compile(r"[^\x00-\x20@:*\x7f]{1,64}")
+_MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
+NAMES_MAX: Final = 50
+"""Models that one setting may name."""
 
 
 class Parser(Protocol[T_co]):
@@ -198,6 +201,22 @@ class StaffIds:
                 "staff ids (userId in the admin console) with commas between them, for example u-1001,u-1002"
             )
         return ids
+
+    def json_schema(self) -> Schema:
+        return _text_schema()
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of models, with commas between several."""
+
+    def parse(self, value: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(each for each in re.split(r"[\s,;，；]+", value) if each))
+        if len(names) > NAMES_MAX or not all(_MODEL_NAME.fullmatch(each) for each in names):
+            raise ValueError(
+                f"up to {NAMES_MAX} names of models with commas between them, for example qwen-plus,openclaw/research"
+            )
+        return names
 
     def json_schema(self) -> Schema:
         return _text_schema()

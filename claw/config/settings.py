@@ -21,6 +21,7 @@ from claw.config.parsers import (
     Duration,
     Identifier,
     Integer,
+    Names,
     OneOf,
     PlainText,
     SecretText,
@@ -115,6 +116,14 @@ class ModelSettings:
     )
     name: str = variable(
         "OPENAI_MODEL", PlainText(), "Name of the model (at an OpenClaw gateway: `openclaw`)", default="gpt-5-mini"
+    )
+    others: tuple[str, ...] = variable(
+        "CLAW_MODELS",
+        Names(),
+        "Further models that the owner may choose for a chat, with commas between several (at an OpenClaw gateway:"
+        " `openclaw/<agent>`)",
+        default=(),
+        default_text="",
     )
     turn_timeout: float = variable(
         "CLAW_TURN_TIMEOUT",
@@ -228,6 +237,14 @@ class AccessSettings:
     direct_allowed: tuple[str, ...] = variable(
         "CLAW_DIRECT_ALLOWED_USERS", StaffIds(), "Staff ids for the direct allowlist", default=(), default_text=""
     )
+    alerts: Switch = variable(
+        "CLAW_ALERTS",
+        OneOf(Switch),
+        "Whether the owner is told of trouble in DingTalk (answers that were lost, a model that refuses, the budget,"
+        " credentials, unclean stops, the store): `on` or `off`",
+        default=Switch.ON,
+        default_text="on",
+    )
     daily_limit: int = variable(
         "CLAW_USER_DAILY_LIMIT",
         Integer(0, 1_000_000),
@@ -340,7 +357,7 @@ class HttpSettings:
     admin_token: Secret = variable(
         "CLAW_ADMIN_TOKEN",
         _ADMIN_TOKEN,
-        "Bearer token of `/restart` and `/status`; unset: these routes do not exist",
+        "Bearer token of the operator's page and of all routes but the probes; unset: these do not exist",
         default=Secret(""),
         default_text="",
         secret=True,
@@ -352,6 +369,13 @@ class HttpSettings:
         default="0.0.0.0",  # noqa: S104 - a container's probes come from outside of it
     )
     port: int = variable("PORT", Integer(0, 65535), "Port to listen on", default=8080)
+    page: Switch = variable(
+        "CLAW_PAGE",
+        OneOf(Switch),
+        "The operator's page at `/`, where CLAW_ADMIN_TOKEN is set: `on` or `off`",
+        default=Switch.ON,
+        default_text="on",
+    )
     secret_file: Path | None = field(default=None, compare=False)
     """The file that the token came from, which may be changed while we run."""
 

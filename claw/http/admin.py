@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from claw.audit import API, Note
 from claw.http.responses import ApiError, json_response
 
 log: Final = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ class Scope(StrEnum):
     """Everything: drain, then exit 75."""
 
 
-def routes(restart: Callable[[Scope], bool]) -> list[web.RouteDef]:
+def routes(restart: Callable[[Scope], bool], note: Note) -> list[web.RouteDef]:
     """Make the routes. `restart` begins what is asked for and returns at once; False: one is running already."""
 
     async def post_restart(request: web.Request) -> web.Response:
@@ -36,6 +37,7 @@ def routes(restart: Callable[[Scope], bool]) -> list[web.RouteDef]:
             raise ApiError(409, "restart_running", "a restart is running")
         # After the fact: what a 409 refused is no event for the log.
         log.warning("restart accepted", extra={"scope": scope.value, "remote": request.remote})
+        await note(API, "restart", scope.value, "")
         return json_response({"status": "accepted", "scope": scope.value}, status=202)
 
     return [web.post("/restart", post_restart)]

@@ -43,6 +43,25 @@ class ApiError(ClawError):
         return json_response(body, status=self.status, headers=self.headers)
 
 
+async def read_json(request: web.Request) -> dict[str, Any]:
+    """Return the body, a JSON object. Raises ApiError 400."""
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise ApiError(400, "bad_json", "the body must be JSON in UTF-8") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "bad_json", "the body must be a JSON object")
+    return body
+
+
+def read_limit(request: web.Request, *, name: str = "limit", default: int, most: int) -> int:
+    """Return a number of the query, from 1 to `most`. Raises ApiError 400."""
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise ApiError(400, "bad_number", f"must be a number from 1 to {most}", field=name)
+    return int(text)
+
+
 def json_response(
     body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:

@@ -19,7 +19,7 @@ import ipaddress
 import logging
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Final
 
@@ -66,11 +66,14 @@ class Server:
         public: Iterable[web.AbstractRouteDef],
         admin: Iterable[web.AbstractRouteDef] = (),
         admin_token: Callable[[], Secret],
+        body_limits: Mapping[str, int] | None = None,
         clock: Clock | None = None,
     ) -> None:
         # An address of IPv6 may come as in a URL.
         self._host = host.strip("[]")
         self._port = port
+        self._body_limits = dict(body_limits or {})
+        """Bytes that bodies may have, by the paths of the routes that take more than BODY_MAX_BYTES."""
         self._admin = list(admin)
         self._read_token = admin_token
         self._guesses = GuessLimiter(clock)
@@ -78,7 +81,7 @@ class Server:
         self._reading = asyncio.Lock()
         self._app = web.Application(
             # The first one stands outermost: what the others raise becomes JSON too.
-            middlewares=[_render_errors, self._require_token, _limit_body],
+            middlewares=[_render_errors, self._require_token, self._limit_body],
             client_max_size=BODY_MAX_BYTES,
         )
         self._app.on_response_prepare.append(_set_headers)
@@ -166,6 +169,15 @@ class Server:
             self._guesses.forget(request.remote)
         return await handler(request)
 
+    @web.middleware
+    async def _limit_body(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse a body by its declared length, before any of it is read; one without is bounded as it is read."""
+        resource = request.match_info.route.resource
+        most = self._body_limits.get(resource.canonical if resource is not None else "", BODY_MAX_BYTES)
+        if (request.content_length or 0) > most:
+            raise _too_large(most)
+        return await handler(request if most == BODY_MAX_BYTES else request.clone(client_max_size=most))
+
     async def _is_authorized(self, request: web.Request) -> bool:
         scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         # Bytes as they come in a header: `compare_digest` takes no text beyond ASCII.
@@ -239,16 +251,8 @@ def _translate(error: web.HTTPException) -> ApiError:
             return ApiError(status, status.name.lower(), status.phrase.lower())
 
 
-def _too_large() -> ApiError:
-    return ApiError(413, "body_too_large", f"a body may have {BODY_MAX_BYTES} bytes at most")
-
-
-@web.middleware
-async def _limit_body(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse a body by its declared length, before any of it is read. One without is bounded by `client_max_size`."""
-    if (request.content_length or 0) > BODY_MAX_BYTES:
-        raise _too_large()
-    return await handler(request)
+def _too_large(most: int = BODY_MAX_BYTES) -> ApiError:
+    return ApiError(413, "body_too_large", f"a body may have {most} bytes at most")
 
 
 async def _set_headers(_: web.Request, response: web.StreamResponse) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -64,9 +64,14 @@ class Acceptance:
         route: Callable[[Inbound], Route],
         clock: Clock,
         on_stored: Callable[[Inbound, Route], None] = lambda _inbound, _route: None,
+        load: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`on_stored` hears of each new message once it is durable; it returns at once."""
+        """`load` makes ready what `route` needs, once; it raises StoreError where it cannot.
+
+        `on_stored` hears of each new message once it is durable; it returns at once.
+        """
         self._on_stored = on_stored
+        self._load = load
         self._inbox = inbox
         self._route = route
         self._clock = clock
@@ -84,6 +89,13 @@ class Acceptance:
     async def __call__(self, delivery: Delivery) -> None:
         """Store the message and acknowledge it. Raises nothing that the store or the socket is to blame for."""
         inbound = delivery.inbound
+        try:
+            if self._load is not None:
+                await self._load()
+        except StoreError as error:
+            # In the first moments of a process whose store is away: nobody may be routed as if nothing were settled.
+            self._on_unacked(error)
+            return
         route = self._route(inbound)
         with telemetry.tracer.start_as_current_span(
             telemetry.SPAN_PROCESS,

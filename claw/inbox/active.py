@@ -75,6 +75,9 @@ class ActiveTurn:
     """Messages that are answered with it."""
     began_at: float = 0.0
     """When its handler began, by the monotonic clock; 0: not yet."""
+    claimed_at: float = 0.0
+    delivered_from: float = 0.0
+    """When its task and its delivery began, by the monotonic clock."""
 
     cut: Cut = Cut.NOT_WANTED
 

@@ -15,7 +15,8 @@ from typing import Final, Protocol
 
 from claw.clock import Clock
 from claw.errors import DingTalkError, DingTalkReason
-from claw.messages import Answer, ChatKind, Conversation, Inbound, Outcome, Route, Sender
+from claw.inbox.routing import queue_of_own
+from claw.messages import Answer, ChatKind, Conversation, Inbound, Outcome, Sender
 from claw.secret import hash_id
 from claw.store.ports import Inbox
 from claw.store.values import Lease, Row, RowKind
@@ -91,16 +92,14 @@ class UndeliveredAlerts:
 
 def make_alert(robot_code: str, staff_id: str, name: str, answer: Answer, now: float) -> Row:
     """Make the row of an alert to somebody's direct chat. `name` tells repeats; `now`: seconds since the epoch."""
-    # A queue of its own for each receiver: an alert that waits must hold up no conversation.
-    queue = f"{robot_code}:alert:{staff_id}"
     inbound = Inbound(
         robot_code=robot_code,
         msg_id=name,
         # DingTalk did not tell the id of the direct chat, and to write to a person it takes the staff id alone.
-        conversation=Conversation(f"alert:{staff_id}", ChatKind.DIRECT),
+        conversation=Conversation(staff_id, ChatKind.DIRECT),
         sender=Sender(staff_id, staff_id),
         msgtype="text",
         text="",
         created_at=now,
     )
-    return Row(inbound, Route(queue, queue), {}, RowKind.ALERT, answer)
+    return Row(inbound, queue_of_own(RowKind.ALERT, inbound), {}, RowKind.ALERT, answer)

@@ -31,7 +31,8 @@ from claw.inbox.delivery import BeginDraft, Deliverer, DeliveryEnd, OnUndelivere
 from claw.inbox.persist import STORE_RETRY_DELAY_S, persist
 from claw.inbox.restore import is_gone, put_back
 from claw.inbox.retries import Effort, GiveUp, Limits, Retry, plan_next_try
-from claw.messages import Answer, Inbound, Outcome, Route
+from claw.inbox.trips import Trip
+from claw.messages import Answer, ChatKind, Inbound, Outcome, Route
 from claw.observe import telemetry
 from claw.parts import Words
 from claw.secret import hash_id
@@ -93,6 +94,12 @@ class TurnHooks:
     remedy: Remedy
     on_undelivered: OnUndelivered
     once_per: OncePer
+    on_sent: Callable[[Lease, tuple[str, ...]], Awaitable[None]]
+    """Hears, with DingTalk's receipts, that all of what a program sends is out. Raises StoreError."""
+    on_given_up: Callable[[Exception], Awaitable[None]]
+    """Hears why the model gave no answer. Raises nothing."""
+    on_end: Callable[[Trip], None]
+    """Hears of each message that is done with."""
 
 
 class TurnRunner:
@@ -108,7 +115,7 @@ class TurnRunner:
     async def run(self, turn: ActiveTurn) -> None:
         """Run a turn to its end. Raises CancelledError only where the cancellation came from outside."""
         lease = turn.lease
-        began = self._clock.monotonic()
+        began = turn.claimed_at = self._clock.monotonic()
         try:
             with telemetry.tracer.start_as_current_span(
                 telemetry.SPAN_TURN,
@@ -170,6 +177,7 @@ class TurnRunner:
         # Before the answer is stored: a `/stop` that comes while the store writes must not cancel the write, which
         # cannot be taken back. From here on it cuts the delivery, and is told of when that is kept.
         turn.transition(Stage.DELIVERING)
+        turn.delivered_from = self._clock.monotonic()
         if lease.answer is None and answer.text:
             answer = turn.answer = replace(answer, made_at=self._clock.wall())
             await persist(lease, partial(self._inbox.save_answer, lease, answer), self._clock)
@@ -189,6 +197,9 @@ class TurnRunner:
         answer = turn.answer or answer
         turn.answer = replace(answer, content=())
         span.set_attribute(telemetry.CLAW_OUTCOME, answer.outcome.value)
+        # Before the row goes: a crash in between sends nothing again, and notes it again.
+        if lease.kind is RowKind.SEND:
+            await persist(lease, partial(self._hooks.on_sent, lease, answer.receipts), self._clock)
         # The answer is out. If this write got lost the person would get all of it again, hence the patience.
         if answer.outcome is Outcome.FAILED:
             bury = partial(self._inbox.bury, lease, answer.error, attempts=answer.tries or None, merged=answer.merged)
@@ -199,9 +210,25 @@ class TurnRunner:
             await persist(lease, ack, self._clock)
         if answer.text and lease.kind is RowKind.MESSAGE:
             telemetry.round_trip_duration.record(max(0.0, self._clock.wall() - lease.received_at))
+        self._hooks.on_end(self._make_trip(turn, answer))
         log.info(
             "turn ended",
             extra={"outcome": answer.outcome.value, "kind": lease.kind.value, "conversation": _conversation(lease)},
+        )
+
+    def _make_trip(self, turn: ActiveTurn, answer: Answer) -> Trip:
+        lease, now = turn.lease, self._clock.monotonic()
+        where, began = lease.inbound.conversation, turn.claimed_at
+        return Trip(
+            ended_at=self._clock.wall(),
+            outcome=answer.outcome.value,
+            kind=lease.kind.value,
+            chat=where.title if where.kind is ChatKind.GROUP else "",
+            trace_id=telemetry.trace_id(),
+            queue=max(0.0, self._clock.wall() - lease.received_at - (now - began)),
+            model=turn.delivered_from - began,
+            reply=now - turn.delivered_from,
+            attempts=answer.tries or lease.attempts + 1,
         )
 
     # --- the answer ----------------------------------------------------------------------------------------------
@@ -274,6 +301,7 @@ class TurnRunner:
         plan = plan_next_try(error, effort, self._limits)
         self._log_generate_error(lease, error, span, plan, effort)
         if isinstance(plan, GiveUp):
+            await self._hooks.on_given_up(error)
             answer = await self._hooks.failure_reply(lease.inbound, error)
             spent = f"try {effort.attempt}" + (f", waited {waited:.0f} s" if waited else "")
             return replace(answer, tries=effort.attempt, error=answer.error and f"{answer.error} ({spent})")

@@ -34,6 +34,8 @@ log: Final = logging.getLogger(__name__)
 
 SPAN_PROCESS: Final = "process dingtalk.robot"
 SPAN_TURN: Final = "turn"
+SPAN_CREATE: Final = "create dingtalk.robot"
+SPAN_REQUEUE: Final = "requeue dingtalk.robot"
 SPAN_SEND: Final = "send dingtalk.reply"
 SPAN_ATTACHMENT: Final = "attachment {kind}"
 

@@ -163,7 +163,7 @@ class AnswerDraft:
     async def _show(self) -> None:
         """Show the draft until it is finished. Whatever goes wrong here costs nobody an answer."""
         try:
-            self._allowance = await self._tools.spending.choose()
+            self._allowance = await self._tools.spending.choose(self._lease.inbound.conversation.id)
             if not self._allowance.card or not await self._show_card(self._allowance):
                 await self._show_patience()
         except (DingTalkError, StoreError, TimeoutError) as error:
@@ -314,7 +314,7 @@ class AnswerDraft:
                 await self._get_card()
         elif self._card is None and self._is_asked and answer.outcome is Outcome.ANSWERED:
             # The model was so fast that nothing was shown yet.
-            self._allowance = self._allowance or await self._tools.spending.choose()
+            self._allowance = self._allowance or await self._tools.spending.choose(self._lease.inbound.conversation.id)
             if self._allowance.card:
                 await self._get_card()
         card = self._card

@@ -52,11 +52,14 @@ class CardButtons:
         stop: Callable[[str, str], Awaitable[Interrupted]],
         find_owners: Callable[[], Awaitable[Collection[str]]],
         on_unknown: Callable[[CardCallback], Awaitable[None]],
+        on_vote: Callable[[str, str, bool], None] = lambda _person, _chat, _liked: None,
     ) -> None:
+        """`on_vote` hears who votes in which chat, and whether they like the answer."""
         self._cards = cards
         self._stop = stop
         self._find_owners = find_owners
         self._on_unknown = on_unknown
+        self._on_vote = on_vote
 
     async def press(self, callback: CardCallback) -> None:
         """Handle a press. Raises nothing but cancellation: where nothing can be done the response is empty."""
@@ -99,6 +102,7 @@ class CardButtons:
         # The same again counts once. A change of mind counts as a vote of its own: the log tells what it was before.
         if before != action.value:
             telemetry.feedback.add(1, {"vote": action.value})
+            self._on_vote(callback.staff_id, callback.conversation_id, action is ButtonAction.LIKE)
             log.info("vote on an answer", extra={"card": kept.id, "vote": action.value, "before": before})
 
 

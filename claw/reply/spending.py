@@ -8,6 +8,7 @@ the webhooks of one robot (docs/protocol.md section 10a). It is believed for REF
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,16 +42,24 @@ class Allowance:
 class Spending:
     """Decides what answers may cost."""
 
-    def __init__(self, settings: ReplySettings, budget: MonthlyBudget, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: ReplySettings,
+        budget: MonthlyBudget,
+        clock: Clock,
+        mode_of: Callable[[str], ReplyMode | None] = lambda _chat: None,
+    ) -> None:
+        """`mode_of` gives a chat's own mode, by the conversation's id."""
+        self._mode_of = mode_of
         self._settings = settings
         self._budget = budget
         self._clock = clock
         self._refused_until = {Api.WEBHOOK: float("-inf"), Api.CARD_CREATE: float("-inf")}
         """Until when the webhooks' quota and the OpenAPI's are taken for used up, by the monotonic clock."""
 
-    async def choose(self) -> Allowance:
-        """Decide for the next answer. Raises nothing: a store that is away must hold up no answer."""
-        settings = self._settings
+    async def choose(self, chat_id: str = "") -> Allowance:
+        """Decide for the next answer, in a chat. Raises nothing: a store that is away must hold up no answer."""
+        mode = self._mode_of(chat_id) or self._settings.mode
         openapi_gone = self._is_refused(Api.CARD_CREATE)
         try:
             month = await self._budget.refresh()
@@ -58,18 +67,18 @@ class Spending:
             # Nobody knows what is left. What the operator wants always is still wanted, and as little of it as there
             # can be; `auto` means within the budget, and there is none to be seen.
             return Allowance(
-                card=settings.mode is ReplyMode.CARD and not openapi_gone,
+                card=mode is ReplyMode.CARD and not openapi_gone,
                 steps=1,
                 intervals_s=STEPS_S,
                 reaction=not openapi_gone and self._wants_reaction(affordable=False),
                 by_openapi=False,
             )
         chosen = plan(self._budget.quotas, month)
-        without_cards = settings.mode is ReplyMode.MARKDOWN
+        without_cards = mode is ReplyMode.MARKDOWN
         # Without cards there is more left for reactions than a plan with cards in it says.
         reaction = plan_reactions(self._budget.quotas, month) if without_cards else chosen.reactions
         # `card` is the operator's word and goes beyond the budget, until DingTalk itself refuses.
-        in_budget = settings.mode is ReplyMode.CARD or chosen.richness >= Richness.CARD
+        in_budget = mode is ReplyMode.CARD or chosen.richness >= Richness.CARD
         return Allowance(
             card=not without_cards and in_budget and not openapi_gone,
             steps=max(0, chosen.steps),

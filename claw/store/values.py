@@ -134,6 +134,19 @@ class KeptMessage:
     parts: tuple[Part, ...]
 
 
+class Requeued(StrEnum):
+    """What became of the wish to try a dead letter again."""
+
+    ASK = "ask"
+    """The model is asked again."""
+    SEND = "send"
+    """The answer was there, and is sent again."""
+    GONE = "gone"
+    """There is no such letter any more."""
+    UNREADABLE = "unreadable"
+    """Nobody can tell what it was."""
+
+
 class SendState(StrEnum):
     """What became of a text that a program asked for."""
 

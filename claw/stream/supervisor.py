@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -35,6 +35,8 @@ from claw.stream.upgrade import HANDSHAKE_TIMEOUT_S
 
 log: Final = logging.getLogger(__name__)
 
+HISTORY_MAX: Final = 50
+"""Changes of state that are remembered."""
 GRACE_S: Final = 5.0
 """Seconds without a session that readiness does not speak of."""
 DELIVERIES_TIMEOUT_S: Final = 2.0
@@ -91,6 +93,7 @@ class Supervisor:
         )
         self._state = SlotState.CONNECTING
         self._since = self._clock.wall()
+        self._history: deque[tuple[float, SlotState]] = deque(maxlen=HISTORY_MAX)
         self._pause_reason: str | None = None
         self._was_connected = False
         self._lost_at: float | None = None
@@ -216,6 +219,7 @@ class Supervisor:
             state = SlotState.PAUSED
         if state is not self._state:
             self._state, self._since = state, self._clock.wall()
+            self._history.appendleft((self._since, state))
         # From the sessions and not from the states: a slot that is REPLACING may have nobody who takes messages.
         connected = self.connected > 0
         if connected and not self._was_connected and self._lost_at is not None:
@@ -256,6 +260,7 @@ class Supervisor:
                 }
                 for slot in self.slots
             ],
+            "history": [{"at": format_rfc3339(at), "state": past.value} for at, past in self._history],
             "reconnects": dict(reconnects),
             "clock_skew_s": None if skew_s is None else round(skew_s, 1),
             "refused_frames": sum(slot.counters.refused for slot in self.slots),
@@ -263,6 +268,11 @@ class Supervisor:
             "last_frame_at": format_rfc3339(self.last_frame_at),
             "last_error": self._trouble(),
         }
+
+    @property
+    def rejection(self) -> str:
+        """Why DingTalk rejects our credentials now; empty where it does not."""
+        return self._trouble() if self._state is SlotState.REJECTED else ""
 
     def _trouble(self) -> str:
         """Say what an operator should know: a pause, else why some slot has no session, else a frame too large."""

@@ -23,6 +23,7 @@ from enum import StrEnum
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from claw.chat_settings import CHAT_PREFIX, ChatSettings
 from claw.clock import Clock
 from claw.config.settings import AccessSettings
 from claw.messages import ChatKind, Inbound, Sender
@@ -129,8 +130,8 @@ def decide(rules: Rules, kind: ChatKind, role: Role) -> Decision:
     return Decision.ALLOWED if welcome else Decision.DENIED
 
 
-def resolve_rules(settings: AccessSettings, entries: Mapping[str, str]) -> Rules:
-    """Put what was settled at run time over the environment's defaults.
+def resolve_rules(settings: AccessSettings, entries: Mapping[str, str], chat_id: str = "") -> Rules:
+    """Put what was settled at run time over the environment's defaults; `chat_id`: as they are in one chat.
 
     An entry that this version does not understand is passed over on the safe side: the default holds.
     """
@@ -148,6 +149,10 @@ def resolve_rules(settings: AccessSettings, entries: Mapping[str, str]) -> Rules
     if entries.get(DIRECT_POLICY) in set(DirectPolicy):
         direct = DirectPolicy(entries[DIRECT_POLICY])
         overrides.add(Override.DIRECT)
+    # Of one chat, whatever holds everywhere else.
+    own = ChatSettings.from_json(entries.get(f"{CHAT_PREFIX}{chat_id}", "{}")).policy if chat_id else ""
+    group = GroupPolicy(own) if own in set(GroupPolicy) else group
+    direct = DirectPolicy(own) if own in set(DirectPolicy) else direct
     # Lists add up: those of the environment are an operator's, and a command in chat must not empty them.
     allowed = frozenset(name.removeprefix(ALLOWED_PREFIX) for name in entries if name.startswith(ALLOWED_PREFIX))
     denied = frozenset(name.removeprefix(DENIED_PREFIX) for name in entries if name.startswith(DENIED_PREFIX))
@@ -220,6 +225,11 @@ class AccessControl:
         return bool(self._settings.owner)
 
     @property
+    def timezone(self) -> str:
+        """The operator's time zone, by its IANA name."""
+        return self._settings.timezone
+
+    @property
     def daily_limit(self) -> int:
         return self._settings.daily_limit
 
@@ -227,9 +237,9 @@ class AccessControl:
         """Return the staff ids of the owners. Raises StoreError."""
         return (await self.read_rules()).owners
 
-    async def read_rules(self) -> Rules:
-        """Return the rules in force now."""
-        return resolve_rules(self._settings, await self._config.items())
+    async def read_rules(self, chat_id: str = "") -> Rules:
+        """Return the rules in force now, in one chat where it is named."""
+        return resolve_rules(self._settings, await self._config.items(), chat_id)
 
     async def report(self) -> dict[str, object]:
         """Report owner and policies for `/status`; staff ids are hashed, as everywhere."""

@@ -19,6 +19,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
+from claw.chat_settings import ChatBook, split_model
 from claw.config.settings import ConversationSettings
 from claw.draft import Activity, ActivityKind, Draft
 from claw.errors import ModelError, ModelErrorKind
@@ -45,6 +46,7 @@ from claw.turn.prompt import EXCHANGE_MAX_CHARS, Prompt, drop_pictures, find_rea
 from claw.turn.quotes import resolve_quote
 from claw.turn.rendering import Rendered, Renderer, collect
 from claw.turn.vision import ModelVision
+from claw.usage import CountUsage
 
 log: Final = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class Question:
     prompt: Prompt
     epoch: str
     on_sent: OnSent
+    model: str
 
 
 class MessageHandler:
@@ -91,6 +94,8 @@ class MessageHandler:
         index: MessageIndex,
         vision: ModelVision,
         people: People,
+        chats: ChatBook,
+        count_usage: CountUsage = lambda _inbound, _tokens_in, _tokens_out: None,
         context: ContextWriter | None = None,
     ) -> None:
         """`context`: None where the model is not told who speaks (CLAW_CONTEXT=off)."""
@@ -105,6 +110,8 @@ class MessageHandler:
         self._index = index
         self._vision = vision
         self._context = context
+        self._chats = chats
+        self._count_usage = count_usage
         # What came of answers that broke off, by message. In memory only: after a restart the next try counts alone.
         self._partials: dict[str, str] = {}
 
@@ -114,7 +121,7 @@ class MessageHandler:
         language = await self._languages.choose(inbound, command)
         # Before the rules are read: the owner's first message is answered by the rules that it makes.
         paired = not inbound.quota_exhausted and await self._access.pair(inbound)
-        rules = await self._access.read_rules()
+        rules = await self._access.read_rules(inbound.conversation.id)
         role = rules.find_role(inbound.sender, inbound.conversation.kind)
         # Before anything is fetched or asked: an outsider must not cost a call of the month.
         if decide(rules, inbound.conversation.kind, role) is Decision.DENIED:
@@ -145,7 +152,7 @@ class MessageHandler:
         """
         if parse_command(inbound.text) is not None or inbound.quota_exhausted:
             return []
-        rules = await self._access.read_rules()
+        rules = await self._access.read_rules(inbound.conversation.id)
         selected: list[Follower] = []
         for each in followers:
             asked = each.inbound
@@ -221,11 +228,12 @@ class MessageHandler:
         # and by another `user` a gateway begins another session.
         epoch = await self._history.epoch(conversation_key, idle_reset=self._settings.idle_reset)
         limit = self._settings.history_turns
+        own, model = self._chats.current(inbound.conversation.id), self._model_of(conversation_key)
         # Where the gateway keeps the history, ours would be told twice (docs/openclaw.md): the limit is 0 then.
         exchanges = await self._history.exchanges(conversation_key, limit) if limit else []
         media = collect(asked)
         # The store is asked only where it matters: most questions have no picture.
-        sees = not (any(map(is_picture, media)) or find_reach(exchanges)) or await self._vision.sees()
+        sees = not (any(map(is_picture, media)) or find_reach(exchanges)) or await self._vision.sees(model)
         reach = find_reach(exchanges) if sees else []
         async with AsyncExitStack() as room:
             wanted = [each for each in media if sees or not is_picture(each)]
@@ -239,12 +247,13 @@ class MessageHandler:
                 # Never sent on: servers answer an empty text with a 400 (docs/openclaw.md).
                 return await self._hint(inbound, language, rendered.hint)
             within_reach = _group(reach, found[len(found) - len(reach) :] if reach else ())
-            prompt = Prompt(self._settings.system_prompt, exchanges, rendered.content, within_reach)
+            system = "\n\n".join(filter(None, (self._settings.system_prompt, own.prompt)))
+            prompt = Prompt(system, exchanges, rendered.content, within_reach)
             # Whatever still names the prompt, a traceback for example, keeps no picture with it.
             room.callback(drop_pictures, prompt.pictures())
             draft.activity(Activity(ActivityKind.ASKED))
             # The room is others' as soon as the server has the pictures: an agent may work on them for minutes.
-            question = Question(conversation_key, rendered, prompt, epoch, room.aclose)
+            question = Question(conversation_key, rendered, prompt, epoch, room.aclose, model)
             answer = await self._answer(inbound, language, question, ShownText(draft))
             return replace(answer, merged=tuple(each.seq for each in followers))
 
@@ -261,7 +270,7 @@ class MessageHandler:
     def _render(
         self, asked: Sequence[Inbound], conversation_key: str, language: Language, found: Sequence[Found | None]
     ) -> Rendered:
-        shared = asked[0].conversation.kind is ChatKind.GROUP and conversation_key == asked[0].chat_key
+        shared = asked[0].conversation.kind is ChatKind.GROUP and split_model(conversation_key)[0] == asked[0].chat_key
         renderer = Renderer(language, found, self._context, shared)
         for each in asked:
             renderer.add(each)
@@ -276,6 +285,8 @@ class MessageHandler:
             # A cancelled turn may be one that ran out of time: what came is told with its failure.
             self._keep_partial(inbound.key, shown.text)
             raise
+        usage = completion.usage
+        self._count_usage(inbound, usage.input_tokens if usage else 0, usage.output_tokens if usage else 0)
         self._partials.pop(inbound.key, None)
         text = shown.finish(completion.text)
         if not text:
@@ -312,7 +323,7 @@ class MessageHandler:
         # Looked at now: they are dropped from the prompt as soon as the server has them.
         has_pictures = bool(prompt.pictures())
         try:
-            return await self._ask_model(prompt, user, question.on_sent, shown), False
+            return await self._ask_model(question, prompt, user, shown), False
         except ModelError as error:
             if not has_pictures or not self._vision.may_be_refusal(error):
                 raise
@@ -320,15 +331,15 @@ class MessageHandler:
         log.info("asking the model again without pictures", extra={"cause": refusal.reason})
         mark = texts.PICTURE_MISSING_MARK[language].format(of="", cause=texts.BLIND_CAUSE[language])
         try:
-            completion = await self._ask_model(prompt.without_pictures(mark), user, question.on_sent, shown)
+            completion = await self._ask_model(question, prompt.without_pictures(mark), user, shown)
         except ModelError as error:
             # It was not for the pictures, or there is another trouble by now: nothing is remembered.
             raise error from None
         # Only after an answer without them: the server may have refused for any other reason.
-        await self._vision.remember_refusal()
+        await self._vision.remember_refusal(question.model)
         return completion, True
 
-    async def _ask_model(self, prompt: Prompt, user: str, on_sent: OnSent, shown: ShownText) -> Completion:
+    async def _ask_model(self, question: Question, prompt: Prompt, user: str, shown: ShownText) -> Completion:
         shown.restart()
         return await self._model.ask(
             prompt.to_messages(),
@@ -336,8 +347,13 @@ class MessageHandler:
             shorten=prompt.shorten,
             on_text=shown.add,
             on_activity=shown.note_activity,
-            on_sent=on_sent,
+            on_sent=question.on_sent,
+            model=question.model,
         )
+
+    def _model_of(self, conversation_key: str) -> str:
+        """Return the model that answers in a conversation."""
+        return split_model(conversation_key)[1] or self._chats.choices.models[0]
 
     def _keep_partial(self, key: str, text: str) -> None:
         if len(text) > len(self._partials.get(key, "")):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from claw.errors import DingTalkError
 from claw.language import Language
 from claw.messages import Answer, ChatKind, Inbound, Outcome
-from claw.turn import texts
+from claw.observe.redact import redact
+from claw.turn import owner_texts, texts
 from claw.turn.commands.formatting import strip_markup
 from claw.turn.languages import PersonalLanguages
 
 UNNAMED: Final = "-"
+_MARKUP: Final = re.compile(r"[`*\[\]()<>#|~\\\s]+")
 
 
 class Notices:
@@ -44,6 +47,14 @@ class Notices:
         text = texts.BUDGET_ALERT[self._language].format(
             quota=texts.QUOTA_NAMES[quota][self._language], used=used, limit=limit, percent=100 * used // limit
         )
+        return Answer.of(text, Outcome.ANSWERED)
+
+    def operator_alert(self, kind: str, cause: str, seconds: float) -> Answer:
+        """Tell an owner of trouble; `seconds` is how long it lasted."""
+        # Names of variables keep their underscores: they are what the owner has to look for.
+        told = _MARKUP.sub(" ", redact(cause))[: owner_texts.ALERT_CAUSE_MAX_CHARS].strip() or UNNAMED
+        minutes = max(1, round(seconds / 60))
+        text = owner_texts.ALERTS[kind][self._language].format(cause=told, minutes=minutes)
         return Answer.of(text, Outcome.ANSWERED)
 
     def _name_chat(self, inbound: Inbound, language: Language) -> str:

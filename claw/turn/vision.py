@@ -23,19 +23,18 @@ _STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
 
 
 class ModelVision:
-    """Knows whether `model` sees pictures. Its methods raise StoreError."""
+    """Knows whether models see pictures. Its methods raise StoreError."""
 
-    def __init__(self, mode: Vision, model: str, config: ConfigStore, clock: Clock) -> None:
+    def __init__(self, mode: Vision, config: ConfigStore, clock: Clock) -> None:
         self._mode = mode
-        self._entry = PREFIX + hashlib.sha256(model.encode()).hexdigest()[:16]
         self._config = config
         self._clock = clock
 
-    async def sees(self) -> bool:
-        """Whether pictures are worth sending."""
+    async def sees(self, model: str) -> bool:
+        """Whether pictures are worth sending to a model."""
         if self._mode is not Vision.AUTO:
             return self._mode is Vision.ON
-        told = (await self._config.items(PREFIX)).get(self._entry)
+        told = (await self._config.items(PREFIX)).get(_entry(model))
         try:
             # Absolute: a clock that was set back must not keep a model blind for years.
             return told is None or abs(self._clock.wall() - float(told)) >= BLIND_S
@@ -50,6 +49,10 @@ class ModelVision:
         plain = error.kind is ModelErrorKind.BAD_REQUEST and (error.status or 400) in _STATUSES
         return plain or (error.about_pictures and (error.status or 400) in _STATUSES)
 
-    async def remember_refusal(self) -> None:
+    async def remember_refusal(self, model: str) -> None:
         """Keep that it sees none."""
-        await self._config.set(self._entry, str(self._clock.wall()))
+        await self._config.set(_entry(model), str(self._clock.wall()))
+
+
+def _entry(model: str) -> str:
+    return PREFIX + hashlib.sha256(model.encode()).hexdigest()[:16]

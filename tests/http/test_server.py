@@ -61,6 +61,10 @@ class Parts:
         self.running = False
         self.status: Mapping[str, Any] = {"version": "1", "名": "值"}
         self.error: Exception | None = None
+        self.notes: list[tuple[str, ...]] = []
+
+    async def note(self, *words: str) -> None:
+        self.notes.append(words)
 
     def restart(self, scope: Scope) -> bool:
         if self.error:
@@ -95,7 +99,11 @@ def serving(
 ) -> Server:
     parts.health = Health(check_timeout=0.2)
     parts.health.add("stream", lambda: Check(ok=True, state="OPEN"))
-    admin = [*admin_routes(parts.restart), web.get("/status", parts.get_status), web.put("/echo", parts.echo)]
+    admin = [
+        *admin_routes(parts.restart, parts.note),
+        web.get("/status", parts.get_status),
+        web.put("/echo", parts.echo),
+    ]
     return Server(
         host, port, public=health_routes(parts.health), admin=admin, admin_token=read or (lambda: Secret(token))
     )

@@ -17,6 +17,7 @@ from claw.errors import ModelError, StoreError
 from claw.inbox.alerts import UndeliveredAlerts
 from claw.inbox.retries import Limits
 from claw.inbox.routing import Router
+from claw.inbox.trips import Trip
 from claw.inbox.turns import TurnHooks
 from claw.inbox.worker import Worker
 from claw.language import Language
@@ -64,6 +65,10 @@ class WorkerHarness:
         """Seconds of the fake clock for each millisecond, while a turn runs, and while none does."""
         self.owners_unknown = False
         self.drafts: list[HarnessDraft] = []
+        self.trips: list[Trip] = []
+        self.receipts: list[tuple[str, tuple[str, ...]]] = []
+        """What programs sent, with DingTalk's names for it."""
+        self.given_up: list[Exception] = []
         self.handle: Callable[[Inbound], Awaitable[Answer]] = self.echo
         self.deliver: Callable[[Answer], Awaitable[None]] = self.out
         self.finish: Callable[[Answer, Persist], Awaitable[tuple[str, ...]]] | None = None
@@ -87,6 +92,9 @@ class WorkerHarness:
                 self.clock,
             ),
             once_per=self.store.once_per,
+            on_sent=self._on_sent,
+            on_given_up=self._on_given_up,
+            on_end=self.trips.append,
         )
         self.worker = Worker(self.store, self.hooks, limits, slots=slots, owner="test", clock=self.clock)
         self.task: asyncio.Task[None] | None = None
@@ -111,6 +119,12 @@ class WorkerHarness:
 
     async def _patience_reply(self, message: Inbound) -> Answer:
         return Answer.of(f"wait: {message.text}", Outcome.ANSWERED)
+
+    async def _on_sent(self, lease: Lease, receipts: tuple[str, ...]) -> None:
+        self.receipts.append((lease.inbound.msg_id, receipts))
+
+    async def _on_given_up(self, error: Exception) -> None:
+        self.given_up.append(error)
 
     async def _find_owners(self) -> list[str]:
         if self.owners_unknown:

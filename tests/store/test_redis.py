@@ -563,6 +563,9 @@ async def test_a_worker_renews_before_it_claims_after_an_outage(
         select_followers=None,
         on_undelivered=ignore,
         once_per=world.store.once_per,
+        on_sent=ignore,
+        on_given_up=ignore,
+        on_end=lambda trip: None,
     )
     worker = Worker(world.store, hooks, Limits(3, 300.0, 600.0), slots=32, owner="claw", clock=world.clock)
     await put(world.store)

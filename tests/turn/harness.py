@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager
 from copy import deepcopy
 from typing import Any
 
+from claw.audit import AuditLog
+from claw.chat_settings import ChatBook
 from claw.config.settings import AccessSettings, ConversationSettings
 from claw.draft import Activity, Persist, Suspension
 from claw.errors import MediaProblem, ModelError
+from claw.inbox.dead_letters import DeadLetterDesk
 from claw.inbox.routing import Router
 from claw.language import Language
 from claw.messages import Answer, ChatKind, Conversation, Inbound, Route, Sender
@@ -19,7 +22,8 @@ from claw.store.sqlite.store import SqliteStore
 from claw.store.values import Interrupted, Row
 from claw.turn.access import AccessControl
 from claw.turn.attachments import Found, is_picture
-from claw.turn.commands.handlers import AdminActions, CommandHandlers
+from claw.turn.commands.actions import AdminActions
+from claw.turn.commands.handlers import CommandHandlers
 from claw.turn.commands.parser import is_urgent
 from claw.turn.context import ContextWriter
 from claw.turn.handler import MessageHandler
@@ -41,6 +45,7 @@ class ScriptedModel:
     def __init__(self) -> None:
         self.asked: list[Sequence[Message]] = []
         self.users: list[str] = []
+        self.models: list[str] = []
         self.shortened: Sequence[Message] | None = None
         self.pieces: list[str] = []
         self.error: ModelError | None = None
@@ -53,6 +58,7 @@ class ScriptedModel:
         messages: Sequence[Message],
         *,
         user: str,
+        model: str = "",
         shorten: Shorten | None = None,
         on_text: OnText | None = None,
         on_activity: OnActivity | None = None,
@@ -61,6 +67,7 @@ class ScriptedModel:
         # As they are now: pictures are taken out of them when they were sent.
         self.asked.append(deepcopy(messages))
         self.users.append(user)
+        self.models.append(model)
         self.shortened = deepcopy(shorten()) if shorten else None
         if on_sent is not None:
             await on_sent()
@@ -147,7 +154,20 @@ class TurnHarness:
             return True
 
         self.access = AccessControl(access, store, store, self.clock, store_lost=lambda: store_lost)
-        actions = AdminActions(stop, restart, figures, "scripted-1", lambda: self.model_health)
+        self.dead = DeadLetterDesk(store, self.route, self.clock)
+        self.book = ChatBook(store, ("scripted-1", "other", "openclaw/research"))
+        self.used: list[tuple[str, int, int]] = []
+        actions = AdminActions(
+            stop,
+            restart,
+            figures,
+            "scripted-1",
+            list_dead=self.dead.list,
+            retry_dead=self.dead.retry,
+            note=AuditLog(store, self.clock).note,
+            book=self.book,
+            model_health=lambda: self.model_health,
+        )
         self.handler = MessageHandler(
             self.settings,
             model=self.model,
@@ -160,12 +180,14 @@ class TurnHarness:
             hold_media=hold_media,
             index=store,
             people=store,
-            vision=ModelVision(self.settings.vision, "scripted-1", store, self.clock),
+            chats=self.book,
+            count_usage=lambda asked, came, went: self.used.append((asked.msg_id, came, went)),
+            vision=ModelVision(self.settings.vision, store, self.clock),
             context=ContextWriter("Asia/Shanghai", self.clock.wall) if with_context else None,
         )
 
     def route(self, message: Inbound) -> Route:
-        return Router(self.settings.group_session, is_urgent).route(message)
+        return Router(self.settings.group_session, is_urgent, self.book).route(message)
 
     async def handle(self, message: Inbound) -> Answer:
         """Answer a message, and keep nothing."""

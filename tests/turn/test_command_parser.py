@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from claw.language import Language, Text
-from claw.turn.commands.handlers import COMMANDS, UNKNOWN
+from claw.turn.commands.handlers import UNKNOWN
 from claw.turn.commands.parser import is_urgent, parse_command
-from claw.turn.commands.registry import CommandRegistry
+from claw.turn.commands.registry import COMMANDS, CommandRegistry
 from tests.messages import inbound
 
 

@@ -32,6 +32,7 @@ class SqliteDeadLetters(SqliteMemory):
     async def requeue(self, letter_id: str, row: Row) -> bool:
         self._life.require_open()
         at = self._clock.wall()
+        # Without a time of its own, as in the file (letters.py): after a restart it must have the same place.
         message = QueuedMessage(0, row.route.queue, row.route.urgent, at)
         stored = encode_row(row)
         seq = await self._writer.submit(
@@ -46,6 +47,7 @@ class SqliteDeadLetters(SqliteMemory):
         return seq is not None
 
     def _on_requeued(self, message: QueuedMessage, stored: StoredRow, seq: int | None) -> None:
+        # The count first: whoever is woken by the message may ask at once how many letters there are.
         self._on_letters_dropped(int(seq is not None))
         self._on_put(message, stored, seq)
 

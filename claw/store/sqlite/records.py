@@ -39,6 +39,7 @@ def drop_sends(connection: sqlite3.Connection, before: float) -> int:
 
 def add_usage(connection: sqlite3.Connection, rows: Sequence[StoredUsage]) -> None:
     for row in rows:
+        # One by one: of two rows of a batch that are new, the second may be the one beyond the limit.
         day, person, chat = (to_sql_text(each) for each in row[:3])
         known = connection.execute(
             "SELECT 1 FROM used WHERE day = ? AND person = ? AND chat = ?", (day, person, chat)
@@ -80,6 +81,7 @@ def drop_usage(connection: sqlite3.Connection, before: str) -> int:
 
 def append_audit(connection: sqlite3.Connection, at: float, body: bytes) -> None:
     number = connection.execute("INSERT INTO audit (at, body) VALUES (?, ?)", (at, body)).lastrowid
+    # With each entry, and not by the janitor: an audit that is flooded must not fill the disk in a minute.
     connection.execute("DELETE FROM audit WHERE id <= ?", ((number or 0) - AUDIT_MAX,))
 
 

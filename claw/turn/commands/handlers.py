@@ -5,18 +5,17 @@ else gets a short no that tells nothing. What is changed here is kept in the sto
 until `/policy reset`, and shows in `/status`.
 
 A command is declared by the decorator beside its handler; a new one needs nothing else. The order of the handlers is
-the order of `/help`.
+the order of `/help`; those of owner.py come first.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Final
 
+from claw.chat_settings import split_model
 from claw.clock import Clock
 from claw.language import Language, Text
 from claw.messages import ChatKind, Inbound
@@ -37,14 +36,16 @@ from claw.turn.access import (
     Rules,
     parse_owner,
 )
+from claw.turn.commands.actions import AdminActions
 from claw.turn.commands.formatting import (
     format_health,
     format_people,
     format_policies,
     strip_markup,
 )
+from claw.turn.commands.owner import OwnerCommands
 from claw.turn.commands.people import check_people, find_people
-from claw.turn.commands.registry import Command, CommandRegistry, CommandSpec, Invocation
+from claw.turn.commands.registry import COMMANDS, Command, CommandSpec, Invocation
 
 log: Final = logging.getLogger(__name__)
 
@@ -78,27 +79,8 @@ _LISTS_HELP: Final = Text(
     "`/allow @person`, `/deny @person` (in a direct chat: their staff id)",
 )
 
-# Filled by the decorators below: whoever reads it must import it from here, or it is empty.
-COMMANDS: Final = CommandRegistry()
 
-
-@dataclass(frozen=True)
-class AdminActions:
-    """What commands can do to the rest of the process; handed in by `app`.
-
-    `stop` ends the running turn of a conversation, by its key: anybody's, or that of one sender; `restart` takes
-    `stream` or `process` and says whether it was begun; `status` gives the service's figures by the names in
-    texts.STATUS, and `model_health` a ModelHealth's snapshot.
-    """
-
-    stop: Callable[[str, str | None], Awaitable[Interrupted]]
-    restart: Callable[[str], bool]
-    status: Callable[[], Awaitable[dict[str, object]]]
-    model: str
-    model_health: Callable[[], Mapping[str, Any]] = dict
-
-
-class CommandHandlers:
+class CommandHandlers(OwnerCommands):
     """Does what commands ask for. `config` keeps what is changed, `chats` knows where the robot was written to."""
 
     def __init__(
@@ -191,7 +173,7 @@ class CommandHandlers:
         help_text=Text("`/模型`（`/model`）查看使用的模型", "`/model` show which model answers"),
     )
     async def _show_model(self, call: Invocation) -> str:
-        return texts.MODEL[call.language].format(model=self._actions.model)
+        return texts.MODEL[call.language].format(model=split_model(call.conversation_key)[1] or self._actions.model)
 
     @COMMANDS.command(
         "id",
@@ -433,4 +415,4 @@ UNKNOWN: Final = CommandSpec(
 def _is_shared(call: Invocation) -> bool:
     """Whether several people share the conversation."""
     inbound = call.inbound
-    return inbound.conversation.kind is ChatKind.GROUP and call.conversation_key == inbound.chat_key
+    return inbound.conversation.kind is ChatKind.GROUP and split_model(call.conversation_key)[0] == inbound.chat_key

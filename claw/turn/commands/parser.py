@@ -14,8 +14,8 @@ import re
 from typing import Final
 
 from claw.messages import Inbound
-from claw.turn.commands.handlers import COMMANDS, UNKNOWN
-from claw.turn.commands.registry import Command
+from claw.turn.commands.handlers import UNKNOWN
+from claw.turn.commands.registry import COMMANDS, Command
 
 COMMAND_MAX_CHARS: Final = 300
 """The longest text that is looked at for a command: a pasted document that begins with a slash is none."""

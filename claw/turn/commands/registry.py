@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from claw.language import Language, Text
 from claw.messages import Inbound
@@ -119,3 +119,7 @@ class CommandRegistry:
         lines = (f"- {spec.help_text[language]}" for spec in self if spec.owner_only is owner_only)
         # Without repeats: two commands that are told in one line share its text.
         return "\n".join(dict.fromkeys(lines))
+
+
+COMMANDS: Final = CommandRegistry()
+"""All commands, filled by the decorators of handlers.py and owner.py: it is empty until handlers.py was imported."""

@@ -44,6 +44,7 @@ class ChatModel(Protocol):
         messages: Sequence[Message],
         *,
         user: str,
+        model: str = "",
         shorten: Shorten | None = None,
         on_text: OnText | None = None,
         on_activity: OnActivity | None = None,
@@ -51,7 +52,8 @@ class ChatModel(Protocol):
     ) -> Completion:
         """Return the model's answer. Raises ModelError, and whatever `shorten` or `on_text` raise.
 
-        `user` is the hash of the conversation, by which a gateway finds its session. `on_text` gets each piece of text
+        `model`: another one than the settings name. `user` is the hash of the conversation,
+        by which a gateway finds its session. `on_text` gets each piece of text
         as it comes, thoughts among it where the model says them aloud (thoughts.py); a ModelError afterwards means that
         they are no whole answer (`ModelError.partial`). `on_activity` gets what the agent does meanwhile. `on_sent` is
         called when the server has the messages: messages with pictures are not asked again after it.

@@ -51,6 +51,13 @@ _OUT_OF_TOKENS: Final = "could not finish the message"
 _CLOCK: Final = Clock()
 
 
+class _Asked(NamedTuple):
+    """Who is asked, and for whom, by the names of a request's fields."""
+
+    model: str
+    user: str
+
+
 class _Listeners(NamedTuple):
     """Who hears of an answer while it comes."""
 
@@ -81,14 +88,16 @@ class ModelClient:
         messages: Sequence[Message],
         *,
         user: str,
+        model: str = "",
         shorten: Shorten | None = None,
         on_text: OnText | None = None,
         on_activity: OnActivity | None = None,
         on_sent: OnSent | None = None,
     ) -> Completion:
         """Return the model's answer (see ChatModel). Raises ModelError, and what the callables raise."""
+        asked = _Asked(model or self._settings.name, user)
         try:
-            completion = await self._ask_patiently(messages, user, shorten, _Listeners(on_text, on_activity), on_sent)
+            completion = await self._ask_patiently(messages, asked, shorten, _Listeners(on_text, on_activity), on_sent)
         except ModelError as error:
             self.health.note_error(error)
             raise
@@ -98,7 +107,7 @@ class ModelClient:
     async def _ask_patiently(
         self,
         messages: Sequence[Message],
-        user: str,
+        asked: _Asked,
         shorten: Shorten | None,
         listeners: _Listeners,
         on_sent: OnSent | None,
@@ -118,7 +127,7 @@ class ModelClient:
 
         while True:
             try:
-                return await self._request(messages, user, deadline, listeners, give_up)
+                return await self._request(messages, asked, deadline, listeners, give_up)
             except ModelError as error:
                 # Without its pictures it would be another question: the next try of the turn fetches them again.
                 if error.began or is_given_up:
@@ -166,13 +175,13 @@ class ModelClient:
             raise ModelError(ModelErrorKind.EMPTY, f"no text came; finish_reason: {parser.finish_reason or 'none'}")
 
     async def _request(
-        self, messages: Sequence[Message], user: str, deadline: float, listeners: _Listeners, on_sent: OnSent
+        self, messages: Sequence[Message], asked: _Asked, deadline: float, listeners: _Listeners, on_sent: OnSent
     ) -> Completion:
         """Make one request, with its span and its metrics."""
         parser = StreamParser(listeners.on_activity)
-        with ChatSpan(self._settings, messages, user, parser, self._clock) as span:
+        with ChatSpan(self._settings, messages, asked.model, asked.user, parser=parser, clock=self._clock) as span:
             try:
-                streamed = self._stream_texts(messages, user, parser, on_sent)
+                streamed = self._stream_texts(messages, asked, parser, on_sent)
                 async with asyncio.timeout_at(deadline), aclosing(streamed) as texts:
                     async for text in texts:
                         span.mark_text()
@@ -184,10 +193,10 @@ class ModelClient:
             return _make_completion(parser, history_kept_elsewhere=self._history_kept_elsewhere)
 
     async def _stream_texts(
-        self, messages: Sequence[Message], user: str, parser: StreamParser, on_sent: OnSent
+        self, messages: Sequence[Message], asked: _Asked, parser: StreamParser, on_sent: OnSent
     ) -> AsyncGenerator[str]:
         """Yield the pieces of one answer. Everything that fails before its end is a ModelError."""
-        fields = {"messages": messages, "user": user, "stream_options": {"include_usage": True}}
+        fields = {**asked._asdict(), "messages": messages, "stream_options": {"include_usage": True}}
         began = self._clock.monotonic()
         head, given = False, 0
         try:

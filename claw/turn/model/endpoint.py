@@ -128,7 +128,7 @@ class ChatEndpoint:
         headers: dict[str, Any] = {**telemetry.inject(), "Authorization": openai.omit, "Accept-Encoding": "identity"}
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key.reveal()}"
-        if _OPENCLAW.match(self._settings.name):
+        if _OPENCLAW.match(str(body["model"])):
             headers[CHANNEL_HEADER] = CHANNEL
         upload = Upload(body) if has_pictures(body["messages"]) else None
         if upload is not None:

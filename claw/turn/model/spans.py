@@ -25,7 +25,14 @@ class ChatSpan:
     """The span and the metrics of one request; a context manager around it."""
 
     def __init__(
-        self, settings: ModelSettings, messages: Sequence[Message], user: str, parser: StreamParser, clock: Clock
+        self,
+        settings: ModelSettings,
+        messages: Sequence[Message],
+        model: str,
+        user: str,
+        *,
+        parser: StreamParser,
+        clock: Clock,
     ) -> None:
         self._parser = parser
         self._clock = clock
@@ -36,7 +43,7 @@ class ChatSpan:
         self._common: dict[str, str | int | bool] = {
             telemetry.GEN_AI_OPERATION_NAME: "chat",
             telemetry.GEN_AI_PROVIDER_NAME: "openai",
-            telemetry.GEN_AI_REQUEST_MODEL: settings.name,
+            telemetry.GEN_AI_REQUEST_MODEL: model,
             telemetry.SERVER_ADDRESS: address.hostname or "",
             telemetry.SERVER_PORT: address.port or (443 if address.scheme == "https" else 80),
         }
@@ -48,7 +55,7 @@ class ChatSpan:
         if telemetry.captures_content():
             request[telemetry.GEN_AI_INPUT_MESSAGES] = _to_gen_ai_json(messages)
         self._span_scope = telemetry.tracer.start_as_current_span(
-            f"chat {settings.name}",
+            f"chat {model}",
             kind=SpanKind.CLIENT,
             attributes=self._common | request,
         )
