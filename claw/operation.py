@@ -17,7 +17,7 @@ from claw.chat_settings import ChatBook
 from claw.clock import Clock
 from claw.config.settings import Settings
 from claw.errors import ModelError, ModelErrorKind
-from claw.http import dead, events, policy, sends, usage
+from claw.http import dead, events, page_files, policy, sends, usage
 from claw.http.admin import Scope
 from claw.http.admin import routes as admin_routes
 from claw.http.events import EventStreams
@@ -159,6 +159,9 @@ def build_surface(
         *events.routes(streams),
     ]
     public = health_routes(health)
+    # Without a token it could show nothing: there is no such page then.
+    if http.page is Switch.ON and (http.admin_token or http.secret_file):
+        public += page_files.routes()
     server = Server(
         http.host,
         http.port,
