@@ -272,7 +272,10 @@ class App:
                 continue  # Unlimited.
             read_left = partial(self._parts.reply.budget.read_left, quota)
             telemetry.gauge("claw.budget.left", "{call}", "Calls left this month", read_left, {"quota": quota})
+            read_limit = partial(getattr, self._parts.reply.budget.quotas, quota)
+            telemetry.gauge("claw.budget.limit", "{call}", "Calls of a month", read_limit, {"quota": quota})
         telemetry.gauge("claw.inbox.stuck", "1", "1: messages wait, nobody works", lambda: is_stuck(self._depth))
+        telemetry.gauge("claw.dead_letters", "{message}", "Messages that were given up", lambda: self._depth.dead)
 
     async def _read_depth_for_ever(self) -> None:
         """Keep the figures that metrics export: their reader is a thread, which must not look into the store."""

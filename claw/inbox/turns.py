@@ -53,6 +53,10 @@ PATIENCE_NOTICE_S: Final = 5.0
 """Seconds of waiting for the model's server before the person is told: a restart within these is not worth a call."""
 NOTICE_TIMEOUT_S: Final = 15.0
 """Seconds that telling it may take: it must not hold up the next try."""
+RELEASED: Final = "released"
+"""Beside the values of Outcome, for `claw.turn.duration`: the message went back to the inbox for another try."""
+UNDELIVERED: Final = "undelivered"
+"""DingTalk did not take the answer, which is kept for another try or given up."""
 
 
 class Handle(Protocol):
@@ -115,7 +119,8 @@ class TurnRunner:
     async def run(self, turn: ActiveTurn) -> None:
         """Run a turn to its end. Raises CancelledError only where the cancellation came from outside."""
         lease = turn.lease
-        began = turn.claimed_at = self._clock.monotonic()
+        began, outcome = self._clock.monotonic(), RELEASED
+        turn.claimed_at = began
         try:
             with telemetry.tracer.start_as_current_span(
                 telemetry.SPAN_TURN,
@@ -126,7 +131,7 @@ class TurnRunner:
             ) as span:
                 try:
                     async with suspend_at_end(self._hooks.begin_draft(lease), turn.is_draining) as draft:
-                        await self._process(turn, draft, span)
+                        outcome = await self._process(turn, draft, span)
                 except asyncio.CancelledError:
                     if turn.cancel_reason is not CancelReason.RELEASE:
                         raise
@@ -143,7 +148,7 @@ class TurnRunner:
             log.error("turn not finished: the store failed", extra={"cause": str(error), "seq": lease.seq})
             await self._release_when_possible(turn)
         finally:
-            telemetry.turn_duration.record(self._clock.monotonic() - began)
+            telemetry.turn_duration.record(self._clock.monotonic() - began, {"outcome": outcome})
 
     def _attributes(self, lease: Lease) -> dict[str, str | int]:
         return {
@@ -153,8 +158,8 @@ class TurnRunner:
             telemetry.CLAW_KIND: lease.kind.value,
         }
 
-    async def _process(self, turn: ActiveTurn, draft: Draft, span: Span) -> None:
-        """Take a message from claim to ack, release or dead letter.
+    async def _process(self, turn: ActiveTurn, draft: Draft, span: Span) -> str:
+        """Take a message from claim to ack, release or dead letter; return the outcome, as metrics tell it.
 
         A row that has its answer, since a crash came after it or since it was put with it, is only delivered.
         """
@@ -168,12 +173,12 @@ class TurnRunner:
         if answer is not None and lease.claims > CLAIMS_MAX:
             # Its delivery kills the process, and telling so by the same way might again.
             await self._deliverer.give_up(lease, draft, answer, ClawError(POISON_ERROR), span)
-            return
+            return UNDELIVERED
         if answer is None:
             turn.transition(Stage.GENERATING)
             answer = await self._generate(turn, draft, span)
             if answer is None:
-                return
+                return RELEASED
         # Before the answer is stored: a `/stop` that comes while the store writes must not cancel the write, which
         # cannot be taken back. From here on it cuts the delivery, and is told of when that is kept.
         turn.transition(Stage.DELIVERING)
@@ -189,7 +194,7 @@ class TurnRunner:
             lease, draft, answer, span, note_progress=note_progress, is_unwanted=turn.is_unwanted
         )
         if delivery is DeliveryEnd.LEFT:
-            return
+            return UNDELIVERED
         if delivery is DeliveryEnd.CUT:
             turn.cut = Cut.DONE
         # All of it is out, or all that is wanted: were the message put back now, its exchange would be remembered and
@@ -209,12 +214,14 @@ class TurnRunner:
             ack = partial(self._inbox.ack, lease, answer.exchange, sent=sent, merged=answer.merged)
             await persist(lease, ack, self._clock)
         if answer.text and lease.kind is RowKind.MESSAGE:
-            telemetry.round_trip_duration.record(max(0.0, self._clock.wall() - lease.received_at))
+            took = max(0.0, self._clock.wall() - lease.received_at)
+            telemetry.round_trip_duration.record(took, {"outcome": answer.outcome.value})
         self._hooks.on_end(self._make_trip(turn, answer))
         log.info(
             "turn ended",
             extra={"outcome": answer.outcome.value, "kind": lease.kind.value, "conversation": _conversation(lease)},
         )
+        return answer.outcome.value
 
     def _make_trip(self, turn: ActiveTurn, answer: Answer) -> Trip:
         lease, now = turn.lease, self._clock.monotonic()
