@@ -33,6 +33,7 @@ from claw.http.health import is_stuck
 from claw.http_client import http_session
 from claw.inbox.operator_alerts import AlertKind, Trouble
 from claw.observe import logs, telemetry
+from claw.policy import Switch
 from claw.store.open import open_store
 from claw.store.ports import Store
 from claw.store.values import Depth
@@ -357,7 +358,7 @@ def serve(settings: Settings, run: Callable[[], Coroutine[Any, Any, Exit]] | Non
     logs.configure(settings.logs.level, settings.logs.format, secrets)
     for warning in settings.warnings:
         log.warning(warning)
-    providers = telemetry.setup()
+    providers = telemetry.setup(scraped=settings.http.metrics is Switch.ON)
     # The store's thread needs the interpreter for microseconds at a time, several times for each commit, and an ack
     # waits for it: with CPython's 5 ms those turns add up to the whole of ack latency under load.
     sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -23,6 +23,7 @@ from claw.http.admin import routes as admin_routes
 from claw.http.events import EventStreams
 from claw.http.health import Health, check_store
 from claw.http.health import routes as health_routes
+from claw.http.metrics import routes as metrics_routes
 from claw.http.server import Server
 from claw.http.status import Status
 from claw.http.status import routes as status_routes
@@ -31,6 +32,7 @@ from claw.inbox.operator_alerts import AlertKind, OperatorAlerts, RunMarks
 from claw.inbox.routing import Router
 from claw.inbox.sends import SendDesk
 from claw.inbox.trips import TripLog
+from claw.observe import telemetry
 from claw.policy import Switch
 from claw.store.ports import Store
 from claw.turn.commands.parser import is_urgent
@@ -159,6 +161,8 @@ def build_surface(
         *events.routes(streams),
     ]
     public = health_routes(health)
+    if http.metrics is Switch.ON:
+        public += metrics_routes(telemetry.render_metrics, clock)
     # Without a token it could show nothing: there is no such page then.
     if http.page is Switch.ON and (http.admin_token or http.secret_file):
         public += page_files.routes()

@@ -357,7 +357,7 @@ class HttpSettings:
     admin_token: Secret = variable(
         "CLAW_ADMIN_TOKEN",
         _ADMIN_TOKEN,
-        "Bearer token of the operator's page and of all routes but the probes; unset: these do not exist",
+        "Bearer token of the operator's page and of all routes but probes and metrics; unset: these do not exist",
         default=Secret(""),
         default_text="",
         secret=True,
@@ -375,6 +375,13 @@ class HttpSettings:
         "The operator's page at `/`, where CLAW_ADMIN_TOKEN is set: `on` or `off`",
         default=Switch.ON,
         default_text="on",
+    )
+    metrics: Switch = variable(
+        "CLAW_METRICS",
+        OneOf(Switch),
+        "`/metrics` for Prometheus, which answers everybody who reaches the port: `on` or `off`",
+        default=Switch.OFF,
+        default_text="off",
     )
     secret_file: Path | None = field(default=None, compare=False)
     """The file that the token came from, which may be changed while we run."""

@@ -3,8 +3,9 @@
 Rooms use the API half of this module: `tracer`, the instruments, the attribute names, `inject`/`extract` for the
 context that is stored with a message, `trace_id()` for what a person is told. `setup()` is called once by `app`:
 a provider that is installed already is kept; otherwise ours is made from `OTEL_*` alone. It always gives trace
-ids (logs and people are told them) and exports only where an OTLP endpoint is named. No content of messages goes
-into a span unless `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true`; people and conversations are hashed.
+ids (logs and people are told them), exports only where an OTLP endpoint is named, and lets `/metrics` read the same
+meters where that is on. No content of messages goes into a span unless
+`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true`; people and conversations are hashed.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from claw.observe.otel_environment import repair
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
+
+    from claw.observe.prometheus import Exposition
 
 log: Final = logging.getLogger(__name__)
 
@@ -158,8 +162,18 @@ def captures_content() -> bool:
 
 # --- provider ------------------------------------------------------------------------------------------------------
 
+NOT_SCRAPED: Final = "/metrics cannot be served"
 FLUSH_TIMEOUT_S: Final = 1.5
 """Seconds for the last export: Cloud Run's 10 s leave 2 s after CLAW_DRAIN_TIMEOUT (8 s), and not all to us."""
+
+
+_expositions: Final[list[Exposition]] = []
+"""What `/metrics` shows; empty where that is off or cannot be."""
+
+
+def render_metrics() -> bytes | None:
+    """Return all meters in Prometheus' text format; None where they cannot be read so. Blocks for some milliseconds."""
+    return _expositions[-1].render() if _expositions else None
 
 
 class Telemetry:
@@ -171,6 +185,8 @@ class Telemetry:
 
     def shutdown(self, timeout: float = FLUSH_TIMEOUT_S) -> None:
         """Send what is left, within `timeout` seconds: a dead collector must not hold up the end for 20."""
+        if self._meters is not None:
+            _expositions.clear()
         providers = [provider for provider in (self._traces, self._meters) if provider is not None]
         threads = [
             threading.Thread(target=_flush, args=(provider,), name="telemetry.flush", daemon=True)
@@ -197,7 +213,8 @@ def _exporters(signal: str) -> set[str]:
     name = f"OTEL_{signal}_EXPORTER"
     chosen = {each.strip().lower() for each in os.environ.get(name, "").split(",") if each.strip()} or {"otlp"}
     if chosen - {"otlp", "console", "none"}:
-        log.warning("only the exporters otlp and console are supported", extra={"variable": name})
+        remedy = "for Prometheus set CLAW_METRICS=on"
+        log.warning("only the exporters otlp and console are supported", extra={"variable": name, "remedy": remedy})
     endpoint = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if not (endpoint or "").strip():
         chosen.discard("otlp")
@@ -209,12 +226,15 @@ def _exporters(signal: str) -> set[str]:
     return chosen & {"otlp", "console"}
 
 
-def setup() -> Telemetry:
+def setup(*, scraped: bool = False) -> Telemetry:
     """Install providers made from `OTEL_*`, unless somebody (opentelemetry-instrument, a test) installed theirs.
 
-    Never raises: whatever stands in foreign variables, the bot is worth more than its traces.
+    `scraped`: `render_metrics` is to read the meters, too. Never raises: whatever stands in foreign variables, the bot
+    is worth more than its traces.
     """
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        if scraped:
+            log.warning(NOT_SCRAPED, extra={"cause": "OTEL_SDK_DISABLED=true", "remedy": "unset it"})
         return Telemetry(None, None)
     changes, warnings = repair(os.environ)
     for name, value in changes.items():
@@ -231,10 +251,14 @@ def setup() -> Telemetry:
             traces = _make_tracer_provider()
             trace.set_tracer_provider(traces)
         if type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
-            meters = _make_meter_provider()
+            meters = _make_meter_provider(scraped=scraped)
             if meters is not None:
                 metrics.set_meter_provider(meters)
+        elif scraped:
+            remedy = "take CLAW_METRICS away, or what installed it (opentelemetry-instrument)"
+            log.warning(NOT_SCRAPED, extra={"cause": "another meter provider is installed already", "remedy": remedy})
     except Exception as error:  # noqa: BLE001 - a value of OTEL_* that `repair` does not know
+        _expositions.clear()
         log.warning(
             "telemetry is switched off: it cannot be set up", extra={"cause": f"{type(error).__name__}: {error}"}
         )
@@ -271,19 +295,31 @@ def _make_tracer_provider() -> TracerProvider:
     return provider
 
 
-def _make_meter_provider() -> MeterProvider | None:
-    chosen = _exporters("METRICS")
-    if not chosen:
+def _make_meter_provider(*, scraped: bool) -> MeterProvider | None:
+    readers = _make_pushing_readers(_exporters("METRICS"))
+    if scraped:
+        from claw.observe.prometheus import Exposition  # noqa: PLC0415 - 2 MB, only where something asks
+
+        _expositions.append(Exposition())
+        readers.append(_expositions[-1].reader)
+    if not readers:
         return None
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+
+    return MeterProvider(readers, resource=_make_resource(), shutdown_on_exit=False)
+
+
+def _make_pushing_readers(chosen: set[str]) -> list[MetricReader]:
+    if not chosen:
+        return []
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
 
     from claw.observe import exporters  # noqa: PLC0415
 
     exporters.quiet_sdk()
-    readers = []
+    readers: list[MetricReader] = []
     if "otlp" in chosen:
         readers.append(PeriodicExportingMetricReader(exporters.MetricExporter()))
     if "console" in chosen:
         readers.append(PeriodicExportingMetricReader(exporters.make_console_metric_exporter()))
-    return MeterProvider(readers, resource=_make_resource(), shutdown_on_exit=False)
+    return readers

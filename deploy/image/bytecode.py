@@ -20,6 +20,7 @@ LATER = (
     "openai.resources.chat",
     "opentelemetry.exporter.otlp.proto.http.metric_exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.exporter.prometheus",
     "opentelemetry.sdk.metrics.export",
     "opentelemetry.sdk.trace.export",
     "charset_normalizer",
@@ -31,6 +32,7 @@ LATER = (
     "PIL.ImageOps",
     "pi_heif",
     "pptx",
+    "prometheus_client",
     "pypdfium2",
     "sqlite3",
 )

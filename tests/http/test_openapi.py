@@ -21,6 +21,7 @@ ENVIRONMENT = {
     "DINGTALK_CLIENT_SECRET": "ding-secret-value",
     "OPENAI_API_KEY": "sk-key-value",
     "CLAW_ADMIN_TOKEN": "admin-token-value",
+    "CLAW_METRICS": "on",
 }
 
 
@@ -59,9 +60,9 @@ def test_routes_are_those_of_the_document(document: dict[str, Any], tmp_path: Pa
 
 
 def test_probes_want_no_token(document: dict[str, Any]) -> None:
-    """The file says of the probes alone that they answer everybody."""
+    """The file says of the probes and of the metrics alone that they answer everybody."""
     free = {path for path, methods in document["paths"].items() if methods.get("get", {}).get("security") == []}
-    assert free == {"/health", "/livez", "/healthz", "/ready", "/readyz"}
+    assert free == {"/health", "/livez", "/healthz", "/ready", "/readyz", "/metrics"}
 
 
 def test_references_lead_somewhere(document: dict[str, Any]) -> None:

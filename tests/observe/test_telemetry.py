@@ -411,3 +411,78 @@ def test_the_console_exporter_needs_no_collector() -> None:
     )
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["name"] == "turn"
+
+
+# --- Prometheus ------------------------------------------------------------------------------------------------------
+
+SCRAPED = """
+import json, sys
+from claw.observe import telemetry
+handle = telemetry.setup(scraped=True)
+telemetry.turn_duration.record(0.5, {"outcome": "answered"})
+telemetry.gauge("claw.inbox.depth", "{message}", "waiting", lambda: 7)
+text = telemetry.render_metrics()
+handle.shutdown()
+from prometheus_client import REGISTRY
+shared = [name for name in REGISTRY._names_to_collectors if name.startswith("claw")]
+print(json.dumps({"text": (text or b"").decode(), "after": telemetry.render_metrics(), "shared": shared}))
+"""
+
+
+def test_the_same_meters_are_scraped_and_sent(collector: tuple[str, type[Collector]]) -> None:
+    """With OTLP on as well both readers hang on one provider: what is rendered is also sent."""
+    address, handler = collector
+    told, stderr = run(SCRAPED, {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_TRACES_EXPORTER": "none"})
+    assert 'claw_turn_duration_seconds_count{outcome="answered"} 1.0' in told["text"]
+    (sent,) = (body for path, body in handler.got if path == "/v1/metrics")
+    metrics = ExportMetricsServiceRequest.FromString(sent).resource_metrics[0].scope_metrics[0].metrics
+    assert {"claw.turn.duration", "claw.inbox.depth"} <= {metric.name for metric in metrics}
+    assert stderr == ""
+
+
+def test_a_scrape_needs_no_collector() -> None:
+    """Without OTLP the meters are rendered all the same, in a registry of their own, and `shutdown` ends it."""
+    told, stderr = run(SCRAPED, {})
+    assert "claw_inbox_depth 7.0" in told["text"]
+    assert "process_start_time_seconds" in told["text"]
+    assert "target_info" not in told["text"]
+    assert "otel_scope" not in told["text"]
+    assert told["after"] is None
+    assert told["shared"] == []
+    assert stderr == ""
+
+
+def test_a_scrape_beside_a_foreign_provider_is_refused_in_words() -> None:
+    """Where somebody installed a provider before us nothing is rendered, and the log says so once."""
+    theirs = """
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+metrics.set_meter_provider(MeterProvider())
+"""
+    told, stderr = run(theirs + SCRAPED, {})
+    assert told["text"] == ""
+    assert stderr.splitlines() == ["/metrics cannot be served"]
+
+
+def test_a_scrape_with_telemetry_switched_off_is_refused_in_words() -> None:
+    """OTEL_SDK_DISABLED=true leaves no meters to render, and the log says so."""
+    told, stderr = run(SCRAPED, {"OTEL_SDK_DISABLED": "true"})
+    assert told["text"] == ""
+    assert stderr.splitlines() == ["/metrics cannot be served"]
+
+
+def test_concurrent_scrapes_are_whole() -> None:
+    """Two threads that render at the same time get each the whole text, no sample twice."""
+    code = """
+import json
+from concurrent.futures import ThreadPoolExecutor
+from claw.observe import telemetry
+handle = telemetry.setup(scraped=True)
+telemetry.turn_duration.record(0.5, {"outcome": "answered"})
+with ThreadPoolExecutor(8) as pool:
+    texts = [each.result() for each in [pool.submit(telemetry.render_metrics) for _ in range(64)]]
+handle.shutdown()
+print(json.dumps([text.count(b"claw_turn_duration_seconds_count{") for text in texts]))
+"""
+    told, _ = run(code, {})
+    assert told == [1] * 64
