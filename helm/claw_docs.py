@@ -19,7 +19,7 @@ from claw.config import settings
 from claw.config.variables import Variable
 
 CHART: Final = Path(__file__).parent / "claw"
-MANAGED: Final = {"PORT": "port", "CLAW_DRAIN_TIMEOUT": "drainSeconds"}
+MANAGED: Final = {"PORT": "port", "CLAW_DRAIN_TIMEOUT": "drainSeconds", "CLAW_METRICS": "metrics"}
 """Variables that follow from a value of the chart: said in two places, they could disagree."""
 STORE: Final = "CLAW_STORE_URL"
 """Follows from `store` for SQLite; for Redis it is a secret, since it may hold a password."""

@@ -141,8 +141,31 @@ SETS: dict[str, Values] = {
             "persistence": {"storageClass": "ssd", "size": "20Gi", "accessMode": "ReadWriteOncePod", "keep": False}
         },
     },
+    "metrics": {
+        **LEAST,
+        "labels": {"team": "it"},
+        "port": 9090,
+        "metrics": {
+            "enabled": True,
+            "from": [
+                {
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "prometheus"}},
+                    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}},
+                }
+            ],
+            "podMonitor": {
+                "enabled": True,
+                "labels": {"release": "prometheus"},
+                "interval": "1m",
+                "scrapeTimeout": "5s",
+                "relabelings": [{"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}],
+                "metricRelabelings": [{"action": "drop", "sourceLabels": ["__name__"], "regex": "process_.*"}],
+            },
+            "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "alertLabels": {"team": "it"}},
+        },
+    },
 }
-"""Eight sets of values that reach every branch of the templates."""
+"""Sets of values that reach every branch of the templates."""
 
 
 @cache

@@ -15,6 +15,8 @@ from claw import __version__
 from claw.app import STORE_LOCK_TIMEOUT_S
 from claw.config import reader
 from claw.http.health import CHECK_TIMEOUT_S, STALL_S
+from claw.policy import Switch
+from tests.deploy import monitors
 from tests.deploy.chart import (
     CHART,
     LEAST,
@@ -54,7 +56,10 @@ def test_manifests_are_valid(name: str, version: str) -> None:
     found = manifests(SETS[name])
     assert len(found) >= 4
     for each in found:
-        kubernetes_validate.validate(each, version, strict=True)
+        if each["apiVersion"] == monitors.API:
+            assert monitors.find_faults(each) == []
+        else:
+            kubernetes_validate.validate(each, version, strict=True)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -373,6 +378,74 @@ def test_what_may_come_in() -> None:
     assert rule["ports"] == [{"port": "http", "protocol": "TCP"}]
 
 
+# --- metrics -------------------------------------------------------------------------------------------------
+
+
+def test_metrics_are_off() -> None:
+    """By default claw serves no metrics, and no kind is used that a cluster may not know."""
+    assert "CLAW_METRICS" not in environment(LEAST)
+    assert not {"PodMonitor", "PrometheusRule"} & {each["kind"] for each in manifests(LEAST)}
+
+
+def test_metrics_are_scraped() -> None:
+    """The PodMonitor finds the Deployment's pod and its port, and is found by the labels of the values."""
+    values = SETS["metrics"]
+    found = manifests(values)
+    monitor, pod = only(found, "PodMonitor"), only(found, "Deployment")["spec"]["template"]
+    assert reader.load(loadable(values)).http.metrics is Switch.ON
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {each["name"] for each in pod["spec"]["containers"][0]["ports"]}
+    assert (endpoint["path"], endpoint["interval"], endpoint["scrapeTimeout"]) == ("/metrics", "1m", "5s")
+    assert {"release": "prometheus", "team": "it"}.items() <= monitor["metadata"]["labels"].items()
+
+
+def loadable(values: Values) -> Values:
+    """The container's environment with secrets in it instead of files."""
+    given = {name: value for name, value in environment(values).items() if not name.endswith("_FILE")}
+    return {**given, "DINGTALK_CLIENT_SECRET": "not-a-real-secret", "OPENAI_API_KEY": "sk-not-a-real-key"}
+
+
+def test_alerts_are_the_operators() -> None:
+    """The PrometheusRule is found by its labels, each alert has the labels of the values, and a job of their own."""
+    values = copy.deepcopy(SETS["metrics"])
+    values["metrics"]["prometheusRule"]["job"] = "bots.claw"
+    rule = only(manifests(values), "PrometheusRule")
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    alerts = [each for group in rule["spec"]["groups"] for each in group["rules"]]
+    assert {each["labels"]["team"] for each in alerts} == {"it"}
+    assert all('job="bots.claw"' in each["expr"] and 'job=~".+"' not in each["expr"] for each in alerts)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "peers"),
+    [
+        ({"enabled": False}, None),
+        ({"enabled": True, "from": []}, None),
+        ({"enabled": True}, [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]),
+        (SETS["metrics"]["metrics"], SETS["metrics"]["metrics"]["from"]),
+    ],
+)
+def test_the_scraper_comes_in(metrics: Values, peers: list[Values] | None) -> None:
+    """Who scrapes gets a rule of its own, on the one port, where there are metrics."""
+    first, *more = only(manifests(changed(LEAST, metrics=metrics)), "NetworkPolicy")["spec"]["ingress"]
+    assert more == ([] if peers is None else [{"from": peers, "ports": first["ports"]}])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        ({"spec": {"selector": {"matchLabels": {}}}}, "/spec/podMetricsEndpoints: is missing"),
+        ({"spec": {"selectors": {}}}, "/spec/selectors: is not known"),
+        ({"apiVersion": "v1"}, "/apiVersion: 'v1' is not usable"),
+    ],
+)
+def test_faults_of_monitors_are_found(spoil: Values, fault: str) -> None:
+    """The check itself sees what is missing, unknown or wrong."""
+    monitor = only(manifests(SETS["metrics"]), "PodMonitor")
+    assert fault in monitors.find_faults({**monitor, **spoil})
+
+
 def test_helm_test_asks_the_service() -> None:
     """The test's pod runs `claw health` against the Service's name, which also answers for a pod that is not ready."""
     found = manifests(SETS["existing claim, storage class, names"])
@@ -406,7 +479,15 @@ GUARDS = {
         changed(SETS["redis, one replica"], extraEnv=[{"name": "CLAW_STORE_URL", "value": "redis://x"}]),
         "extraEnv: CLAW_STORE_URL is set by this chart already",
     ),
-    "pod monitor": (changed(LEAST, podMonitor={"enabled": True}), "set telemetry.endpoint instead"),
+    "pod monitor where it was": (changed(LEAST, podMonitor={"enabled": True}), "it is metrics.podMonitor.enabled now"),
+    "pod monitor of nothing": (
+        changed(LEAST, metrics={"podMonitor": {"enabled": True}}),
+        "metrics.podMonitor.enabled: claw serves no /metrics; set metrics.enabled too",
+    ),
+    "alerts on nothing": (
+        changed(LEAST, metrics={"prometheusRule": {"enabled": True}}),
+        "metrics.prometheusRule.enabled: claw serves no /metrics; set metrics.enabled too",
+    ),
     "nothing": ({}, "config.DINGTALK_CLIENT_ID is not set"),
     "no client secret": ({"config": {"DINGTALK_CLIENT_ID": "d"}}, "DINGTALK_CLIENT_SECRET is not set"),
     "no client secret in the Secret": (
@@ -497,6 +578,9 @@ def test_redis_address_is_guarded_twice(values: Values, tmp_path: Path) -> None:
         ({"secret": {"CLAW_STORE_URL": "redis:6379"}}, "CLAW_STORE_URL"),
         ({"image": {"digest": "sha256:short"}}, "/image/digest"),
         ({"port": 80}, "/port"),
+        ({"config": {"CLAW_METRICS": "on"}}, "CLAW_METRICS"),
+        ({"metrics": {"podMonitor": {"interval": "often"}}}, "/metrics/podMonitor/interval"),
+        ({"metrics": {"prometheusRule": {"job": 'a"b'}}}, "/metrics/prometheusRule/job"),
         ({"drainSeconds": -1}, "/drainSeconds"),
         ({"extraEnv": [{"value": "nameless"}]}, "/extraEnv/0"),
         ({"telemetry": {"endpoint": "collector:4318"}}, "/telemetry/endpoint"),

@@ -87,6 +87,9 @@ would become 1e+06. An empty value is claw's own default: it is left out, which 
 {{- with .Values.telemetry.endpoint -}}
 {{- $_ := set $environment "OTEL_EXPORTER_OTLP_ENDPOINT" . -}}
 {{- end -}}
+{{- if .Values.metrics.enabled -}}
+{{- $_ := set $environment "CLAW_METRICS" "on" -}}
+{{- end -}}
 {{- if .Values.telemetry.captureContent -}}
 {{- $_ := set $environment "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT" "true" -}}
 {{- end -}}
@@ -148,7 +151,12 @@ would become 1e+06. An empty value is claw's own default: it is left out, which 
 {{- end -}}
 {{- end -}}
 {{- if .Values.podMonitor.enabled -}}
-{{- fail "podMonitor.enabled: claw has no /metrics, its metrics go out by OTLP; set telemetry.endpoint instead" -}}
+{{- fail "podMonitor.enabled: it is metrics.podMonitor.enabled now, with metrics.enabled" -}}
+{{- end -}}
+{{- range $name := list "podMonitor" "prometheusRule" -}}
+{{- if and (get $.Values.metrics $name).enabled (not $.Values.metrics.enabled) -}}
+{{- fail (printf "metrics.%s.enabled: claw serves no /metrics; set metrics.enabled too" $name) -}}
+{{- end -}}
 {{- end -}}
 {{- if .Values.existingSecret.name -}}
 {{- range $name, $value := .Values.secret -}}
