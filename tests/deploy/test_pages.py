@@ -19,7 +19,7 @@ from tests.deploy.pod_security import offences
 ROOT = Path(__file__).parents[2]
 PAGES = (
     *("docs/kubernetes.md", "docs/cloud-run.md", "docs/docker.md", "SECURITY.md", "helm/claw/README.md"),
-    *("deploy/card/README.md", "deploy/card/README.zh-CN.md"),
+    *("deploy/card/README.md", "deploy/card/README.zh-CN.md", "docs/observability.md"),
 )
 KNOWN = {name for _, each in settings.variables() for name in (each.name, *each.aliases)} | {
     f"{each.name}_FILE" for _, each in settings.variables() if each.from_file
