@@ -20,7 +20,7 @@ WORDS: Final = frozenset(
     re.findall(
         r"\w+",
         """absent and avg avg_over_time by changes clamp_min delta group_left histogram_quantile ignoring increase
-        label_values max max_over_time min offset on or rate sum unless vector without
+        label_values max max_over_time min offset on or rate sum time unless vector without
         """,
     )
 )

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from claw.clock import Clock
 from claw.inbox.alerts import ALERT_INTERVAL_S, OncePer, make_alert
 from claw.messages import Answer
+from claw.observe import telemetry
 from claw.secret import hash_id
 from claw.store.ports import ConfigStore, Fleet, Inbox
 
@@ -112,6 +113,8 @@ class RunMarks:
         stands = await self._config.set_if_absent(self._own, mark)
         if stands != mark:
             await self._config.set(self._own, mark)
+        # Also where it is none: a count that is not there yet cannot be seen to grow.
+        telemetry.unclean_stops.add(int(stands != mark))
         return stands == mark
 
     async def end(self) -> None:
@@ -126,4 +129,5 @@ class RunMarks:
         left = sorted(set(await self._config.items(RUNNING_PREFIX)) - living)
         if left:
             await self._config.delete(*left)
+            telemetry.unclean_stops.add(len(left))
         return [each.removeprefix(RUNNING_PREFIX) for each in left]

@@ -106,6 +106,7 @@ stream_outage_duration: Final = _seconds("claw.stream.outage.duration", "Time wi
 stream_reconnects: Final = _meter.create_counter("claw.stream.reconnects", "{reconnect}", "New sessions by reason")
 stream_slots: Final = _meter.create_up_down_counter("claw.stream.slots", "{slot}", "Connection slots by state")
 dingtalk_calls: Final = _meter.create_counter("claw.dingtalk.calls", "{call}", "Calls of DingTalk by api and outcome")
+unclean_stops: Final = _meter.create_counter("claw.unclean_stops", "{stop}", "Processes that ended without a word")
 feedback: Final = _meter.create_counter("claw.feedback", "{vote}", "Votes on answers in cards")
 gen_ai_operation_duration: Final = _seconds("gen_ai.client.operation.duration", "Duration of a model's answer")
 gen_ai_time_to_first_chunk: Final = _seconds(

@@ -57,7 +57,7 @@ def read_table() -> dict[str, set[str]]:
 
 async def test_what_is_asked_for_is_there(emulator: Emulator, claw: Claw) -> None:
     """Every name and label of alerts, dashboard and page is in what a claw renders that has seen good and bad days."""
-    async with claw(CLAW_METRICS="on", CLAW_MAX_ATTEMPTS="1") as service:
+    async with claw(CLAW_METRICS="on", CLAW_MAX_ATTEMPTS="1", CLAW_ALERTS="off") as service:
         await emulator.wait_reply_to(await emulator.say("hello"))
         emulator.act("reset")
         await wait_value(service, 2, "claw_stream_reconnects_total")
