@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 from claw.config import weak_tokens
 from claw.config.answers import ReplySettings
 from claw.config.files import read_secret_file
+from claw.config.log_settings import LogSettings
 from claw.config.parsers import (
-    Choice,
     Duration,
     Identifier,
     Integer,
@@ -31,7 +31,6 @@ from claw.config.parsers import (
     Url,
 )
 from claw.config.variables import Variable, section, variable
-from claw.language import Language
 from claw.policy import BusyMode, DirectPolicy, GroupPolicy, GroupSession, Pairing, Switch, Vision
 from claw.secret import Secret
 
@@ -390,32 +389,6 @@ class HttpSettings:
         """Return the token as it is now. Blocks."""
         # A file that holds too short a token now is one that went bad: the one before goes on.
         return reread(self.secret_file, self.admin_token, _ADMIN_TOKEN)
-
-
-@dataclass(frozen=True)
-class LogSettings:
-    """What the operator and the people read."""
-
-    language: Language = variable(
-        "CLAW_LANG",
-        OneOf(Language),
-        "Language where a message shows none: `zh` or `en`",
-        default=Language.ZH,
-        default_text="zh",
-    )
-    level: str = variable(
-        "CLAW_LOG_LEVEL",
-        Choice(("debug", "info", "warning", "error")),
-        "`debug`, `info`, `warning` or `error`",
-        default="info",
-    )
-    format: str = variable(
-        "CLAW_LOG_FORMAT",
-        Choice(("json", "text")),
-        "`json` or `text`",
-        default="",
-        default_text="json; text on a terminal",
-    )
 
 
 @dataclass(frozen=True)

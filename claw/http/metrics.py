@@ -38,8 +38,11 @@ class _Scrapes:
         """Return the text. Raises ApiError 503."""
         async with self._rendering:
             if self._clock.monotonic() - self._read_at >= CACHE_S:
+                # In a thread: it takes milliseconds, reads /proc, and walks over every series.
                 self._text = await asyncio.to_thread(self._render)
+                # The time after it: who waited for a slow one is answered by it, too.
                 self._read_at = self._clock.monotonic()
+            # An error and no empty text, by which Prometheus would take the target for well.
             if self._text is None:
                 raise ApiError(503, "no_metrics", "the meters cannot be read here; the log of the start says why")
             return self._text

@@ -28,6 +28,6 @@ class Exposition:
 
     def render(self) -> bytes:
         """Collect, and return the text. Blocks for some milliseconds."""
-        # One at a time: two collections share the reader's queue, and one of them would write both and the other none.
+        # One at a time: collections share the reader's queue, and of two at once one may write both and the other none.
         with self._lock:
             return generate_latest(self._registry)

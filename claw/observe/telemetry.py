@@ -187,6 +187,7 @@ class Telemetry:
     def shutdown(self, timeout: float = FLUSH_TIMEOUT_S) -> None:
         """Send what is left, within `timeout` seconds: a dead collector must not hold up the end for 20."""
         if self._meters is not None:
+            # First: a scrape from here on would find a reader that has no meters any more.
             _expositions.clear()
         providers = [provider for provider in (self._traces, self._meters) if provider is not None]
         threads = [
@@ -301,6 +302,7 @@ def _make_meter_provider(*, scraped: bool) -> MeterProvider | None:
     if scraped:
         from claw.observe.prometheus import Exposition  # noqa: PLC0415 - 2 MB, only where something asks
 
+        # Kept before the provider is there, for that is made of readers; `setup` drops it where that fails.
         _expositions.append(Exposition())
         readers.append(_expositions[-1].reader)
     if not readers:

@@ -474,15 +474,16 @@ def test_a_scrape_with_telemetry_switched_off_is_refused_in_words() -> None:
 def test_concurrent_scrapes_are_whole() -> None:
     """Two threads that render at the same time get each the whole text, no sample twice."""
     code = """
-import json
+import json, sys
+sys.setswitchinterval(1e-6)  # Threads take turns so often that what can mix mixes.
 from concurrent.futures import ThreadPoolExecutor
 from claw.observe import telemetry
 handle = telemetry.setup(scraped=True)
 telemetry.turn_duration.record(0.5, {"outcome": "answered"})
-with ThreadPoolExecutor(8) as pool:
-    texts = [each.result() for each in [pool.submit(telemetry.render_metrics) for _ in range(64)]]
+with ThreadPoolExecutor(16) as pool:
+    texts = [each.result() for each in [pool.submit(telemetry.render_metrics) for _ in range(2000)]]
 handle.shutdown()
 print(json.dumps([text.count(b"claw_turn_duration_seconds_count{") for text in texts]))
 """
     told, _ = run(code, {})
-    assert told == [1] * 64
+    assert told == [1] * 2000
