@@ -143,6 +143,7 @@ def build_surface(
 ) -> Surface:
     """Build the server and its routes."""
     http, note = settings.http, desks.audit.note
+    # The same snapshot as `/status`: what a page shows and what a script reads never differ.
     streams = EventStreams(status.snapshot, clock)
     policies = PolicyDesk(settings.access, store)
     defaults = {
@@ -163,6 +164,7 @@ def build_surface(
     public = health_routes(health)
     if http.metrics is Switch.ON:
         public += metrics_routes(telemetry.render_metrics, clock)
+    # The probes first, for everybody; what changes something is an administrator's, by default of the server.
     # Without a token it could show nothing: there is no such page then.
     if http.page is Switch.ON and (http.admin_token or http.secret_file):
         public += page_files.routes()

@@ -61,6 +61,7 @@ def _wants_csv(request: web.Request) -> bool:
 
 def _csv(rows: Iterable[dict[str, Any]], name: str, columns: Sequence[str]) -> web.Response:
     file = io.StringIO()
+    # In memory: a retention's worth of rows is some megabytes, and a spreadsheet takes no stream.
     writer = csv.DictWriter(file, columns)
     writer.writeheader()
     for row in rows:

@@ -52,6 +52,7 @@ class TripLog:
 
     def add(self, trip: Trip) -> None:
         """Remember a round trip."""
+        # The oldest falls out at the other end: what is shown is the present, and history belongs to the traces.
         self._trips.appendleft(trip)
 
     def report(self) -> list[dict[str, Any]]:

@@ -68,6 +68,7 @@ class OwnerCommands:
         letters = await self._actions.list_dead(LETTERS_SHOWN_MAX + 1)
         if not letters:
             return texts.NO_LETTERS[language]
+        # What a colleague asked in confidence must not be read by a group, because its owner is curious there.
         if call.inbound.conversation.kind is ChatKind.GROUP:
             return texts.LETTERS_IN_DIRECT[language]
         lines = [self._format_letter(each, language) for each in letters[:LETTERS_SHOWN_MAX]]
