@@ -1,4 +1,4 @@
-"""The command line: `claw run`, `dev`, `auth`, `doctor`, `owner`, `health`. Each command has its own module.
+"""The command line: `claw run`, `dev`, `auth`, `doctor`, `owner`, `dead`, `health`. Each command has its own module.
 
 Here are only their arguments. A command's module is imported when it is asked for: `claw health` runs every few
 seconds and must not load the rest.
@@ -56,7 +56,11 @@ def build_parser() -> argparse.ArgumentParser:
     owner = commands.add_parser("owner", help="show who owns the robot and why, or take the stored owner away")
     owner.add_argument("action", choices=("show", "reset"), help="reset: pairing begins afresh")
     owner.add_argument("--yes", action="store_true", help="reset without asking")
-    for command in (auth, doctor, owner):
+    dead = commands.add_parser("dead", help="list, retry or drop what the running claw could not answer")
+    dead.add_argument("action", choices=("list", "retry", "drop"))
+    dead.add_argument("ids", nargs="*", metavar="ID", help="of letters, as `list` shows them; `all`: each of them")
+    dead.add_argument("--url", default="", help="of the claw that is meant (default: the one of this machine)")
+    for command in (auth, doctor, owner, dead):
         command.add_argument("--json", action="store_true", help="answer for programs")
         command.add_argument("--lang", default="", choices=("zh", "en"), help="language (default: CLAW_LANG)")
     for command in (auth, doctor):
@@ -97,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _doctor(parsed)
         case "owner":
             return _owner(parsed)
+        case "dead":
+            return _dead(parsed)
         case _:
             from claw.cli import health  # noqa: PLC0415
 
@@ -146,6 +152,20 @@ def _doctor(parsed: argparse.Namespace) -> int:
         language=parsed.lang,
         symptom=parsed.trouble,
         timeout=parsed.timeout,
+    )
+
+
+def _dead(parsed: argparse.Namespace) -> int:
+    if bool(parsed.ids) is (parsed.action == "list"):
+        print("claw dead list | retry ID... | retry all | drop ID...", file=sys.stderr)  # noqa: T201
+        return 2
+    from claw.cli.environment import read_environment  # noqa: PLC0415
+
+    environ, _ = read_environment()
+    from claw.cli import dead  # noqa: PLC0415
+
+    return dead.main(
+        environ, action=parsed.action, ids=parsed.ids, url=parsed.url, as_json=parsed.json, language=parsed.lang
     )
 
 

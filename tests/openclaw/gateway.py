@@ -107,12 +107,14 @@ class Gateway:
                 "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
             },
             "agents": {
+                # A second agent beside the default one, for chats that have an agent of their own.
+                "list": [{"id": "main", "default": True}, {"id": "research"}],
                 "defaults": {
                     "model": {"primary": f"ours/{MODEL}"},
                     "workspace": str(self.folder / "workspace"),
                     "skipBootstrap": True,
                     "heartbeat": {"every": "0m"},
-                }
+                },
             },
             "models": {"mode": "replace", "catalogRefresh": {"enabled": False}, "providers": {"ours": ours}},
             "browser": {"enabled": False},
