@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     auth = commands.add_parser(
         # Without abbreviations: `--client-secret VALUE` must not pass for `--client-secret-file`.
         "auth",
-        help="ask for the app's credentials, check them, and write them to .env",
+        help="scan a code, or ask for the app's credentials; check them, and write them to .env",
         allow_abbrev=False,
     )
     _add_auth_arguments(auth)
@@ -75,6 +75,7 @@ def _add_auth_arguments(auth: argparse.ArgumentParser) -> None:
         "--client-secret-file", default="", metavar="FILE", help="file with the Client Secret; - is stdin"
     )
     auth.add_argument("--env-file", type=Path, default=Path(".env"), help="file to write (default: %(default)s)")
+    auth.add_argument("--scan", action="store_true", help="scan a code with DingTalk, by which an app is made")
     auth.add_argument("--check", action="store_true", help="only check what is set, write nothing")
     auth.add_argument("--yes", action="store_true", help="overwrite different values without asking")
 
@@ -132,6 +133,7 @@ def _auth(parsed: argparse.Namespace) -> int:
         check_only=parsed.check,
         as_json=parsed.json,
         overwrite=parsed.yes,
+        scan=parsed.scan,
         timeout=parsed.timeout,
     )
     return auth.main(environ, given, parsed.lang)

@@ -1,10 +1,11 @@
 """`claw auth`: asks for the app's credentials, checks them against DingTalk, and writes them to `.env`.
 
-Order of events: Client ID and Client Secret come from the flags, else from the person at the terminal, else from the
-environment. DingTalk is asked with them, by the checks of `claw doctor` from the network to an open session. What it
-refuses is said in words, and nothing is written then. A different value in `.env` is overwritten only when the person
-says so. The secret is never an argument, which process lists and shell histories would show; it is typed without
-echo, and appears in nothing that is printed.
+Order of events: Client ID and Client Secret come from the flags, else from the person at the terminal, who may scan a
+code instead, by which DingTalk makes an app (scan.py), else from the environment. DingTalk is asked with them, by the
+checks of `claw doctor` from the network to an open session. What it refuses is said in words, and nothing is written
+then. A different value in `.env` is overwritten only when the person says so. The secret is never an argument, which
+process lists and shell histories would show; it is typed without echo, and appears in nothing that is printed. At a
+terminal the model's server is asked for last (model_menu.py).
 
 Exit codes: 0 good, 1 refused or unreachable, 78 what was given cannot be used, 130 Ctrl-C.
 """
@@ -12,23 +13,24 @@ Exit codes: 0 good, 1 refused or unreachable, 78 what was given cannot be used, 
 from __future__ import annotations
 
 import asyncio
-import getpass
+import contextlib
 import json
 import os
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from claw.cli import env_file
+from claw.cli import env_file, model_menu
 from claw.cli.doctor.command import CONNECTION, INTERRUPTED, diagnose, render_lines
-from claw.cli.doctor.runner import RANKS, TIMEOUT_S, CheckStatus, Result, render
+from claw.cli.doctor.runner import RANKS, TIMEOUT_S, CheckStatus, Result
+from claw.cli.prompt import Prompt, UnusableError
+from claw.clock import Clock
 from claw.config import files, parsers
 from claw.config.settings import EXIT_BAD_SETTINGS
-from claw.errors import ClawError
+from claw.http_client import http_session
 from claw.language import Language
 from claw.observe import logs
 from claw.observe.redact import register
@@ -38,6 +40,7 @@ ID: Final = "DINGTALK_CLIENT_ID"
 SECRET: Final = "DINGTALK_CLIENT_SECRET"  # noqa: S105 - a variable's name
 NAMES: Final = {ID: (ID, "DINGTALK_APP_KEY"), SECRET: (SECRET, "DINGTALK_APP_SECRET")}
 """All names under which each can be set, the first one preferred."""
+OAPI: Final = "https://oapi.dingtalk.com"
 TRIES_MAX: Final = 3
 """How often a person is asked for the same value."""
 STDIN: Final = "-"
@@ -55,10 +58,6 @@ class AuthExit(IntEnum):
     INTERRUPTED = INTERRUPTED
 
 
-class UnusableError(ClawError):
-    """What was given cannot be used; the sentence says what would be right."""
-
-
 @dataclass(frozen=True)
 class AuthArguments:
     """The command line."""
@@ -69,51 +68,10 @@ class AuthArguments:
     check_only: bool = False
     as_json: bool = False
     overwrite: bool = False
+    scan: bool = False
+    """Have DingTalk make an app, also where credentials are there."""
     timeout: float = TIMEOUT_S
     """Seconds for one answer of DingTalk."""
-
-
-@dataclass
-class Prompt:
-    """The person at the terminal, if there is one. Questions go to stderr: stdout is the command's answer."""
-
-    language: Language
-    quiet: bool = False
-    """Say nothing to the person but questions: the answer is JSON."""
-
-    @property
-    def is_interactive(self) -> bool:
-        return sys.stdin is not None and sys.stdin.isatty()
-
-    def say(self, key: str, **values: object) -> None:
-        """Print a sentence of the texts."""
-        if not self.quiet:
-            print(self.render(key, **values), file=sys.stderr)  # noqa: T201
-
-    def render(self, key: str, **values: object) -> str:
-        """Return a sentence of the texts in the person's language."""
-        return render(key, self.language, **values)
-
-    def ask(self, question: str) -> str:
-        """Return one line of the person's; the question stands before it. Raises UnusableError at the input's end."""
-        print(f"{question}: ", end="", file=sys.stderr, flush=True)  # noqa: T201
-        line = sys.stdin.readline()
-        if not line:
-            print(file=sys.stderr)  # noqa: T201
-            raise UnusableError(self.render("auth.no_terminal"))
-        return line
-
-    def ask_secret(self, question: str) -> str:
-        """Do as `ask`, without showing what is typed. Raises UnusableError where a terminal cannot hide it."""
-        try:
-            with warnings.catch_warnings():
-                # Without a way to hide the input, getpass would warn and read with echo.
-                warnings.simplefilter("error", getpass.GetPassWarning)
-                return getpass.getpass(f"{question}: ", stream=sys.stderr)
-        except getpass.GetPassWarning:
-            raise UnusableError(self.render("auth.hidden")) from None
-        except EOFError:
-            raise UnusableError(self.render("auth.no_terminal")) from None
 
 
 @dataclass
@@ -154,6 +112,8 @@ def main(environ: Mapping[str, str], arguments: AuthArguments, language: str = "
         target = sys.stderr if report.code is AuthExit.UNUSABLE else sys.stdout
         for note in report.notes:
             print(note, file=target)
+        if report.written is not None and prompt.is_interactive:
+            _offer_model(environ, report.written, prompt)
     return report.code
 
 
@@ -168,7 +128,8 @@ def _authorize(environ: Mapping[str, str], arguments: AuthArguments, prompt: Pro
     # Before any question: nobody should type a secret that then cannot be kept.
     text = _read_env_file(arguments.env_file, prompt)
     there = env_file.values(text)
-    client_id, secret = _collect_credentials(_read_present(environ, there), arguments, prompt)
+    present = _read_present(environ, there)
+    client_id, secret = _collect_credentials(present, arguments, prompt, environ)
     # Before the first request: from here on nothing that is logged or shown may hold it.
     register(Secret(secret))
     prompt.say("auth.checking")
@@ -240,8 +201,12 @@ def _read_file_of(path: str) -> str:
         return ""
 
 
-def _collect_credentials(present: Mapping[str, str], arguments: AuthArguments, prompt: Prompt) -> tuple[str, str]:
+def _collect_credentials(
+    present: Mapping[str, str], arguments: AuthArguments, prompt: Prompt, environ: Mapping[str, str]
+) -> tuple[str, str]:
     """Return Client ID and Client Secret, both usable as far as can be told here. Raises UnusableError."""
+    if arguments.scan:
+        return _scan(environ, prompt)
     client_id = _validate(arguments.client_id, ID, prompt)
     # A person who types into `-` is asked instead: the terminal would show it.
     has_file = arguments.secret_file and not (arguments.secret_file == STDIN and prompt.is_interactive)
@@ -254,16 +219,24 @@ def _collect_credentials(present: Mapping[str, str], arguments: AuthArguments, p
         return client_id, secret
     if not prompt.is_interactive:
         raise UnusableError(prompt.render("auth.no_terminal"))
-    return _ask_missing(client_id, secret, present, prompt)
+    return _ask_missing((client_id, secret), present, prompt, environ)
 
 
-def _ask_missing(client_id: str, secret: str, present: Mapping[str, str], prompt: Prompt) -> tuple[str, str]:
+def _ask_missing(
+    given: tuple[str, str], present: Mapping[str, str], prompt: Prompt, environ: Mapping[str, str]
+) -> tuple[str, str]:
+    client_id, secret = given
+    may_scan = not (client_id or secret or present.get(ID))
     prompt.say("auth.where")
+    if may_scan:
+        prompt.say("auth.scan_offer")
     if not client_id:
         old = present.get(ID, "")
         keep = f" [{old}, {prompt.render('auth.keep')}]" if old else ""
         # A Client ID is no secret, and shows which app the person would keep.
-        client_id = _ask(prompt.ask, prompt.render("auth.ask_id") + keep, ID, old, prompt)
+        client_id = _ask(prompt.ask, prompt.render("auth.ask_id") + keep, ID, old, prompt, may_skip=may_scan)
+        if not client_id:
+            return _scan(environ, prompt)
     if not secret:
         # An old secret belongs to an old Client ID.
         old = present.get(SECRET, "") if client_id == present.get(ID) else ""
@@ -272,7 +245,45 @@ def _ask_missing(client_id: str, secret: str, present: Mapping[str, str], prompt
     return client_id, secret
 
 
-def _ask(ask: Callable[[str], str], question: str, name: str, present: str, prompt: Prompt) -> str:
+def _scan(environ: Mapping[str, str], prompt: Prompt) -> tuple[str, str]:
+    """Have DingTalk make an app for whoever scans a code. Raises UnusableError."""
+    from claw.cli.scan import DeviceFlow, ScanCode, ScanError, draw  # noqa: PLC0415 - only where somebody scans
+
+    told = 0
+
+    def show(code: ScanCode) -> None:
+        with contextlib.suppress(UnicodeEncodeError):  # A terminal without such letters has the address.
+            print(draw(code.address), file=sys.stderr)  # noqa: T201
+        # The address as it is: the sentences cut what is long.
+        print(code.address, file=sys.stderr)  # noqa: T201
+        prompt.say("auth.scan_show", address=code.address, code=code.user_code)
+
+    def note_wait(left: float) -> None:
+        nonlocal told
+        minutes = max(1, round(left / 60))
+        if minutes != told:
+            told = minutes
+            prompt.say("auth.scan_wait", minutes=minutes)
+
+    async def run() -> tuple[str, str]:
+        endpoint = environ.get("DINGTALK_OAPI_ENDPOINT", "").strip() or OAPI
+        async with http_session() as http:
+            app = await DeviceFlow(http, endpoint, Clock()).run(show, note_wait)
+        return app.client_id, app.secret.reveal()
+
+    try:
+        # A loop of its own: the checks that follow have another, and nothing of this one may live on in it.
+        client_id, secret = asyncio.run(run())
+    except ScanError as error:
+        raise UnusableError(prompt.render(f"auth.scan_{error.reason.value}", detail=error.detail or "-")) from None
+    prompt.say("auth.scan_done", client_id=client_id)
+    return client_id, secret
+
+
+def _ask(
+    ask: Callable[[str], str], question: str, name: str, present: str, prompt: Prompt, *, may_skip: bool = False
+) -> str:
+    """Ask until the answer can be used; `may_skip`: Enter alone means none. Raises UnusableError."""
     problem = UnusableError(prompt.render("auth.no_terminal"))
     for _ in range(TRIES_MAX):
         try:
@@ -282,7 +293,7 @@ def _ask(ask: Callable[[str], str], question: str, name: str, present: str, prom
             problem = error
             prompt.say("auth.again", problem=error)
             continue
-        if value:
+        if value or may_skip:
             return value
     raise problem
 
@@ -373,6 +384,24 @@ def _write(
         report.notes.append(prompt.render("auth.written", path=path))
     report.notes += _list_caveats(path, new, environ, env_file.values(text), prompt)
     report.notes.append(prompt.render("auth.next"))
+
+
+def _offer_model(environ: Mapping[str, str], path: Path, prompt: Prompt) -> None:
+    """Ask for the model's server where none is set, and add it to the file that was just written."""
+    if files.in_container(os.environ):
+        return
+    try:
+        text = _read_env_file(path, prompt)
+        if model_menu.is_set({**env_file.values(text), **environ}):
+            return
+        if chosen := model_menu.choose(prompt):
+            env_file.write(path, env_file.change(text, chosen, {name: (name,) for name in chosen}))
+            prompt.say("auth.written", path=path)
+    # The credentials are there all the same: the model can be set in the file at any time.
+    except (OSError, UnusableError) as error:
+        prompt.say("auth.unwritable", path=path, cause=error)
+    except KeyboardInterrupt:
+        prompt.say("model.later")
 
 
 def _list_caveats(

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
-from claw.cli.auth import Prompt, UnusableError
 from claw.cli.doctor.command import INTERRUPTED
 from claw.cli.doctor.runner import load_tolerant
+from claw.cli.prompt import Prompt, UnusableError
 from claw.clock import Clock, format_rfc3339
 from claw.config.settings import EXIT_BAD_SETTINGS, Settings
 from claw.errors import StoreBusyError, StoreError

@@ -26,6 +26,7 @@ from claw.emulator.month import FakeMonth
 from claw.emulator.openapi import FakeOpenApi
 from claw.emulator.people import People
 from claw.emulator.presses import FakePresses
+from claw.emulator.registration import FakeRegistration
 from claw.emulator.replies import Replies
 from claw.emulator.responses import Hangs, RefusedError
 from claw.emulator.robot import FakeRobotApi
@@ -104,6 +105,7 @@ class Emulator:
         rng = random.Random(seed)  # noqa: S311 - no secret; a seed makes chaos repeatable
         self.gateway = FakeGateway(app=self._app, faults=faults, feed=self.feed, hangs=hangs, keep=keep, rng=rng)
         self.tokens = Tokens(app=self._app, faults=faults)
+        self.registration = FakeRegistration(app=self._app, faults=faults, hangs=hangs)
         # Asked for at each call: the URL changes when a client calls the emulator by another name.
         self.files = Files(
             tokens=self.tokens, base_url=lambda: self.gateway.tickets.base_url, faults=faults, hangs=hangs
@@ -216,6 +218,7 @@ class Emulator:
         app.router.add_get("/files/{key}", self.files.serve)
         app.router.add_post("/v1/chat/completions", self.model.complete_chat)
         app.router.add_get("/v1/models", self.model.list_models)
+        self.registration.add_routes(app)
         self._control.add_routes(app)
         # Last, since the first route that fits is taken: what DingTalk does not have has DingTalk's error body.
         app.router.add_route("*", "/{tail:.*}", _refuse_path)

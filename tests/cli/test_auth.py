@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claw.cli import env_file
-from claw.cli.auth import ID, NAMES, SECRET, TRIES_MAX, Prompt, _list_caveats
+from claw.cli.auth import ID, NAMES, SECRET, TRIES_MAX, _list_caveats
+from claw.cli.prompt import Prompt
 from claw.config import files
 from claw.emulator import Emulator
 from claw.language import Language
@@ -89,6 +90,8 @@ async def test_a_person_enters_and_it_is_written(emulator: Emulator, tmp_path: P
     await screen.see(r"Client Secret \(AppSecret, not shown\): ")
     screen.type(f"\u00a0 {GOOD}\t \n")
     await screen.see(r"Written to \.env")
+    await screen.see(r"Number \(Enter: later\): ")
+    screen.type("\n")
     assert await screen.ended() == 0
     assert dotenv_values(tmp_path / ".env", interpolate=False) == {ID: CLIENT_ID, SECRET: GOOD}
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
@@ -130,6 +133,9 @@ async def test_it_asks_before_it_overwrites(emulator: Emulator, tmp_path: Path, 
         screen.type(f"{GOOD}\n")
         await screen.see(r"Overwrite\? \[y/N\]: ")
         screen.type(f"{answer}\n")
+        if answer == "y":
+            await screen.see(r"Number \(Enter: later\): ")
+            screen.type("\n")
         assert await screen.ended() == code
         assert ((tmp_path / ".env").read_text() == before) is (answer == "n")
     assert (tmp_path / ".env").read_text() == (

@@ -62,8 +62,10 @@ def _node() -> str | None:
 class Gateway:
     """One gateway on one port and one state; `lines` holds what it wrote, which a failed test shows, too."""
 
-    def __init__(self, folder: Path, provider_url: str) -> None:
+    def __init__(self, folder: Path, provider_url: str, agents: tuple[str, ...] = ()) -> None:
         self.folder = folder
+        self._agents = agents
+        """Ids of several; with them the gateway wants each request to name one."""
         self.port = free_port()
         self.lines: list[str] = []
         self._process: asyncio.subprocess.Process | None = None
@@ -107,8 +109,7 @@ class Gateway:
                 "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
             },
             "agents": {
-                # A second agent beside the default one, for chats that have an agent of their own.
-                "list": [{"id": "main", "default": True}, {"id": "research"}],
+                **({"list": [{"id": each} for each in self._agents]} if self._agents else {}),
                 "defaults": {
                     "model": {"primary": f"ours/{MODEL}"},
                     "workspace": str(self.folder / "workspace"),

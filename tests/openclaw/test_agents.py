@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+import pytest_asyncio
 
 from claw.emulator import Emulator
+from tests.openclaw import gateway as openclaw
+from tests.openclaw.gateway import Gateway
+from tests.openclaw.provider import Provider
 from tests.openclaw.stack import Stack
 from tests.service import Service
 
 pytestmark = [pytest.mark.openclaw, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
-RESEARCH = "openclaw/research"
+MAIN, RESEARCH = "openclaw/main", "openclaw/research"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stack(
+    shared_provider: Provider, tmp_path: Path, record_property: Callable[[str, Any], None]
+) -> AsyncIterator[Stack]:
+    """A stack whose gateway has two agents."""
+    if reason := openclaw.missing():
+        pytest.skip(reason)
+    shared_provider.reset()
+    gateway = Gateway(tmp_path / "gateway", shared_provider.url, agents=("main", "research"))
+    try:
+        await gateway.ensure_ready()
+        async with Emulator(rate_limits=False) as emulator:
+            yield Stack(emulator, gateway, shared_provider, tmp_path, record_property)
+    finally:
+        await gateway.kill()
 
 
 async def choose(claw: Service, title: str, model: str | None) -> None:
@@ -23,20 +47,17 @@ async def choose(claw: Service, title: str, model: str | None) -> None:
     assert status == 200
 
 
-def add_groups(emulator: Emulator) -> None:
-    for name in ("one", "two"):
-        emulator.chats.add_group(f"g-{name}", f"Group {name}")
-
-
 async def test_two_groups_have_two_agents(stack: Stack) -> None:
     """Each agent knows its own group's words alone, also after the setting was changed back and forth."""
-    add_groups(stack.emulator)
+    for name in ("one", "two"):
+        stack.emulator.chats.add_group(f"g-{name}", f"Group {name}")
     person = stack.person()
-    async with stack.claw(CLAW_MODELS=RESEARCH, CLAW_CONTEXT="off") as claw:
+    async with stack.claw(OPENAI_MODEL=MAIN, CLAW_MODELS=RESEARCH, CLAW_CONTEXT="off") as claw:
 
         async def ask(text: str, chat: str) -> None:
             said = await stack.emulator.say(text, person=person, chat=chat)
-            await stack.emulator.wait_reply_to(said, timeout=120)
+            reply = await stack.emulator.wait_reply_to(said, timeout=120)
+            assert f"You said: {text}" in reply.text
 
         await ask("The code of one is 111.", "g-one")
         await ask("The code of two is 222.", "g-two")

@@ -24,7 +24,7 @@ const WORDS = {
     aboutActions: "按一下，发生一次，看机器人怎样恢复。", aboutFaults: "打开后一直有效，直到关上。", violationsAbout: "客户端没有按协议应答的次数；真的钉钉不会提示，这里逐条列出。",
     pushes: "推送", registrations: "注册", violations: "违规", done: "完成", tips: ["你好，你能做什么？", "长文", "代码", "慢 5"],
     states: { open: "已连接", draining: "排空中", frozen: "已冻结", closed: "已关闭" },
-    groups: { gateway: "注册网关", websocket: "WebSocket", push: "推送", webhook: "会话 Webhook", openapi: "OpenAPI 与令牌", card: "卡片", model: "内置模型" },
+    groups: { gateway: "注册网关", websocket: "WebSocket", push: "推送", webhook: "会话 Webhook", openapi: "OpenAPI 与令牌", card: "卡片", registration: "扫码注册", model: "内置模型" },
   },
   en: {
     brand: "Local DingTalk", picture: "picture", admin: "admin", iam: "I am", chats: "Chats", direct: "Direct chat", connections: "Connections", frames: "Last frames",
@@ -48,7 +48,7 @@ const WORDS = {
     aboutActions: "Press once, it happens once: watch how the robot recovers.", aboutFaults: "On until they are switched off.", violationsAbout: "How often the client broke the protocol. The real DingTalk stays silent; here each is told.",
     pushes: "pushes", registrations: "registrations", violations: "violations", done: "done", tips: ["Hello, what can you do?", "long", "code", "slow 5"],
     states: { open: "open", draining: "draining", frozen: "frozen", closed: "closed" },
-    groups: { gateway: "Gateway", websocket: "WebSocket", push: "Pushes", webhook: "Session webhook", openapi: "OpenAPI and tokens", card: "Cards", model: "Built-in model" },
+    groups: { gateway: "Gateway", websocket: "WebSocket", push: "Pushes", webhook: "Session webhook", openapi: "OpenAPI and tokens", card: "Cards", registration: "Registration by scan", model: "Built-in model" },
   },
 };
 
