@@ -106,6 +106,7 @@ def hear_refusals(alerts: OperatorAlerts) -> Callable[[Exception], Awaitable[Non
     """Return what hears why the model gave no answer, and tells the owner of a refusal for good."""
 
     async def on_given_up(error: Exception) -> None:
+        # A server that is busy or away is waited for, and cures itself: an alert for that would be noise.
         if isinstance(error, ModelError) and error.kind in _REFUSALS:
             cause = ": ".join(filter(None, (error.kind.value, suggest_remedy(error))))
             await alerts.tell(AlertKind.MODEL_REFUSED, cause)

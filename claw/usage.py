@@ -67,6 +67,7 @@ class UsageCounter:
     async def read(self, since: str) -> list[UsageRow]:
         """Return what was used from a day on, newest first, what is not saved yet included. Raises StoreError."""
         found = {_Place(row.day, row.person, row.chat): row for row in await self._store.usage(since)}
+        # What another replica has counted and not saved yet is missing here, for a minute at most.
         for place, row in self._rows.items():
             if place.day >= since:
                 found[place] = _sum(found[place], row) if place in found else row

@@ -275,7 +275,7 @@ def _scan(environ: Mapping[str, str], prompt: Prompt) -> tuple[str, str]:
         # A loop of its own: the checks that follow have another, and nothing of this one may live on in it.
         client_id, secret = asyncio.run(run())
     except ScanError as error:
-        raise UnusableError(prompt.render(f"auth.scan_{error.reason.value}", detail=error.detail or "-")) from None
+        raise UnusableError(prompt.render(error.reason.value, detail=error.detail or "-")) from None
     prompt.say("auth.scan_done", client_id=client_id)
     return client_id, secret
 

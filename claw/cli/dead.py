@@ -96,6 +96,7 @@ def main(
     try:
         if action == "list":
             return _list(client, say("none"), as_json=as_json)
+        # The oldest first, as the owner's `/retry all`: in a conversation they are answered in the order they came in.
         chosen = [each["id"] for each in reversed(_letters(client))] if list(ids) == ["all"] else list(ids)
         return max((_act(client, action, each, say) for each in chosen), default=0)
     except (OSError, LetterError) as error:
@@ -138,6 +139,7 @@ def _list(client: ClawClient, none: str, *, as_json: bool) -> int:
 
 def _act(client: ClawClient, action: str, letter_id: str, say: Any) -> int:
     """Do one thing to one letter; return the exit code that it alone would mean."""
+    # One by one: what one letter is refused for says nothing of the others.
     path = f"/api/dead/{quote(letter_id, safe='')}"
     try:
         if action == "retry":

@@ -36,12 +36,12 @@ ADDRESS_MAX_CHARS: Final = 500
 
 
 class ScanEnd(Enum):
-    """Why no app came of it."""
+    """Why no app came of it; each value is the key of its sentence (doctor/texts.toml)."""
 
-    REFUSED = "refused"
-    EXPIRED = "expired"
-    UNREACHABLE = "unreachable"
-    FAULT = "fault"
+    REFUSED = "auth.scan_refused"
+    EXPIRED = "auth.scan_expired"
+    UNREACHABLE = "auth.scan_unreachable"
+    FAULT = "auth.scan_fault"
     """DingTalk answered something else than the flow knows, or an error."""
 
 
@@ -135,6 +135,7 @@ class DeviceFlow:
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ScanError(ScanEnd.UNREACHABLE, describe_failure(error)) from None
+        # A gateway in front of DingTalk says so as well: it is no word about this code.
         if status >= 500:
             raise ScanError(ScanEnd.UNREACHABLE, f"HTTP {status}")
         try:
@@ -164,6 +165,7 @@ def _read_code(answer: dict[str, Any]) -> tuple[str, ScanCode, float]:
 def _read_end(answer: dict[str, Any]) -> ScannedApp | None:
     """Return the app; None while the person has not decided. Raises ScanError."""
     match answer.get("status"):
+        # By the very words: whatever else comes one day must not pass for a yes.
         case "WAITING":
             return None
         case "FAIL":

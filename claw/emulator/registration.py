@@ -77,6 +77,7 @@ class FakeRegistration:
     async def _begin(self, request: web.Request) -> web.StreamResponse:
         if (failure := await self._fail(request)) is not None:
             return failure
+        # Taken before anything is looked at: a second use finds none, whatever became of the first.
         made = self._nonces.pop(as_text((await read_json(request) or {}).get("nonce")), None)
         if made is None or time.monotonic() - made >= NONCE_LIFETIME_S:
             return _refuse(BAD_NONCE, "nonce无效或已过期")
@@ -106,6 +107,7 @@ class FakeRegistration:
         device = self.devices.get(device_code)
         if device is None:
             return _refuse(BAD_CODE, "device_code无效")
+        # The switch decides at the poll, so that a test may set it while somebody waits.
         if ending := self._faults.take("scan_ending"):
             device.status = str(ending)
         body: dict[str, Any] = {"errcode": 0, "errmsg": "ok", "status": device.status}

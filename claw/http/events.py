@@ -45,6 +45,7 @@ class EventStreams:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Serve one stream until its reader goes, or claw drains."""
+        # Refused, and not the oldest closed: two pages that push each other out would both flicker for ever.
         if self._open >= STREAMS_MAX:
             raise ApiError(503, "too_many_streams", f"{STREAMS_MAX} pages are open already")
         self._open += 1

@@ -69,6 +69,7 @@ def routes() -> list[web.RouteDef]:
 def _answer(request: web.Request, file: PageFile | None) -> web.Response:
     if file is None:
         raise web.HTTPNotFound
+    # Files change with a release alone, so most answers of a page that is loaded again are empty ones.
     if any(each.value == file.etag for each in request.if_none_match or ()):
         response = web.Response(status=304)
     else:

@@ -65,6 +65,7 @@ def read_receiver(body: Mapping[str, Any]) -> tuple[str, str]:
 def read_content(body: Mapping[str, Any]) -> str:
     """Return what is to be sent, as markdown. Raises ApiError."""
     kinds = [name for name in ("markdown", "image", "file") if body.get(name) is not None]
+    # One thing a request: of two, one could be out and the other refused, and the receipt would have to say both.
     if len(kinds) != 1:
         raise _bad("markdown", "exactly one of markdown, image and file is needed")
     match kinds[0]:

@@ -30,6 +30,7 @@ class Trip:
     attempts: int
 
     def to_json(self) -> dict[str, Any]:
+        # Rounded to milliseconds: more digits would say more than the clocks can.
         return {
             "at": format_rfc3339(self.ended_at),
             "outcome": self.outcome,

@@ -40,7 +40,6 @@ from claw.cli.doctor.runner import (
     run_checks,
 )
 from claw.cli.doctor.texts import SYMPTOMS, TEXTS, Symptom
-from claw.cli.scan import ScanEnd
 from claw.dingtalk.quota import month_of
 from claw.emulator import Emulator, gateway
 from claw.http_client import http_session
@@ -753,7 +752,6 @@ def test_every_key_is_used_and_every_used_key_exists() -> None:
                 used.update(re.findall(r"^[a-z]+\.[a-z_]+$", node.value))
     used = {key for key in used if key.partition(".")[0] in tables}
     built = {f"registration.{word}" for word in ("credentials", "app", "forbidden")}
-    built |= {f"auth.scan_{end.value}" for end in ScanEnd}
     built |= {f"status.{status}" for status in CheckStatus} | {f"symptom.{symptom}" for symptom in Symptom}
     assert set(TEXTS) - used - built == set()
     assert used - set(TEXTS) - names == set()

@@ -131,6 +131,7 @@ class OwnerCommands:
     async def _change_chat(self, call: Invocation) -> str:
         where, language = call.inbound.conversation, call.language
         # All that stands behind the word, as it was written: a prompt has lines.
+        # `call.words` would have lost them, and the blanks of an example in it.
         said = call.inbound.text.split(None, 2)
         word = said[1].lower() if len(said) > 1 else ""
         value = said[2].strip() if len(said) > 2 else ""
