@@ -1,4 +1,4 @@
-"""The documents that are made from the settings: README's table and `.env.example`. Run by `make docs`."""
+"""The documents made from the settings: the table of docs/settings.md and `.env.example`. Run by `make docs`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from claw.config.variables import Variable
 
 TABLE_BEGIN: Final = "<!-- settings -->"
 TABLE_END: Final = "<!-- /settings -->"
-"""Marks between which README holds the table of variables."""
+"""Marks between which docs/settings.md holds the table of variables."""
 
 
 def markdown_table() -> str:
-    """Return README's table of variables."""
+    """Return the table of variables."""
     lines = ["| variable | default | meaning |", "|---|---|---|"]
     last = ""
     for title, info in variables():
@@ -54,12 +54,12 @@ def dotenv_example() -> str:
 
 
 def refresh_documents(root: Path) -> None:
-    """Write the tables that are made from this module: `.env.example`, and README between its markers."""
+    """Write the tables that are made from this module: `.env.example`, and docs/settings.md between its markers."""
     (root / ".env.example").write_text(dotenv_example(), encoding="utf-8")
-    readme = root / "README.md"
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(TABLE_BEGIN)
+    page = root / "docs" / "settings.md"
+    before, begin, rest = page.read_text(encoding="utf-8").partition(TABLE_BEGIN)
     _, end, after = rest.partition(TABLE_END)
-    readme.write_text(f"{before}{begin}\n{markdown_table()}{end}{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{markdown_table()}{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

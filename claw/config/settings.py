@@ -1,7 +1,7 @@
 """Settings: every variable that an operator can set, with its default and meaning.
 
 Each section is a frozen dataclass whose fields are declared by `variable()`: the only place where a variable's name,
-default and meaning are written. README, `.env.example` and the chart are made from it (`config/docs.py`);
+default and meaning are written. docs/settings.md, `.env.example` and the chart are made from it (`config/docs.py`);
 `config/reader.py` reads an environment into `Settings`.
 """
 

@@ -27,7 +27,7 @@ SERVER_RETRIES_S: Final = 60.0
 """An error that the server itself tells after so long comes after tries of its own: ours would be tries of tries."""
 
 DELIVERY_TIMEOUT_S: Final = 3600.0
-"""An answer that DingTalk does not take is tried again for so long (README)."""
+"""An answer that DingTalk does not take is tried again for so long (docs/failures.md)."""
 DELIVERY_BACKOFF_CEILING_S: Final = 300.0
 MAYBE_DELIVERED_DELAYS_S: Final = (60.0, 600.0)
 """Shortest waits after calls that may have been delivered, and so the number of further tries: each may show the answer

@@ -393,11 +393,11 @@ def test_any_environment_is_read_or_refused(environ: dict[str, str], complete: b
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
-def test_readme_is_not_stale() -> None:
-    """README's table is the one made from settings.py."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_table_is_not_stale() -> None:
+    """The table of docs/settings.md is the one made from settings.py."""
+    readme = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     found = re.search(r"<!-- settings -->\n+(.*?)\n*<!-- /settings -->", readme, re.DOTALL)
-    assert found, "README.md has no region between <!-- settings --> and <!-- /settings -->"
+    assert found, "docs/settings.md has no region between <!-- settings --> and <!-- /settings -->"
     assert found[1].strip() == markdown_table().strip()
 
 

@@ -21,7 +21,7 @@ STARTUP_MAX_S = 240
 KILL_S = 10
 """Seconds from SIGTERM to SIGKILL."""
 REJECTED_RETRY_S = 60
-"""Seconds until refused credentials are tried again, at most (README, "How it behaves when things fail")."""
+"""Seconds until refused credentials are tried again, at most (docs/failures.md)."""
 
 
 def manifest(name: str) -> dict[str, Any]:
