@@ -8,6 +8,7 @@ hour. What cannot be told now, since the connection or the store is away, is tol
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
@@ -109,7 +110,8 @@ class RunMarks:
     async def begin(self) -> bool:
         """Mark this process as running; False where one of its name left its mark behind. Raises StoreError."""
         # In a container that is restarted the name stays the same.
-        mark = str(self._clock.wall())
+        # By more than the time, which may be the same after a clock was set back.
+        mark = f"{self._clock.wall()} {secrets.token_hex(4)}"
         stands = await self._config.set_if_absent(self._own, mark)
         if stands != mark:
             await self._config.set(self._own, mark)
