@@ -26,7 +26,8 @@ BANNER: Final = """
   claw dev {version}: a local DingTalk with a real claw behind it
 
     chat page   {page}
-    claw        {service}/ready   {service}/status (bearer {token})
+    operator    {service}/   (its token: {token})
+    claw        {service}/ready
     model       {model}
 
   Write to the robot on the page; press Ctrl-C to stop.
@@ -62,7 +63,7 @@ def environment(given: dict[str, str], page: str, secret: str) -> dict[str, str]
         "HOST": HOST,
         "PORT": str(free_port(SERVICE_PORT)),
         "CLAW_STORE_URL": STORE,
-        # Printed below, so that /status can be tried; a new one each time.
+        # Printed below, so that the operator's page can be tried; a new one each time.
         "CLAW_ADMIN_TOKEN": secrets.token_urlsafe(12),
     }
     for name, value in defaults.items():

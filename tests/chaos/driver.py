@@ -408,15 +408,18 @@ class Chaos:
         timeout = aiohttp.ClientTimeout(total=PROBE_PATIENCE_S)
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True)) as http:
             while True:
-                ready, stream, store = None, None, None
+                ready, stream, store, reason = None, None, None, ""
                 asked = time.monotonic()
                 body = await self._asked_for(http, "/ready")
                 at = time.monotonic()
                 if body is not None:
                     checks = body[1]["checks"]
                     ready, stream, store = body[0] == 200, checks["stream"]["ok"], checks["store"]["ok"]
+                    reason = str(checks["store"].get("reason", ""))
                 health = await self._asked_for(http, "/health")
-                self.record.samples.append(Sample(asked, at, ready, stream, store, health[0] if health else None))
+                self.record.samples.append(
+                    Sample(asked, at, ready, stream, store, health[0] if health else None, reason)
+                )
                 await asyncio.sleep(PROBE_EVERY_S)
 
     async def _asked_for(self, http: aiohttp.ClientSession, path: str) -> tuple[int, Any] | None:

@@ -179,6 +179,8 @@ class Sample:
     """What /ready says of the connection alone."""
     store: bool | None
     health: int | None
+    store_reason: str = ""
+    """Why /ready says that the store cannot write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,7 +483,7 @@ def unready_lies(record: Record) -> list[str]:
         if can is True and sample.stream is False and lies(began, sample.asked, FALSE_UNREADY_S):
             found.append(f"ready: no stream at {sample.at:.2f}, with a usable connection for {sample.at - began:.1f} s")
         if sample.store is False and not _store_fault(record, sample):
-            found.append(f"ready: no store at {sample.at:.2f}, and nothing is wrong with it")
+            found.append(f"ready: no store at {sample.at:.2f} ({sample.store_reason}), and nothing is wrong with it")
     return found
 
 
