@@ -815,7 +815,7 @@ async def test_a_drain_says_so_in_the_card(make_kit: MakeKit) -> None:
 
 async def test_a_drain_waits_for_no_card_that_hangs(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message is given back after it, within the second that all of that has."""
-    monkeypatch.setattr(module, "DRAIN_NOTE_S", 0.02)
+    monkeypatch.setattr(module, "DRAIN_NOTE_S", 0.5)
     draft = kit.begin()
     await kit.made(draft, "half of")
     gate = Gate()

@@ -492,3 +492,18 @@ async def test_the_owner_hears_of_rejected_credentials(emulator: Emulator, claw:
         emulator.faults.update({"gateway_status": 0})
         await service.until_ready(70)
         assert await said_by_robot(emulator, "不接受应用凭证") == ["direct:u-1001"]
+
+
+async def test_what_the_owner_changes_in_chat_is_audited(emulator: Emulator, claw: Claw) -> None:
+    """Policies, lists and restarts by commands are entries of the audit, by the owner's id; what is refused is none."""
+    async with claw(**OWNED) as service:
+        for text in ("/policy group allowlist", "/policy nonsense", "/allow u-1002", "/deny u-1003", "/restart"):
+            await emulator.wait_reply_to(await emulator.say(text))
+        await emulator.wait_reply_to(await emulator.say("/deny u-1001", person="u-1002"))
+        entries = (await service.call("GET", "/api/audit"))[1]["entries"]
+        assert [(each["actor"], each["action"], each["detail"]) for each in reversed(entries)] == [
+            ("u-1001", "policy", "group allowlist"),
+            ("u-1001", "allow", "u-1002"),
+            ("u-1001", "deny", "u-1003"),
+            ("u-1001", "restart", "stream"),
+        ]

@@ -259,6 +259,7 @@ class CommandHandlers(OwnerCommands):
             case _:
                 return texts.POLICY_USAGE[call.language]
         log.info("policy changed by the owner", extra={"words": " ".join(call.arguments)[:40]})
+        await self._note(call, " ".join(call.arguments))
         # Read again rather than worked out: what is told is what holds, also where two owners change it at once.
         rules = await self._access.read_rules()
         told = texts.DONE[call.language] + format_policies(rules, call.language)
@@ -314,6 +315,7 @@ class CommandHandlers(OwnerCommands):
             await self._config.delete(f"{away_from}{person}")
             await self._config.set(f"{to}{person}", "1")
         log.info("list changed by the owner", extra={"command": call.command.spec.name, "people": len(people)})
+        await self._note(call, ", ".join(people))
         return done[call.language].format(people=", ".join(people))
 
     @COMMANDS.command(
@@ -370,6 +372,7 @@ class CommandHandlers(OwnerCommands):
             # The owner first, and with this message's key: a crash from here on is made good by the next try.
             await self._config.set(OWNER, Owner(person, message=call.inbound.key).to_json())
             log.warning("the robot was handed to another owner", extra={"owner": hash_id(person)})
+            await self._note(call, person)
         await self._config.delete(HANDOVER, f"{DENIED_PREFIX}{person}")
         return texts.HANDED_OVER[call.language].format(person=person)
 
@@ -388,7 +391,14 @@ class CommandHandlers(OwnerCommands):
         scope = call.arguments[0].lower() if call.arguments else "stream"
         if len(call.arguments) > 1 or scope not in {"stream", "process"}:
             return texts.RESTART_USAGE[call.language]
-        return (texts.RESTARTING if self._actions.restart(scope) else texts.RESTART_BUSY)[call.language]
+        if not self._actions.restart(scope):
+            return texts.RESTART_BUSY[call.language]
+        await self._note(call, scope)
+        return texts.RESTARTING[call.language]
+
+    async def _note(self, call: Invocation, detail: str) -> None:
+        """Keep in the audit what the owner has changed by a command."""
+        await self._actions.note(call.inbound.sender.staff_id, call.command.spec.name, "", detail)
 
     # --- slips -----------------------------------------------------------------------------------------------------
 
