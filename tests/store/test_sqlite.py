@@ -893,3 +893,15 @@ async def test_receipts_and_usage_go_after_their_time(world: SqliteWorld) -> Non
     await world.later(USAGE_RETENTION_DAYS * 24 * 3600.0)
     await world.store.clean()
     assert await world.store.usage("2000-01-01") == []
+
+
+async def test_checks_at_the_same_time_do_not_disturb_each_other(world: SqliteWorld) -> None:
+    """Whoever asks while the answer to others is on its way begins another look, and spoils nobody's."""
+
+    async def ask_often() -> None:
+        for turns in range(40):
+            await world.store.check()
+            for _ in range(turns % 4):
+                await asyncio.sleep(0)
+
+    await asyncio.gather(*(ask_often() for _ in range(8)))

@@ -121,12 +121,14 @@ class SqliteStore(SqliteDeadLetters):
             self._probe = self._writer.submit(self._verify, None if is_fresh else self._clock.wall(), kind=kind)
             self._probe.add_done_callback(consume_exception)
         # One probe for all callers while a disk hangs; `wait` leaves it alone when its time is over.
-        done, _ = await asyncio.wait((self._probe,), timeout=CHECK_TIMEOUT_S)
+        # By a name of our own: while we wait to run again, somebody else may have begun the next probe.
+        probe = self._probe
+        done, _ = await asyncio.wait((probe,), timeout=CHECK_TIMEOUT_S)
         if not done:
             raise StoreError("the store does not answer")
         if self._writer.damage:
             raise StoreError(self._writer.damage)
-        if self._probe.result():
+        if probe.result():
             # A disk that failed for a while leaves half of a checkpoint behind; the other half is still in the WAL.
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 await self._writer.submit(queries.checkpoint, kind=JobKind.NO_TRANSACTION)
