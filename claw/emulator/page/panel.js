@@ -115,6 +115,10 @@ function drawActions() {
   }));
 }
 
+// What a person has just switched and the emulator has not answered yet: a state that was
+// read before the switch and arrives after it must not turn the switch back under the hand.
+const unanswered = new Map();
+
 function control(one) {
   let input;
   if (one.choices.length) {
@@ -129,10 +133,14 @@ function control(one) {
   input.addEventListener("change", () => attempt(async () => {
     let value = one.type === "bool" ? input.checked : input.value;
     if (one.type === "int" || one.type === "float") value = input.value === "" ? (one.name === "disconnect_close_after" ? null : one.default) : Number(input.value);
+    const mine = Symbol(one.name);
+    unanswered.set(one.name, { value, mine });
     try {
       await call("/_/faults", { method: "POST", body: { [one.name]: value } });
       note("");
     } finally {
+      // Of two changes in a row only the last one's answer settles what is shown.
+      if (unanswered.get(one.name)?.mine === mine) unanswered.delete(one.name);
       state.faults = (await call("/_/faults")).faults;
       drawFaultValues();
     }
@@ -164,7 +172,7 @@ function drawFaults() {
 function drawFaultValues() {
   for (const one of switches) {
     const input = document.querySelector(`[data-fault="${one.name}"]`);
-    const value = state.faults[one.name];
+    const value = unanswered.has(one.name) ? unanswered.get(one.name).value : state.faults[one.name];
     if (one.type === "bool") input.checked = value;
     else if (document.activeElement !== input) input.value = value === null ? "" : String(value);
     input.closest(".fault").classList.toggle("on", value !== one.default);
