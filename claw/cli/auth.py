@@ -247,7 +247,7 @@ def _ask_missing(
 
 def _scan(environ: Mapping[str, str], prompt: Prompt) -> tuple[str, str]:
     """Have DingTalk make an app for whoever scans a code. Raises UnusableError."""
-    from claw.cli.scan import DeviceFlow, ScanCode, ScanError, draw  # noqa: PLC0415 - only where somebody scans
+    from claw.dingtalk.registration import DeviceFlow, ScanCode, ScanError, draw  # noqa: PLC0415 - only where somebody scans
 
     told = 0
 

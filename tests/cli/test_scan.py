@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from dotenv import dotenv_values
 
-from claw.cli.scan import DeviceFlow, ScanEnd, ScanError, ScannedApp, draw
+from claw.dingtalk.registration import DeviceFlow, ScanEnd, ScanError, ScannedApp, draw
 from claw.emulator import Emulator
 from claw.http_client import http_session
 from tests.cli.screen import Screen

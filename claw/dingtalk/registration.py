@@ -1,4 +1,4 @@
-"""Registering an app by scanning a code: DingTalk's Device Flow, at a terminal (docs/protocol.md section 1.5).
+"""Registering an app by scanning a code: DingTalk's Device Flow (docs/protocol.md section 1.5).
 
 Order of events: `init` gives a nonce, good once; `begin` trades it for a device code, and for an address that a person
 opens with DingTalk, as a QR code as a rule; `poll` is asked every few seconds until somebody has agreed there, has
