@@ -27,21 +27,19 @@ from claw.components import Components, build
 from claw.config.reader import print_problems
 from claw.config.settings import EXIT_BAD_SETTINGS, Settings
 from claw.dingtalk.quota import BillableCalls, CallCounter
-from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
+from claw.errors import SettingsError, StoreError
 from claw.http.admin import Scope
 from claw.http.health import is_stuck
 from claw.http_client import http_session
 from claw.inbox.operator_alerts import AlertKind, Trouble
 from claw.observe import logs, telemetry
 from claw.policy import Switch
-from claw.store.open import open_store
+from claw.store.open import open_for_serving
 from claw.store.ports import Store
 from claw.store.values import Depth
 
 log: Final = logging.getLogger(__name__)
 
-STORE_LOCK_TIMEOUT_S: Final = 15.0
-"""Seconds to wait for a predecessor that is still draining to let go of the store."""
 JANITOR_INTERVAL_S: Final = 60.0
 """Seconds between two cleanings of the store and two savings of the call counts."""
 GAUGE_INTERVAL_S: Final = 5.0
@@ -88,7 +86,8 @@ class App:
         self._exit = leaving
         # Before anything slow: a signal that comes while another claw holds the store must end the waiting.
         with self._signals():
-            store = await self._open_store(leaving)
+            settings = self._settings
+            store = await open_for_serving(settings.store, settings.dingtalk.client_id, self._clock, leaving)
             if store is None:
                 return leaving.result()
             try:
@@ -99,29 +98,6 @@ class App:
             finally:
                 # Last, and after the session: what still runs until here may want to write.
                 await store.close()
-
-    async def _open_store(self, leaving: asyncio.Future[Exit]) -> Store | None:
-        """Open the store; return None if we were asked to stop while another claw held it. Raises SettingsError."""
-        settings = self._settings
-        store = open_store(settings.store, settings.dingtalk.client_id, self._clock)
-        deadline = self._clock.monotonic() + STORE_LOCK_TIMEOUT_S
-        while True:
-            try:
-                await store.open()
-            except StoreBusyError as error:
-                # In a rolling update the predecessor still drains: it lets go of the store when its turns have ended.
-                if self._clock.monotonic() >= deadline:
-                    raise SettingsError([f"CLAW_STORE_URL: {error}; each claw needs a store of its own"]) from None
-                log.warning("another claw holds the store, waiting for it to end")
-                await asyncio.wait([leaving], timeout=1.0)
-                if leaving.done():
-                    return None
-            except StoreSchemaError as error:
-                raise SettingsError([f"CLAW_STORE_URL: {error}; start the newer version"]) from None
-            except StoreError as error:
-                raise SettingsError([f"CLAW_STORE_URL: {settings.store.shown} cannot be used: {error}"]) from None
-            else:
-                return store
 
     # --- serving -------------------------------------------------------------------------------------------------
 

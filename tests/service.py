@@ -104,7 +104,7 @@ class Service:
         async for raw in stream:
             line = raw.decode(errors="replace").rstrip("\n")
             self.lines.append(line)
-            if '"claw serves"' in line:
+            if '"claw serves"' in line or '"set-up serves"' in line:
                 self.port = int(json.loads(line)["port"])
                 self._served.set()
 

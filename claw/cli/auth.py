@@ -30,16 +30,13 @@ from claw.cli.prompt import Prompt, UnusableError
 from claw.clock import Clock
 from claw.config import files, parsers
 from claw.config.settings import EXIT_BAD_SETTINGS
+from claw.credentials import ID, NAMES, SECRET, overlay
 from claw.http_client import http_session
 from claw.language import Language
 from claw.observe import logs
 from claw.observe.redact import register
 from claw.secret import Secret
 
-ID: Final = "DINGTALK_CLIENT_ID"
-SECRET: Final = "DINGTALK_CLIENT_SECRET"  # noqa: S105 - a variable's name
-NAMES: Final = {ID: (ID, "DINGTALK_APP_KEY"), SECRET: (SECRET, "DINGTALK_APP_SECRET")}
-"""All names under which each can be set, the first one preferred."""
 OAPI: Final = "https://oapi.dingtalk.com"
 TRIES_MAX: Final = 3
 """How often a person is asked for the same value."""
@@ -160,10 +157,7 @@ async def _check_credentials(
     environ: Mapping[str, str], client_id: str, secret: str, language: Language, timeout: float
 ) -> list[Result]:
     """Return what DingTalk says to these credentials."""
-    # Other names of the same values must go: two that differ would be a fault of the settings.
-    others = {name for names in NAMES.values() for alias in names for name in (alias, f"{alias}_FILE")}
-    overlaid = {name: value for name, value in environ.items() if name not in others}
-    overlaid |= {ID: client_id, SECRET: secret}
+    overlaid = overlay(environ, client_id, secret)
     results, _ = await diagnose(overlaid, language, checks=CONNECTION, timeout=timeout, own_session=True)
     return results
 
@@ -376,7 +370,7 @@ def _write(
         report.notes.append(prompt.render("auth.same", path=path))
     else:
         try:
-            env_file.write(path, after)
+            files.write_private(path, after)
         except OSError as error:
             cause = error.strerror or type(error).__name__
             raise UnusableError(prompt.render("auth.unwritable", path=path, cause=cause)) from None
@@ -395,7 +389,7 @@ def _offer_model(environ: Mapping[str, str], path: Path, prompt: Prompt) -> None
         if model_menu.is_set({**env_file.values(text), **environ}):
             return
         if chosen := model_menu.choose(prompt):
-            env_file.write(path, env_file.change(text, chosen, {name: (name,) for name in chosen}))
+            files.write_private(path, env_file.change(text, chosen, {name: (name,) for name in chosen}))
             prompt.say("auth.written", path=path)
     # The credentials are there all the same: the model can be set in the file at any time.
     except (OSError, UnusableError) as error:

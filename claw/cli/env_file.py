@@ -10,10 +10,7 @@ lets others read, and rewrites the file once per name, so that a crash could pai
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from io import StringIO
 from pathlib import Path
@@ -88,22 +85,3 @@ def quote(value: str) -> str:
         return value
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def write(path: Path, text: str) -> None:
-    """Put `text` in the file's place, readable by its owner only. Raises OSError; the old file is whole then."""
-    path = path.resolve()  # A link stays a link.
-    # Made with 0600: no moment in which others could read the secret.
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as trial:
-        try:
-            with contextlib.suppress(OSError):  # Somebody else's file stays theirs, where we may do that.
-                old = path.stat()
-                os.fchown(trial.fileno(), old.st_uid, old.st_gid)
-            trial.write(text.encode())
-            trial.flush()
-            # Before the rename: a file system may otherwise keep the new name and lose what is in it.
-            os.fsync(trial.fileno())
-            Path(trial.name).replace(path)
-        except BaseException:
-            Path(trial.name).unlink(missing_ok=True)
-            raise

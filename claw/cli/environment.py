@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
+from claw.clock import Clock
 from claw.config import files
+from claw.credentials import find_kept, find_open_settings, overlay
 from claw.errors import SettingsError
 
 
@@ -20,4 +23,14 @@ def read_environment() -> tuple[dict[str, str], tuple[str, ...]]:
         # Without `.env`, then: the process's own variables can be checked all the same.
         environ, problems = dict(os.environ), error.problems
     os.environ.update(environ)
-    return environ, problems
+    return _add_kept(environ), problems
+
+
+def _add_kept(environ: dict[str, str]) -> dict[str, str]:
+    """Return the environment with the credentials of a scan on the operator's page, where it has none itself."""
+    # Here, once for all commands: what they check must be what the running claw goes by.
+    with contextlib.suppress(SettingsError):
+        if (found := find_open_settings(environ)) is not None:
+            kept = find_kept(found[0].store, Clock())
+            return environ if kept is None else overlay(environ, kept.client_id, kept.client_secret.reveal())
+    return environ

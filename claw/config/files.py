@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -63,3 +65,22 @@ def read_secret_file(path: Path) -> str:
         return raw.decode().strip().strip(BOM).strip()
     except UnicodeDecodeError:
         raise ValueError("is not text") from None
+
+
+def write_private(path: Path, text: str) -> None:
+    """Put `text` in the file's place, readable by its owner only. Raises OSError: the old file is whole then."""
+    path = path.resolve()  # A link stays a link.
+    # Made with 0600: no moment in which others could read the secret.
+    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as trial:
+        try:
+            with contextlib.suppress(OSError):  # Somebody else's file stays theirs, where we may do that.
+                old = path.stat()
+                os.fchown(trial.fileno(), old.st_uid, old.st_gid)
+            trial.write(text.encode())
+            trial.flush()
+            # Before the rename: a file system may otherwise keep the new name and lose what is in it.
+            os.fsync(trial.fileno())
+            Path(trial.name).replace(path)
+        except BaseException:
+            Path(trial.name).unlink(missing_ok=True)
+            raise

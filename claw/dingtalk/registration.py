@@ -198,3 +198,10 @@ def draw(address: str) -> str:
     out = io.StringIO()
     segno.make(address, error="l", micro=False).terminal(out, border=2, compact=True)
     return out.getvalue()
+
+
+def draw_image(address: str) -> str:
+    """Return the QR code of an address as an SVG in a `data:` URL, on white whatever the page's colours are."""
+    import segno  # noqa: PLC0415 - as above
+
+    return str(segno.make(address, error="m", micro=False).svg_data_uri(scale=6, border=3, light="#fff"))

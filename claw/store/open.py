@@ -6,15 +6,24 @@ names Redis: it costs 10 MB and 0.2 s.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Final
 
 from claw.clock import Clock
 from claw.config.settings import StoreSettings
+from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
 from claw.store.ports import Inspection, Store
 from claw.store.sqlite.inspection import SqliteInspection
 from claw.store.sqlite.store import SqliteStore
+
+STORE_LOCK_TIMEOUT_S: Final = 15.0
+"""Seconds to wait for a predecessor that is still draining to let go of the store."""
+
+log: Final = logging.getLogger(__name__)
 
 
 def file_of(settings: StoreSettings) -> Path | None:
@@ -30,6 +39,31 @@ def open_store(settings: StoreSettings, robot: str, clock: Clock) -> Store:
     from claw.store.redis.store import RedisStore  # noqa: PLC0415 - see above
 
     return RedisStore(settings.url, robot, clock=clock)
+
+
+async def open_for_serving(
+    settings: StoreSettings, robot: str, clock: Clock, leaving: asyncio.Future[Any]
+) -> Store | None:
+    """Open the store; return None if we were asked to leave while another claw held it. Raises SettingsError."""
+    store = open_store(settings, robot, clock)
+    deadline = clock.monotonic() + STORE_LOCK_TIMEOUT_S
+    while True:
+        try:
+            await store.open()
+        except StoreBusyError as error:
+            # In a rolling update the predecessor still drains: it lets go of the store when its turns have ended.
+            if clock.monotonic() >= deadline:
+                raise SettingsError([f"CLAW_STORE_URL: {error}; each claw needs a store of its own"]) from None
+            log.warning("another claw holds the store, waiting for it to end")
+            await asyncio.wait([leaving], timeout=1.0)
+            if leaving.done():
+                return None
+        except StoreSchemaError as error:
+            raise SettingsError([f"CLAW_STORE_URL: {error}; start the newer version"]) from None
+        except StoreError as error:
+            raise SettingsError([f"CLAW_STORE_URL: {settings.shown} cannot be used: {error}"]) from None
+        else:
+            return store
 
 
 @asynccontextmanager

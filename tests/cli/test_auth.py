@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claw.cli import env_file
-from claw.cli.auth import ID, NAMES, SECRET, TRIES_MAX, _list_caveats
+from claw.cli.auth import TRIES_MAX, _list_caveats
 from claw.cli.prompt import Prompt
 from claw.config import files
+from claw.credentials import ID, NAMES, SECRET
 from claw.emulator import Emulator
 from claw.language import Language
 from tests.cli.screen import Screen
@@ -342,12 +343,12 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (real / "env").write_text("old")
     (real / "env").chmod(0o644)
     (tmp_path / ".env").symlink_to(real / "env")
-    env_file.write(tmp_path / ".env", "new")
+    files.write_private(tmp_path / ".env", "new")
     assert (tmp_path / ".env").is_symlink()
     assert (real / "env").read_text() == "new"
     assert stat.S_IMODE((real / "env").stat().st_mode) == 0o600
     with pytest.raises(OSError, match="Not a directory"):
-        env_file.write(real / "env" / "below", "x")
+        files.write_private(real / "env" / "below", "x")
     assert names(real) == ["env"]
 
 

@@ -12,10 +12,10 @@ import kubernetes_validate
 import pytest
 
 from claw import __version__
-from claw.app import STORE_LOCK_TIMEOUT_S
 from claw.config import reader
 from claw.http.health import CHECK_TIMEOUT_S, STALL_S
 from claw.policy import Switch
+from claw.store.open import STORE_LOCK_TIMEOUT_S
 from tests.deploy import monitors
 from tests.deploy.chart import (
     CHART,

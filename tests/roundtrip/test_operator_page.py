@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from claw.emulator import Emulator, Person
 from tests.browser import MARKS, opened
@@ -238,3 +239,36 @@ async def test_it_fits_phones_and_desks(
             await page.screenshot(
                 path=(folder if wanted else tmp_path) / (name if not wanted else f"operator-{tab}.png")
             )
+
+
+async def test_a_source_that_failed_says_so(emulator: Emulator, claw: Claw) -> None:
+    """A part of the status that could not be read shows its error, and never a figure such as "0 waiting"."""
+    parts = ("inbox", "model", "budget", "replicas", "stream")
+    async with claw() as service, visited(service, enter=False) as page:
+        _, status = await service.call("GET", "/status")
+        status |= {name: {"error": f"StoreError: {name} is gone"} for name in parts}
+
+        async def answer(route: Route) -> None:
+            event = f"event: status\ndata: {json.dumps(status)}\n\n"
+            await route.fulfill(content_type="text/event-stream", body=event)
+
+        await page.route("**/api/events", answer)
+        await page.route("**/status", lambda route: route.fulfill(json=status))
+        await login(page)
+        for name in parts:
+            await expect(page.locator("main")).to_contain_text(f"StoreError: {name} is gone")
+        await expect(page.locator("main .figure.bad")).to_have_count(len(parts))
+
+
+async def test_events_leave_the_focus_where_it_is(emulator: Emulator, claw: Claw) -> None:
+    """Who goes by keyboard keeps the place while figures change: a link of the list, a button of a round trip."""
+    async with claw() as service, visited(service) as page:
+        await show(page, "trips")
+        await page.focus('#nav a[href="#usage"]')
+        await emulator.replies.wait_to(await emulator.say("one"))
+        await expect(page.locator(".trip")).to_have_count(1)
+        assert await page.evaluate("document.activeElement.getAttribute('href')") == "#usage"
+        await page.focus(".trip button")
+        await emulator.replies.wait_to(await emulator.say("two"))
+        await expect(page.locator(".trip")).to_have_count(2)
+        assert await page.evaluate("document.activeElement.tagName") == "BUTTON"

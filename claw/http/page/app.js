@@ -1,7 +1,9 @@
-// The operator's page. Order of events: a token is asked for once; a stream of events draws what changes by itself; the
-// other parts are drawn when they are opened, and after each change that is made there.
+// The operator's page. Order of events: a token is asked for once; without credentials of an app the set-up comes first;
+// then a stream of events draws what changes by itself, and the other parts are drawn when they are opened, and after
+// each change that is made there. What is drawn anew keeps the place of whoever is in it: focus, opened details.
 import { $, ApiFault, call, language, make, open, setLanguage, setToken, span, t, token } from "./core.js";
 import { overview, trips } from "./overview.js";
+import { setUp } from "./setup.js";
 import * as work from "./work.js";
 
 const RETRY_MS = [1000, 2000, 4000, 8000, 10000];
@@ -12,18 +14,33 @@ let status = null;
 let tab = "overview";
 let stream = null;
 let drawn = 0;
+let labelled = "";
 
 function label() {
   document.documentElement.lang = language();
   for (const node of document.querySelectorAll("[data-word]")) node.textContent = t(node.dataset.word);
   $("lang").textContent = t("lang");
-  $("nav").replaceChildren(...TABS.map((name) => {
+  // An event a second must not take the focus out of the hands of whoever goes by keyboard.
+  const key = [language(), tab, status?.inbox?.dead].join();
+  if (key === labelled) return;
+  labelled = key;
+  keepPlace($("nav"), () => $("nav").replaceChildren(...TABS.map((name) => {
     const link = make("a", { href: `#${name}`, text: t(name) });
     if (name === tab) link.setAttribute("aria-current", "page");
     const count = name === "dead" ? status?.inbox?.dead : 0;
     if (count) link.append(make("span", { class: "count", text: String(count) }));
     return link;
-  }));
+  })));
+}
+
+// Draws a part anew; the focus comes back to what stands in the same place, and what was opened stays open.
+function keepPlace(part, redraw) {
+  const reach = () => [...part.querySelectorAll("a[href], button, summary")];
+  const place = reach().indexOf(document.activeElement);
+  const opened = [...part.querySelectorAll("details")].map((each) => each.open);
+  redraw();
+  part.querySelectorAll("details").forEach((each, index) => { each.open = Boolean(opened[index]); });
+  if (place >= 0) reach()[place]?.focus({ preventScroll: true });
 }
 
 function head() {
@@ -57,12 +74,8 @@ function take(next) {
   status = next;
   head();
   label();
-  // Details that somebody has opened stay open.
-  if (tab in LIVE) {
-    const opened = [...$("content").querySelectorAll("details")].map((each) => each.open);
-    draw();
-    $("content").querySelectorAll("details").forEach((each, index) => { each.open = Boolean(opened[index]); });
-  } else if (tab === "dead" && dead !== undefined && dead !== status.inbox?.dead) draw();
+  if (tab in LIVE) keepPlace($("content"), draw);
+  else if (tab === "dead" && dead !== undefined && dead !== status.inbox?.dead) draw();
 }
 
 async function listen(control) {
@@ -103,10 +116,31 @@ function enter() {
   $("app").hidden = $("leave").hidden = false;
   stream?.abort();
   stream = new AbortController();
+  if (status?.setup) { begin(stream.signal); return; }
+  $("nav").hidden = false;
   listen(stream);
   label();
   head();
   draw();
+}
+
+// A claw without credentials: the set-up fills the page until it has some.
+function begin(signal) {
+  const first = status;
+  $("nav").hidden = true;
+  label();
+  $("version").textContent = status.version;
+  $("state").textContent = t("setupTitle");
+  setUp(first.setup, $("content"), {
+    signal,
+    away: (is) => { if (is) away(t("setupStarting")); else $("live").hidden = true; },
+    ready: (whole) => { status = whole; $("live").hidden = true; enter(); },
+    refuse: (fault) => {
+      if (!(fault instanceof ApiFault) || fault.status !== 401) return false;
+      leave(t("wrong"));
+      return true;
+    },
+  });
 }
 
 function leave(why = "") {
@@ -122,6 +156,13 @@ function leave(why = "") {
   $("refused").hidden = !why;
   $("token").value = "";
   $("token").focus();
+}
+
+async function resume() {
+  try { status = await call("/status"); } catch (fault) {
+    if (fault instanceof ApiFault && fault.status === 401) { leave(t("wrong")); return; }
+  }
+  enter();
 }
 
 $("login").addEventListener("submit", async (event) => {
@@ -140,4 +181,5 @@ addEventListener("hashchange", choose);
 
 choose();
 label();
-if (token()) enter(); else leave();
+// A token that was kept: what there is to show depends on whether claw has credentials.
+if (token()) resume(); else leave();

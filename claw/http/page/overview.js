@@ -1,9 +1,14 @@
 // What changes by itself: connection, inbox, model, budget, replicas, the last round trips. Drawn anew with each event.
 import { card, facts, make, span, t, tell, when, word } from "./core.js";
 
+// A source that failed says so in its own place: a store that nobody can read is no empty one.
+const lost = (part) => (part && part.error ? [make("p", { class: "figure bad", text: t("unread") }), make("p", { text: part.error })] : null);
+
 const named = (state) => t("states")[state] || state || "?";
 
 function connection(stream) {
+  const failed = lost(stream);
+  if (failed) return card(t("connection"), ...failed);
   const history = (stream.history || []).slice(0, 8).map((each) => make("li", {}, make("time", { text: when(each.at) }), make("b", { text: named(each.state), data: { state: each.state } })));
   return card(t("connection"),
     make("p", { class: "figure", text: named(stream.state), data: { state: stream.state || "" } }),
@@ -13,6 +18,8 @@ function connection(stream) {
 
 function inbox(status) {
   const box = status.inbox || {};
+  const failed = lost(box);
+  if (failed) return card(t("inbox"), ...failed);
   return card(t("inbox"),
     make("p", { class: `figure ${box.stuck ? "bad" : ""}`, text: box.stuck ? t("stuck") : String((box.pending ?? 0) - (box.leased ?? 0)) }, make("small", { text: ` ${t("pending")}` })),
     facts([[t("turns"), String(status.turns_in_flight ?? "?")], [t("oldest"), span(box.oldest_age_s)], [t("deadCount"), make("a", { href: "#dead", text: String(box.dead ?? "?") })]]));
@@ -20,6 +27,8 @@ function inbox(status) {
 
 function model(status) {
   const health = status.model || {};
+  const failed = lost(health);
+  if (failed) return card(t("model"), ...failed);
   const asked = health.last_success || health.last_error;
   const figure = health.up === false ? "down" : asked ? "up" : "unknown";
   const error = health.last_error;
@@ -30,6 +39,8 @@ function model(status) {
 
 function budget(status) {
   const month = status.budget || {};
+  const failed = lost(month);
+  if (failed) return card(t("budget"), ...failed);
   const bar = (name) => {
     const quota = month[name];
     if (!quota) return null;
@@ -41,6 +52,8 @@ function budget(status) {
 }
 
 function replicas(status) {
+  const failed = lost(status.replicas);
+  if (failed) return card(t("replicas"), ...failed);
   const all = Array.isArray(status.replicas) ? status.replicas : [];
   return card(t("replicas"), make("ul", { class: "plain" }, ...all.map((each) => make("li", {}, make("b", { text: each.id || each.replica || "?" }), make("span", { text: ` ${each.version || ""} · ${each.healthy === false ? t("notHealthy") : t("healthy")} · ${when(each.seen_at)}` })))));
 }
@@ -70,6 +83,8 @@ function trip(each, longest) {
 }
 
 export function trips(status) {
+  const failed = lost(status.round_trips);
+  if (failed) return failed;
   const all = Array.isArray(status.round_trips) ? status.round_trips : [];
   if (!all.length) return [make("p", { class: "empty", text: t("noTrips") })];
   const longest = Math.max(0.05, ...all.map((each) => each.total_s));
