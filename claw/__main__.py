@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from claw import RELEASE
+from claw.cli.help import CommandParser, tell
 
 SYMPTOMS = ("stream-connection-failed", "bot-not-responding", "permission-denied", "intermittent-disconnections")
 """`claw.cli.doctor.texts.Symptom`, which is not imported for a command's help."""
@@ -35,55 +36,49 @@ class _NoArgument(argparse.Action):
         parser.exit(78, "claw auth: a secret is no argument; use --client-secret-file FILE (- for standard input)\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Make the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="claw", description="A DingTalk robot for any OpenAI-compatible model.")
-    parser.add_argument("--version", action="version", version=f"claw {RELEASE}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("run", help="serve, configured by the environment (and .env outside of containers)")
-    dev = commands.add_parser("dev", help="serve against a local DingTalk with a chat page; no account needed")
-    dev.add_argument("--page-port", type=int, default=8765, help="port of the chat page (default: %(default)s)")
-    commands.add_parser("health", help="ask /ready on the local port; exit code 0 when ready")
-    auth = commands.add_parser(
-        # Without abbreviations: `--client-secret VALUE` must not pass for `--client-secret-file`.
-        "auth",
-        help="scan a code, or ask for the app's credentials; check them, and write them to .env",
-        allow_abbrev=False,
-    )
+    parser = CommandParser(prog="claw", description=tell("claw"), epilog=tell("other"))
+    parser.add_argument("--version", action="version", version=f"claw {RELEASE}", help=tell("version"))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title=tell("commands"))
+    commands.add_parser("run", help=tell("run"), description=tell("run"))
+    dev = commands.add_parser("dev", help=tell("dev"), description=tell("dev"))
+    dev.add_argument("--page-port", type=int, default=8765, help=tell("dev.page_port"))
+    commands.add_parser("health", help=tell("health"), description=tell("health"))
+    # Without abbreviations: `--client-secret VALUE` must not pass for `--client-secret-file`.
+    auth = commands.add_parser("auth", help=tell("auth"), description=tell("auth"), allow_abbrev=False)
     _add_auth_arguments(auth)
-    doctor = commands.add_parser("doctor", help="check everything that must work; exit code 0 ok, 1 warning, 2 fault")
+    doctor = commands.add_parser("doctor", help=tell("doctor"), description=tell("doctor"))
     _add_doctor_arguments(doctor)
-    owner = commands.add_parser("owner", help="show who owns the robot and why, or take the stored owner away")
-    owner.add_argument("action", choices=("show", "reset"), help="reset: pairing begins afresh")
-    owner.add_argument("--yes", action="store_true", help="reset without asking")
-    dead = commands.add_parser("dead", help="list, retry or drop what the running claw could not answer")
+    owner = commands.add_parser("owner", help=tell("owner"), description=tell("owner"))
+    owner.add_argument("action", choices=("show", "reset"), help=tell("owner.action"))
+    owner.add_argument("--yes", action="store_true", help=tell("owner.yes"))
+    dead = commands.add_parser("dead", help=tell("dead"), description=tell("dead"))
     dead.add_argument("action", choices=("list", "retry", "drop"))
-    dead.add_argument("ids", nargs="*", metavar="ID", help="of letters, as `list` shows them; `all`: each of them")
-    dead.add_argument("--url", default="", help="of the claw that is meant (default: the one of this machine)")
+    dead.add_argument("ids", nargs="*", metavar="ID", help=tell("dead.ids"))
+    dead.add_argument("--url", default="", help=tell("dead.url"))
     for command in (auth, doctor, owner, dead):
-        command.add_argument("--json", action="store_true", help="answer for programs")
-        command.add_argument("--lang", default="", choices=("zh", "en"), help="language (default: CLAW_LANG)")
+        command.add_argument("--json", action="store_true", help=tell("json"))
+        command.add_argument("--lang", default="", choices=("zh", "en"), help=tell("lang"))
     for command in (auth, doctor):
-        command.add_argument("--timeout", type=parse_seconds, default=10.0, metavar="S", help="seconds for one answer")
+        command.add_argument("--timeout", type=parse_seconds, default=10.0, metavar="S", help=tell("timeout"))
     return parser
 
 
 def _add_auth_arguments(auth: argparse.ArgumentParser) -> None:
     auth.add_argument("--client-secret", nargs="?", action=_NoArgument, help=argparse.SUPPRESS)
-    auth.add_argument("--client-id", default="", metavar="ID", help="Client ID (AppKey); asked for where not given")
-    auth.add_argument(
-        "--client-secret-file", default="", metavar="FILE", help="file with the Client Secret; - is stdin"
-    )
-    auth.add_argument("--env-file", type=Path, default=Path(".env"), help="file to write (default: %(default)s)")
-    auth.add_argument("--scan", action="store_true", help="scan a code with DingTalk, by which an app is made")
-    auth.add_argument("--check", action="store_true", help="only check what is set, write nothing")
-    auth.add_argument("--yes", action="store_true", help="overwrite different values without asking")
+    auth.add_argument("--client-id", default="", metavar="ID", help=tell("auth.client_id"))
+    auth.add_argument("--client-secret-file", default="", metavar="FILE", help=tell("auth.secret_file"))
+    auth.add_argument("--env-file", type=Path, default=Path(".env"), help=tell("auth.env_file"))
+    auth.add_argument("--scan", action="store_true", help=tell("auth.scan"))
+    auth.add_argument("--check", action="store_true", help=tell("auth.check"))
+    auth.add_argument("--yes", action="store_true", help=tell("auth.yes"))
 
 
 def _add_doctor_arguments(doctor: argparse.ArgumentParser) -> None:
-    doctor.add_argument("--offline", action="store_true", help="stay off the network")
-    doctor.add_argument("--free", action="store_true", help="make no call that DingTalk bills (at most 2 otherwise)")
-    doctor.add_argument("--trouble", default="", choices=SYMPTOMS, help="only the checks that explain this trouble")
+    doctor.add_argument("--offline", action="store_true", help=tell("doctor.offline"))
+    doctor.add_argument("--free", action="store_true", help=tell("doctor.free"))
+    doctor.add_argument("--trouble", default="", choices=SYMPTOMS, help=tell("doctor.trouble"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -32,6 +32,7 @@ from claw.http.admin import Scope
 from claw.http.health import is_stuck
 from claw.http_client import http_session
 from claw.inbox.operator_alerts import AlertKind, Trouble
+from claw.language import choose
 from claw.observe import logs, telemetry
 from claw.policy import Switch
 from claw.store.open import open_for_serving
@@ -331,9 +332,9 @@ def serve(settings: Settings, run: Callable[[], Coroutine[Any, Any, Exit]] | Non
         settings.http.admin_token,
         settings.store.password,
     )
-    logs.configure(settings.logs.level, settings.logs.format, secrets)
+    logs.configure(settings.logs.level, settings.logs.format, secrets, language=settings.logs.language)
     for warning in settings.warnings:
-        log.warning(warning)
+        log.warning(choose(warning, settings.logs.language))
     providers = telemetry.setup(scraped=settings.http.metrics is Switch.ON)
     # The store's thread needs the interpreter for microseconds at a time, several times for each commit, and an ack
     # waits for it: with CPython's 5 ms those turns add up to the whole of ack latency under load.
@@ -341,7 +342,7 @@ def serve(settings: Settings, run: Callable[[], Coroutine[Any, Any, Exit]] | Non
     try:
         return int(asyncio.run((run or App(settings).run)()))
     except SettingsError as error:
-        print_problems(error)
+        print_problems(error, settings.logs.language)
         return int(Exit.SETTINGS)
     except Exception:
         log.critical("claw ended by a fault of its own", exc_info=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -31,6 +32,34 @@ class Text:
 
     def __getitem__(self, language: Language) -> str:
         return self.zh if language is Language.ZH else self.en
+
+
+class Bilingual(str):
+    """A sentence for the operator: a text in English, which also knows its Chinese.
+
+    It is a `str`, so that errors, logs and JSON take it as any other; whoever shows it asks `choose` for the reader's
+    language. A sentence that is made of others keeps both languages by `join`, and by being made anew: an f-string of
+    it would be English alone.
+    """
+
+    __slots__ = ("zh",)
+    zh: str
+
+    def __new__(cls, en: str, zh: str) -> Bilingual:
+        made = super().__new__(cls, en)
+        made.zh = zh
+        return made
+
+
+def choose(text: str, language: Language) -> str:
+    """Return `text` in `language`; as it is where it has one language alone."""
+    return text.zh if language is Language.ZH and isinstance(text, Bilingual) else str(text)
+
+
+def join(separator: str, texts: Iterable[str]) -> Bilingual:
+    """Return the texts as one, in both languages."""
+    both = list(texts)
+    return Bilingual(separator.join(both), separator.join(choose(each, Language.ZH) for each in both))
 
 
 def detect_language(text: str, default: Language) -> Language:

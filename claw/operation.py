@@ -32,6 +32,7 @@ from claw.inbox.operator_alerts import AlertKind, OperatorAlerts, RunMarks
 from claw.inbox.routing import Router
 from claw.inbox.sends import SendDesk
 from claw.inbox.trips import TripLog
+from claw.language import join
 from claw.observe import telemetry
 from claw.policy import Switch
 from claw.store.ports import Store
@@ -108,7 +109,7 @@ def hear_refusals(alerts: OperatorAlerts) -> Callable[[Exception], Awaitable[Non
     async def on_given_up(error: Exception) -> None:
         # A server that is busy or away is waited for, and cures itself: an alert for that would be noise.
         if isinstance(error, ModelError) and error.kind in _REFUSALS:
-            cause = ": ".join(filter(None, (error.kind.value, suggest_remedy(error))))
+            cause = join(": ", filter(None, (error.kind.value, suggest_remedy(error))))
             await alerts.tell(AlertKind.MODEL_REFUSED, cause)
 
     return on_given_up

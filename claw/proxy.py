@@ -20,6 +20,8 @@ from typing import Final, NamedTuple
 
 from yarl import URL
 
+from claw.language import Bilingual
+
 HOSTS_MAX: Final = 256
 """Hosts whose proxy is remembered."""
 PROXY_NAMES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -49,9 +51,13 @@ class Bypass(NamedTuple):
 
 def parse_proxy(text: str) -> URL:
     """Return a proxy's address with its user and password. Raises ValueError with what would be right."""
-    right = "an http:// or https:// address of a proxy, for example http://proxy.example.com:3128"
+    right = Bilingual(
+        "an http:// or https:// address of a proxy, for example http://proxy.example.com:3128",
+        "代理的 http:// 或 https:// 地址，例如 http://proxy.example.com:3128",
+    )
     if _SOCKS.match(text):
-        raise ValueError(f"{right}; SOCKS is not supported, many SOCKS proxies speak HTTP on another port")
+        en = f"{right}; SOCKS is not supported, many SOCKS proxies speak HTTP on another port"
+        raise ValueError(Bilingual(en, f"{right.zh}；不支持 SOCKS，许多 SOCKS 代理在另一个端口上提供 HTTP"))
     # As other clients take it: a proxy that is named without a scheme speaks HTTP.
     try:
         proxy = URL(text if "://" in text else f"http://{text}")

@@ -34,6 +34,7 @@ from claw.http.health import routes as health_routes
 from claw.http.responses import json_response
 from claw.http.server import Server
 from claw.http_client import http_session
+from claw.language import Bilingual
 from claw.observe import logs
 from claw.store.open import open_for_serving
 from claw.store.ports import Store
@@ -42,9 +43,11 @@ STORE_RETRY_S: Final = 2.0
 """Seconds before a store that failed is asked again."""
 LAST_LOOK_S: Final = 2.5
 """Seconds for which the page is still served after a scan: a little more than the page takes between two looks."""
-MISSING: Final = (
+MISSING: Final = Bilingual(
     "no credentials of a DingTalk app: open / of this port in a browser, enter CLAW_ADMIN_TOKEN, and scan the code;"
-    " or set DINGTALK_CLIENT_ID and DINGTALK_CLIENT_SECRET"
+    " or set DINGTALK_CLIENT_ID and DINGTALK_CLIENT_SECRET",
+    "还没有钉钉应用的凭证：在浏览器里打开本端口的 /，输入 CLAW_ADMIN_TOKEN，扫码创建；"
+    "或设置 DINGTALK_CLIENT_ID 和 DINGTALK_CLIENT_SECRET",
 )
 
 T = TypeVar("T")
@@ -235,7 +238,8 @@ def main(environ: Mapping[str, str], settings: Settings, gap: CredentialGap) -> 
 
     Raises SettingsError.
     """
-    logs.configure(settings.logs.level, settings.logs.format, (settings.http.admin_token, settings.store.password))
+    secrets = (settings.http.admin_token, settings.store.password)
+    logs.configure(settings.logs.level, settings.logs.format, secrets, language=settings.logs.language)
     credentials = asyncio.run(_run(settings, gap))
     if credentials is None:
         return None

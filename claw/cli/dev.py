@@ -7,6 +7,7 @@ it; the addresses are printed; Ctrl-C drains claw first and stops the emulator l
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from typing import Final
@@ -82,7 +83,7 @@ def main(page_port: int) -> int:
         given = files.environment()
         loaded = reader.load(environment(given, page, secret))
     except SettingsError as error:
-        reader.print_problems(error)
+        reader.print_problems(error, reader.read_language(os.environ))
         return int(Exit.SETTINGS)
     generated = not any(given.get(name, "").strip() for name in ("CLAW_ADMIN_TOKEN", "CLAW_ADMIN_TOKEN_FILE"))
     service = f"http://{HOST}:{loaded.http.port}"

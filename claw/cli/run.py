@@ -30,7 +30,7 @@ def main() -> int:
         loaded = _load(environ)
     except SettingsError as error:
         # To stderr: there is no log yet, and its format is one of these settings.
-        reader.print_problems(error)
+        reader.print_problems(error, reader.read_language(os.environ))
         return settings.EXIT_BAD_SETTINGS
     # A stop that was asked for is no failure, whatever we were waiting for.
     if loaded is None:

@@ -13,6 +13,7 @@ from typing import Final
 from dotenv import dotenv_values
 
 from claw.errors import SettingsError
+from claw.language import Bilingual
 from claw.proxy import PROXY_NAMES
 
 SECRET_FILE_BYTES_MAX: Final = 64 * 1024
@@ -44,7 +45,9 @@ def environment(environ: Mapping[str, str] | None = None, dotenv: Path | None = 
         values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
         found = {name: _strip(name, value) for name, value in values.items() if value is not None}
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError([f"{path}: cannot be read as UTF-8 text ({type(error).__name__})"]) from None
+        why = type(error).__name__
+        en = f"{path}: cannot be read as UTF-8 text ({why})"
+        raise SettingsError([Bilingual(en, f"{path}：无法按 UTF-8 文本读取（{why}）")]) from None
     return found | {name: value for name, value in own.items() if value.strip() or name not in found}
 
 
@@ -56,15 +59,15 @@ def _strip(name: str, value: str) -> str:
 def read_secret_file(path: Path) -> str:
     """Return a file's secret, without the line end that editors add. Raises OSError, or ValueError with the reason."""
     if not stat.S_ISREG(path.stat().st_mode):  # Before opening: that of a FIFO would wait for ever.
-        raise ValueError("is not a regular file")
+        raise ValueError(Bilingual("is not a regular file", "不是普通文件"))
     with path.open("rb") as file:
         raw = file.read(SECRET_FILE_BYTES_MAX + 1)
     if len(raw) > SECRET_FILE_BYTES_MAX:
-        raise ValueError("is too large to be a secret")
+        raise ValueError(Bilingual("is too large to be a secret", "太大，不可能是密钥"))
     try:
         return raw.decode().strip().strip(BOM).strip()
     except UnicodeDecodeError:
-        raise ValueError("is not text") from None
+        raise ValueError(Bilingual("is not text", "不是文本")) from None
 
 
 def write_private(path: Path, text: str) -> None:

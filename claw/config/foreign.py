@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from claw.language import Bilingual, Language, choose
 from claw.proxy import PROXY_NAMES, parse_proxy
 
 OLD_NAMES: Final = {
@@ -44,14 +45,19 @@ def _check_openai(given: Mapping[str, str], problems: list[str], warnings: list[
         ours = OLD_NAMES.get(name)
         if ours == "OPENAI_BASE_URL" and ours not in given:
             problems.append(
-                f"{name}: is not read, so that key and questions would go to api.openai.com; set {ours} instead"
+                Bilingual(
+                    f"{name}: is not read, so that key and questions would go to api.openai.com; set {ours} instead",
+                    f"{name}：不会被读取，密钥和提问会发往 api.openai.com；请改设 {ours}",
+                )
             )
         elif ours:
-            warnings.append(f"{name} is not read and has no effect; the name is {ours}")
+            en = f"{name} is not read and has no effect; the name is {ours}"
+            warnings.append(Bilingual(en, f"{name} 不会被读取，不起作用；正确的名称是 {ours}"))
         elif name not in _OURS_OF_OPENAI and name not in _OF_THE_SDK:
             near = difflib.get_close_matches(name, _OURS_OF_OPENAI, 1, 0.8)
             if near:
-                warnings.append(f"{name} is not read and has no effect; did you mean {near[0]}?")
+                en = f"{name} is not read and has no effect; did you mean {near[0]}?"
+                warnings.append(Bilingual(en, f"{name} 不会被读取，不起作用；是不是想写 {near[0]}？"))
 
 
 def _check_proxies(given: Mapping[str, str], problems: list[str]) -> None:
@@ -60,14 +66,25 @@ def _check_proxies(given: Mapping[str, str], problems: list[str]) -> None:
             try:
                 parse_proxy(given[name])
             except ValueError as error:  # Its value may hold a password.
-                problems.append(f"{name}: its value is not usable; right would be {error}")
+                right = choose(error.args[0], Language.ZH)
+                en = f"{name}: its value is not usable; right would be {error}"
+                problems.append(Bilingual(en, f"{name}：这个值不能用；正确的是：{right}"))
 
 
 def _check_certificates(given: Mapping[str, str], problems: list[str], warnings: list[str]) -> None:
-    for name, is_right, kind in (("SSL_CERT_FILE", Path.is_file, "file"), ("SSL_CERT_DIR", Path.is_dir, "folder")):
+    for name, is_right, kind, zh in (
+        ("SSL_CERT_FILE", Path.is_file, "file", "文件"),
+        ("SSL_CERT_DIR", Path.is_dir, "folder", "目录"),
+    ):
         # SSL_CERT_DIR may list several folders, as in PATH; one that is there is enough.
         if name in given and not any(is_right(Path(each)) for each in given[name].split(":")):
-            problems.append(f"{name}: names no {kind} that is there")
+            problems.append(Bilingual(f"{name}: names no {kind} that is there", f"{name}：所指的{zh}不存在"))
     if not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & given.keys():
         others = [name for name in _OTHER_CA_NAMES if name in given]
-        warnings += [f"{name} is not read by claw; a company's own CA is named by SSL_CERT_FILE" for name in others]
+        warnings += [
+            Bilingual(
+                f"{name} is not read by claw; a company's own CA is named by SSL_CERT_FILE",
+                f"{name} 不被 claw 读取；公司自己的 CA 请用 SSL_CERT_FILE 指定",
+            )
+            for name in others
+        ]

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from claw.language import Bilingual
 from claw.secret import Secret
 
 Schema = dict[str, Any]
@@ -66,11 +67,14 @@ class SecretText:
 
     def parse(self, value: str) -> Secret:
         right = "a secret of visible ASCII characters, without blanks or line breaks inside"
+        zh = "由可见 ASCII 字符组成的密钥，中间没有空格和换行"
         if found := re.search(r"[^\x21-\x7e]", value):
             # The code point says which invisible character a copy from a web page or a chat brought along.
-            raise ValueError(f"{right}; character {found.start() + 1} is U+{ord(found[0]):04X}")
+            place, point = found.start() + 1, f"U+{ord(found[0]):04X}"
+            raise ValueError(Bilingual(f"{right}; character {place} is {point}", f"{zh}；第 {place} 个字符是 {point}"))
         if len(value) < self.chars_min:
-            raise ValueError(f"{right}, and of at least {self.chars_min} characters")
+            least = self.chars_min
+            raise ValueError(Bilingual(f"{right}, and of at least {least} characters", f"{zh}，至少 {least} 个字符"))
         return Secret(value)
 
     def json_schema(self) -> Schema:
@@ -83,7 +87,8 @@ class Identifier:
 
     def parse(self, value: str) -> str:
         if not re.fullmatch(r"[\x21-\x7e]+", value):
-            raise ValueError("an id of visible ASCII characters, as the developer console shows it")
+            en = "an id of visible ASCII characters, as the developer console shows it"
+            raise ValueError(Bilingual(en, "由可见 ASCII 字符组成的标识，与开放平台上显示的一致"))
         return value
 
     def json_schema(self) -> Schema:
@@ -95,7 +100,10 @@ class Url:
     """An http(s) address without user and password; a slash at its end is dropped."""
 
     def parse(self, value: str) -> str:
-        right = "an http:// or https:// address, for example https://api.example.com"
+        right = Bilingual(
+            "an http:// or https:// address, for example https://api.example.com",
+            "http:// 或 https:// 开头的地址，例如 https://api.example.com",
+        )
         try:
             parts = urlsplit(value)
             port = parts.port
@@ -104,7 +112,7 @@ class Url:
         if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or re.search(r"\s", value):
             raise ValueError(right)
         if parts.username or parts.password:
-            raise ValueError("an address without user and password in it")
+            raise ValueError(Bilingual("an address without user and password in it", "不含用户名和密码的地址"))
         return value.rstrip("/")
 
     def json_schema(self) -> Schema:
@@ -121,8 +129,12 @@ class Duration:
 
     def parse(self, value: str) -> float:
         example = max(self.low, min(self.high, 60))
-        right = f"a duration from {self.low:g} to {self.high:g} seconds, such as {example:g} or 5m"
-        right += ", or 0 to switch it off" if self.off else ""
+        right = Bilingual(
+            f"a duration from {self.low:g} to {self.high:g} seconds, such as {example:g} or 5m"
+            + (", or 0 to switch it off" if self.off else ""),
+            f"{self.low:g} 到 {self.high:g} 秒之间的时长，例如 {example:g} 或 5m"
+            + ("；0 表示关闭" if self.off else ""),
+        )
         match = _DURATION.fullmatch(value.lower())
         if not match:
             raise ValueError(right)
@@ -148,7 +160,8 @@ class Integer:
     def parse(self, value: str) -> int:
         # At most 12 digits, before `int`: its time grows with the square of a number's length.
         if not re.fullmatch(r"[0-9]{1,12}", value) or not self.low <= int(value) <= self.high:
-            raise ValueError(f"a whole number from {self.low} to {self.high}")
+            low, high = self.low, self.high
+            raise ValueError(Bilingual(f"a whole number from {low} to {high}", f"{low} 到 {high} 之间的整数"))
         return int(value)
 
     def json_schema(self) -> Schema:
@@ -166,7 +179,13 @@ class Choice:
         word = value.lower()
         if word not in self.allowed:
             near = difflib.get_close_matches(word, self.allowed, 1)
-            raise ValueError(f"one of {', '.join(self.allowed)}" + (f" (did you mean {near[0]}?)" if near else ""))
+            words = ", ".join(self.allowed)
+            raise ValueError(
+                Bilingual(
+                    f"one of {words}" + (f" (did you mean {near[0]}?)" if near else ""),
+                    f"其中之一：{words}" + (f"（是不是想写 {near[0]}？）" if near else ""),
+                )
+            )
         return word
 
     def json_schema(self) -> Schema:
@@ -198,7 +217,10 @@ class StaffIds:
         ids = tuple(dict.fromkeys(each for each in re.split(r"[\s,;，；]+", value) if each))
         if not all(_STAFF_ID.fullmatch(each) for each in ids):
             raise ValueError(
-                "staff ids (userId in the admin console) with commas between them, for example u-1001,u-1002"
+                Bilingual(
+                    "staff ids (userId in the admin console) with commas between them, for example u-1001,u-1002",
+                    "员工工号（管理后台里的 userId），用逗号分隔，例如 u-1001,u-1002",
+                )
             )
         return ids
 
@@ -214,7 +236,11 @@ class Names:
         names = tuple(dict.fromkeys(each for each in re.split(r"[\s,;，；]+", value) if each))
         if len(names) > NAMES_MAX or not all(_MODEL_NAME.fullmatch(each) for each in names):
             raise ValueError(
-                f"up to {NAMES_MAX} names of models with commas between them, for example qwen-plus,openclaw/research"
+                Bilingual(
+                    f"up to {NAMES_MAX} names of models with commas between them, for example"
+                    " qwen-plus,openclaw/research",
+                    f"最多 {NAMES_MAX} 个模型名称，用逗号分隔，例如 qwen-plus,openclaw/research",
+                )
             )
         return names
 
@@ -230,7 +256,8 @@ class TimeZone:
         try:
             ZoneInfo(value)
         except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError.
-            raise ValueError("a time zone by its IANA name, for example Asia/Shanghai") from None
+            en = "a time zone by its IANA name, for example Asia/Shanghai"
+            raise ValueError(Bilingual(en, "IANA 时区名，例如 Asia/Shanghai")) from None
         return value
 
     def json_schema(self) -> Schema:
@@ -243,9 +270,10 @@ class StoreUrl:
 
     def parse(self, value: str) -> Secret:
         if re.match(r"rediss?://", value):
-            right = (
+            right = Bilingual(
                 "redis://host:6379/0 or, with a password, redis://:password@host:6379/0"
-                " (its / ? # @ % as %2F and so on)"
+                " (its / ? # @ % as %2F and so on)",
+                "redis://host:6379/0，有密码时 redis://:password@host:6379/0（密码里的 / ? # @ % 写成 %2F 等）",
             )
             try:
                 parts = urlsplit(value)
@@ -255,7 +283,8 @@ class StoreUrl:
             if not usable or not re.fullmatch(r"/?|/[0-9]{1,4}", parts.path) or re.search(r"[?#\s]", value):
                 raise ValueError(right)
         elif not re.match(r"sqlite:///.+", value) or re.search(r"[?#]", value):
-            raise ValueError("sqlite:///relative/path, sqlite:////absolute/path, or redis://host:6379/0")
+            en = "sqlite:///relative/path, sqlite:////absolute/path, or redis://host:6379/0"
+            raise ValueError(Bilingual(en, "sqlite:///相对路径、sqlite:////绝对路径，或 redis://host:6379/0"))
         return Secret(value)
 
     def json_schema(self) -> Schema:

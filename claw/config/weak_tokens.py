@@ -9,6 +9,7 @@ import itertools
 import re
 from typing import Final
 
+from claw.language import Bilingual
 from claw.secret import Secret
 
 CHARS_MIN: Final = 8
@@ -18,7 +19,7 @@ DISTINCT_MIN: Final = 6
 """Different characters below which a token is called weak; 16 random hex digits have ten."""
 REST_CHARS_MIN: Final = 5
 """Letters and digits that must be left when the well-known words are taken out."""
-REMEDY: Final = "make one with `openssl rand -hex 32`"
+REMEDY: Final = Bilingual("make one with `openssl rand -hex 32`", "可用 `openssl rand -hex 32` 生成一个")
 _WORDS: Final = re.compile(
     "administrator|admin|root|user|claw|dingtalk|openclaw|test(?:ing)?|dev|demo|example|sample|default|dummy"
     "|change[-_. ]?(?:me|it|this)|replace[-_. ]?(?:me|it|this)|password|passwd|passw0rd|pass|secret|token|bearer|key"
@@ -33,14 +34,14 @@ def describe_weakness(token: Secret) -> str:
     if not text:
         return ""
     if len(text) < CHARS_SAFE:
-        return f"fewer than {CHARS_SAFE} characters"
+        return Bilingual(f"fewer than {CHARS_SAFE} characters", f"不足 {CHARS_SAFE} 个字符")
     if len(set(text)) < DISTINCT_MIN:
-        return f"fewer than {DISTINCT_MIN} different characters"
+        return Bilingual(f"fewer than {DISTINCT_MIN} different characters", f"不同的字符不足 {DISTINCT_MIN} 个")
     # Upwards, downwards, or the same again: what a hand on a keyboard does, and no random text.
     steps = [ord(after) - ord(before) for before, after in itertools.pairwise(text)]
     if sum(abs(step) <= 1 for step in steps) > len(steps) // 2:
-        return "characters in order"
+        return Bilingual("characters in order", "字符是连续的")
     rest, found = _WORDS.subn("", text.lower())
     # Digits after a word are counted too: a random number is no weaker for the word in front of it.
     left = re.sub(r"[^a-z0-9]", "", rest)
-    return "well-known words" if found and len(left) < REST_CHARS_MIN else ""
+    return Bilingual("well-known words", "常见的词") if found and len(left) < REST_CHARS_MIN else ""

@@ -29,6 +29,7 @@ from claw.clock import Clock
 from claw.errors import SettingsError
 from claw.http.guesses import GuessLimiter, client_of
 from claw.http.responses import HEADERS, ApiError
+from claw.language import Bilingual
 from claw.observe.redact import register
 from claw.secret import Secret
 
@@ -126,13 +127,19 @@ class Server:
 
     def _explain(self, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
-            return f"PORT: {self._port} is in use by another process"
+            return Bilingual(f"PORT: {self._port} is in use by another process", f"PORT：{self._port} 已被别的进程占用")
         if error.errno in {errno.EACCES, errno.EPERM}:
-            return f"PORT: {self._port} may not be opened by this user; ports from 1024 on may"
+            en = f"PORT: {self._port} may not be opened by this user; ports from 1024 on may"
+            return Bilingual(en, f"PORT：当前用户无权打开 {self._port}；1024 及以上的端口可以")
         if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-            return f"HOST: {self._host!r} is no address of this machine"
+            return Bilingual(
+                f"HOST: {self._host!r} is no address of this machine", f"HOST：{self._host!r} 不是本机地址"
+            )
         cause = error.strerror or type(error).__name__
-        return f"HOST, PORT: {self._host!r}, {self._port} cannot be listened on ({cause})"
+        where = f"{self._host!r}, {self._port}"
+        return Bilingual(
+            f"HOST, PORT: {where} cannot be listened on ({cause})", f"HOST、PORT：无法监听 {where}（{cause}）"
+        )
 
     @property
     def port(self) -> int:

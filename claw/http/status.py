@@ -21,6 +21,7 @@ from claw.config.settings import Settings
 from claw.dingtalk.quota import month_of, sum_billable
 from claw.http.health import NoAnswerError, ask, is_stuck
 from claw.http.responses import json_response
+from claw.language import Bilingual, Language, choose
 from claw.observe.redact import redact
 from claw.secret import hash_id
 from claw.store.values import DeadLetter, Depth
@@ -179,12 +180,14 @@ class Status:
         }
         # Together, so that several silent sources cost one timeout and not the sum of theirs.
         answers = dict(zip(parts, await asyncio.gather(*parts.values()), strict=True))
-        return {
+        told = {
             **process_json(self._started_at, now),
             **answers,
             "settings": settings_json(self._settings),
             "warnings": [*self._settings.warnings, *_find_warnings(answers)],
         }
+        found: dict[str, Any] = _localize(told, self._settings.logs.language)
+        return found
 
     async def figures(self) -> dict[str, object]:
         """Return a snapshot's few figures that a chat shows, by the names in claw.turn.texts.STATUS."""
@@ -195,6 +198,15 @@ class Status:
             return to_json(await ask(source, self._timeout))
         except NoAnswerError as error:
             return {"error": error.reason}
+
+
+def _localize(told: Any, language: Language) -> Any:
+    """Return JSON with the sentences for the operator in their language."""
+    if isinstance(told, dict):
+        return {name: _localize(value, language) for name, value in told.items()}
+    if isinstance(told, list):
+        return [_localize(value, language) for value in told]
+    return choose(told, language) if isinstance(told, Bilingual) else told
 
 
 def _find_warnings(answers: Mapping[str, Any]) -> list[str]:

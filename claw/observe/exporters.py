@@ -20,12 +20,18 @@ from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExport
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExportResult
 from yarl import URL
 
+from claw.language import Bilingual
 from claw.proxy import proxy_of
 
 if TYPE_CHECKING:
     import requests
     from opentelemetry.sdk.metrics.export import MetricsData
     from opentelemetry.sdk.trace import ReadableSpan
+
+UNDELIVERED: Final = Bilingual(
+    "see OTEL_EXPORTER_OTLP_ENDPOINT; claw goes on without it",
+    "检查 OTEL_EXPORTER_OTLP_ENDPOINT；claw 照常运行",
+)
 
 log: Final = logging.getLogger(__name__)
 
@@ -52,7 +58,7 @@ class Outage:
         if now and not was:
             log.warning(
                 "telemetry is not delivered",
-                extra={"cause": cause, "remedy": "see OTEL_EXPORTER_OTLP_ENDPOINT; claw goes on without it"},
+                extra={"cause": cause, "remedy": UNDELIVERED},
             )
         elif was and not now:
             log.info("telemetry is delivered again")

@@ -26,6 +26,7 @@ from typing import Any, Final, TextIO
 from opentelemetry import trace
 
 from claw.clock import format_rfc3339
+from claw.language import Bilingual, Language, choose
 from claw.observe.line_writer import LineWriter
 from claw.observe.redact import MASK, SECRET_FIELD, pin, redact
 from claw.secret import Secret
@@ -44,6 +45,8 @@ _THIRD_PARTIES: Final = (
 )  # fmt: skip
 _SCAN_CHARS_MAX: Final = 8 * FIELD_CHARS_MAX
 """Characters of a text that are looked at; the rest would be cut anyway."""
+
+_language = Language.EN
 
 log: Final = logging.getLogger(__name__)
 
@@ -77,7 +80,8 @@ class _Plain:
         self._left = LINE_CHARS_MAX
 
     def text(self, value: str, *, tail: bool = False) -> str:
-        value = str.__str__(value)
+        # By the very type: a class of somebody's own making may do anything where it is asked.
+        value = choose(value, _language) if type(value) is Bilingual else str.__str__(value)
         if len(value) > _SCAN_CHARS_MAX:
             # Cut at blanks first: a secret that is cut in two would not be known any more.
             kept = value[-_SCAN_CHARS_MAX:].partition(" ")[2] if tail else value[:_SCAN_CHARS_MAX].rpartition(" ")[0]
@@ -258,12 +262,22 @@ class _Handler(logging.Handler):
         return self.format(logging.makeLogRecord(told | fields))
 
 
-def configure(level: str, fmt: str, secrets: Iterable[Secret], stream: TextIO | None = None) -> None:
+def configure(
+    level: str,
+    fmt: str,
+    secrets: Iterable[Secret],
+    stream: TextIO | None = None,
+    *,
+    language: Language = Language.EN,
+) -> None:
     """Send all logs to `stream` (stderr) as `json` or `text`; may be called again. `level` is that of claw alone.
 
+    `language` is that of remedies; messages are English, since programs look for them.
     `secrets` are kept out of every line, as long as they have 4 characters. What nobody caught (in the main thread,
     another thread or a destructor) and Python's warnings become log lines too.
     """
+    global _language  # noqa: PLW0603 - of the process, as the handlers are
+    _language = language
     pin(secrets)
     target = stream or sys.stderr
     colour = target.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -22,6 +22,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from claw import __commit__, __version__
+from claw.language import Bilingual
 from claw.observe.otel_environment import repair
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def _exporters(signal: str) -> set[str]:
     name = f"OTEL_{signal}_EXPORTER"
     chosen = {each.strip().lower() for each in os.environ.get(name, "").split(",") if each.strip()} or {"otlp"}
     if chosen - {"otlp", "console", "none"}:
-        remedy = "for Prometheus set CLAW_METRICS=on"
+        remedy = Bilingual("for Prometheus set CLAW_METRICS=on", "要用 Prometheus，请设 CLAW_METRICS=on")
         log.warning("only the exporters otlp and console are supported", extra={"variable": name, "remedy": remedy})
     endpoint = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if not (endpoint or "").strip():
@@ -236,7 +237,9 @@ def setup(*, scraped: bool = False) -> Telemetry:
     """
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         if scraped:
-            log.warning(NOT_SCRAPED, extra={"cause": "OTEL_SDK_DISABLED=true", "remedy": "unset it"})
+            log.warning(
+                NOT_SCRAPED, extra={"cause": "OTEL_SDK_DISABLED=true", "remedy": Bilingual("unset it", "去掉它")}
+            )
         return Telemetry(None, None)
     changes, warnings = repair(os.environ)
     for name, value in changes.items():
@@ -257,7 +260,10 @@ def setup(*, scraped: bool = False) -> Telemetry:
             if meters is not None:
                 metrics.set_meter_provider(meters)
         elif scraped:
-            remedy = "take CLAW_METRICS away, or what installed it (opentelemetry-instrument)"
+            remedy = Bilingual(
+                "take CLAW_METRICS away, or what installed it (opentelemetry-instrument)",
+                "去掉 CLAW_METRICS，或去掉安装它的程序（opentelemetry-instrument）",
+            )
             log.warning(NOT_SCRAPED, extra={"cause": "another meter provider is installed already", "remedy": remedy})
     except Exception as error:  # noqa: BLE001 - a value of OTEL_* that `repair` does not know
         _expositions.clear()

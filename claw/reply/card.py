@@ -22,7 +22,7 @@ from typing import Final
 from claw.clock import Clock
 from claw.dingtalk.cards import STATUS_FIELD, CardClient, CardPlace, CardStatus
 from claw.errors import DingTalkError, DingTalkReason
-from claw.language import Language
+from claw.language import Bilingual, Language
 from claw.reply import texts
 from claw.store.ports import Cards
 from claw.store.values import KeptCard, Lease, RowPlace
@@ -49,11 +49,26 @@ _OPERATOR_REASONS: Final = frozenset(
 )
 """Reasons that another card would meet as well."""
 _REMEDIES: Final = {
-    DingTalkReason.CARD_TEMPLATE: "import and publish deploy/card/template.json and set CLAW_CARD_TEMPLATE_ID",
-    DingTalkReason.NO_PERMISSION: "grant Card.Instance.Write and Card.Streaming.Write in the developer console",
-    DingTalkReason.CARD_NOT_SHOWN: "look whether the robot is in the chat; otherwise CLAW_REPLY_MODE=markdown",
-    DingTalkReason.QUOTA_EXHAUSTED: "buy an add-on pack, or set CLAW_REPLY_MODE=auto",
-    DingTalkReason.TOO_LONG: "set CLAW_CARD_MAX_CHARS lower: the template takes less",
+    DingTalkReason.CARD_TEMPLATE: Bilingual(
+        "import and publish deploy/card/template.json and set CLAW_CARD_TEMPLATE_ID",
+        "导入并发布 deploy/card/template.json，再设置 CLAW_CARD_TEMPLATE_ID",
+    ),
+    DingTalkReason.NO_PERMISSION: Bilingual(
+        "grant Card.Instance.Write and Card.Streaming.Write in the developer console",
+        "在开放平台开通 Card.Instance.Write 和 Card.Streaming.Write",
+    ),
+    DingTalkReason.CARD_NOT_SHOWN: Bilingual(
+        "look whether the robot is in the chat; otherwise CLAW_REPLY_MODE=markdown",
+        "看机器人是否在会话里；否则设 CLAW_REPLY_MODE=markdown",
+    ),
+    DingTalkReason.QUOTA_EXHAUSTED: Bilingual(
+        "buy an add-on pack, or set CLAW_REPLY_MODE=auto",
+        "购买增量包，或设 CLAW_REPLY_MODE=auto",
+    ),
+    DingTalkReason.TOO_LONG: Bilingual(
+        "set CLAW_CARD_MAX_CHARS lower: the template takes less",
+        "调小 CLAW_CARD_MAX_CHARS：模板容纳不下",
+    ),
 }
 
 log: Final = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from claw.clock import Clock
 from claw.dingtalk.pace import DueCall, DueQueue
 from claw.dingtalk.reactions import ReactionClient
 from claw.errors import DingTalkError, StoreError
-from claw.language import Language, detect_language
+from claw.language import Bilingual, Language, detect_language
 from claw.messages import Inbound, Route
 from claw.observe import telemetry
 from claw.reply import texts
@@ -348,7 +348,9 @@ class Signs:
         level = logging.DEBUG
         if now - self._fault_logged_at >= FAULT_LOGGED_EVERY_S:
             self._fault_logged_at, level = now, logging.WARNING
-        remedy = "grant the robot's permissions, or set CLAW_REACTION=off"
+        remedy = Bilingual(
+            "grant the robot's permissions, or set CLAW_REACTION=off", "开通机器人的权限，或设 CLAW_REACTION=off"
+        )
         log.log(level, "no reaction on messages", extra={"cause": str(error), "remedy": remedy})
 
     def _note_seen(self, sign: Sign) -> None:

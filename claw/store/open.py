@@ -16,6 +16,7 @@ from typing import Any, Final
 from claw.clock import Clock
 from claw.config.settings import StoreSettings
 from claw.errors import SettingsError, StoreBusyError, StoreError, StoreSchemaError
+from claw.language import Bilingual
 from claw.store.ports import Inspection, Store
 from claw.store.sqlite.inspection import SqliteInspection
 from claw.store.sqlite.store import SqliteStore
@@ -53,15 +54,19 @@ async def open_for_serving(
         except StoreBusyError as error:
             # In a rolling update the predecessor still drains: it lets go of the store when its turns have ended.
             if clock.monotonic() >= deadline:
-                raise SettingsError([f"CLAW_STORE_URL: {error}; each claw needs a store of its own"]) from None
+                en = f"CLAW_STORE_URL: {error}; each claw needs a store of its own"
+                zh = f"CLAW_STORE_URL：{error}；每个 claw 需要自己的存储"
+                raise SettingsError([Bilingual(en, zh)]) from None
             log.warning("another claw holds the store, waiting for it to end")
             await asyncio.wait([leaving], timeout=1.0)
             if leaving.done():
                 return None
         except StoreSchemaError as error:
-            raise SettingsError([f"CLAW_STORE_URL: {error}; start the newer version"]) from None
+            zh = f"CLAW_STORE_URL：{error}；请启动较新的版本"
+            raise SettingsError([Bilingual(f"CLAW_STORE_URL: {error}; start the newer version", zh)]) from None
         except StoreError as error:
-            raise SettingsError([f"CLAW_STORE_URL: {settings.shown} cannot be used: {error}"]) from None
+            zh = f"CLAW_STORE_URL：{settings.shown} 不能用：{error}"
+            raise SettingsError([Bilingual(f"CLAW_STORE_URL: {settings.shown} cannot be used: {error}", zh)]) from None
         else:
             return store
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+from claw.language import Bilingual
 from claw.messages import Answer, Exchange
 from claw.store.operation import Audit, DeadLetters, Sends, Usage
 from claw.store.values import (
@@ -54,7 +55,10 @@ EPOCH_RETENTION_S: Final = 400 * 24 * 3600.0
 """Seconds for which the epoch of a history that nobody asks for is kept apart from that of new ones."""
 EPOCH_TOUCH_S: Final = 24 * 3600.0
 """Seconds after which asking for an epoch is written down again: once a day, not with each message."""
-LOST_REMEDY: Final = "put a copy of it back, or name the owner by CLAW_OWNER; `claw owner reset` begins anew"
+LOST_REMEDY: Final = Bilingual(
+    "put a copy of it back, or name the owner by CLAW_OWNER; `claw owner reset` begins anew",
+    "放回备份，或用 CLAW_OWNER 指定主人；`claw owner reset` 重新配对",
+)
 INDEX_RETENTION_S: Final = 7 * 24 * 3600.0
 INDEX_MAX: Final = 200
 """Messages are indexed for 7 days, the newest 200 of a chat at most."""

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Final
 
+from claw.language import Bilingual
 from claw.stream.upgrade import FRAME_MAX_BYTES
 
 log: Final = logging.getLogger(__name__)
@@ -13,11 +14,11 @@ log: Final = logging.getLogger(__name__)
 LOGGED: Final = 10
 LOGGED_EVERY_S: Final = 60.0
 """Of each kind, the first 10 are logged and then one a minute, with the count: a broken peer must not fill the disk."""
-TOO_LARGE_REMEDY: Final = (
-    "钉钉推送了一条超过 8 MiB 的消息，无法读取，所在连接因此断开并重连；钉钉会在 60 秒后再推送一次。"
-    "发送者不会收到回复：请其拆成几条，或改为发送文件。 / "
+TOO_LARGE_REMEDY: Final = Bilingual(
     "DingTalk pushed a message above 8 MiB, which cannot be read and ended its connection; another one follows. "
-    "DingTalk pushes it once more after 60 s. Whoever sent it gets no answer: have it sent in pieces, or as a file."
+    "DingTalk pushes it once more after 60 s. Whoever sent it gets no answer: have it sent in pieces, or as a file.",
+    "钉钉推送了一条超过 8 MiB 的消息，无法读取，所在连接因此断开并重连；钉钉会在 60 秒后再推送一次。"
+    "发送者不会收到回复：请其拆成几条，或改为发送文件。",
 )
 
 

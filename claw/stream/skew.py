@@ -14,15 +14,17 @@ import logging
 from enum import Enum
 from typing import Final
 
+from claw.language import Bilingual
 from claw.retry import parse_http_date
 
 SKEW_MAX_S: Final = 60.0
 """Seconds of skew that nobody is told of: what a machine without NTP collects in weeks."""
 _DATE_HALF_S: Final = 0.5
-_REMEDY: Final = (
+_REMEDY: Final = Bilingual(
+    "This machine's clock differs from DingTalk's, and so do the times in logs, the daily "
+    "limits and the months of calls: turn on time synchronisation (NTP, chrony) on the host; containers use its clock.",
     "本机时钟与钉钉不一致：日志时间、每日限额和用量月份都会偏差。请在宿主机上启用时间同步（NTP、chrony）；"
-    "容器用的是宿主机的时钟。 / This machine's clock differs from DingTalk's, and so do the times in logs, the daily "
-    "limits and the months of calls: turn on time synchronisation (NTP, chrony) on the host; containers use its clock."
+    "容器用的是宿主机的时钟。",
 )
 
 log: Final = logging.getLogger(__name__)

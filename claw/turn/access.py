@@ -26,11 +26,16 @@ from zoneinfo import ZoneInfo
 from claw.chat_settings import CHAT_PREFIX, ChatSettings
 from claw.clock import Clock
 from claw.config.settings import AccessSettings
+from claw.language import Bilingual
 from claw.messages import ChatKind, Inbound, Sender
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
 from claw.secret import hash_id
 from claw.store.ports import ConfigStore, QuotaStore
 from claw.turn.pace import AnswerPace
+
+SET_OWNER: Final = Bilingual(
+    "set CLAW_OWNER, or CLAW_OWNER_PAIRING=code", "设置 CLAW_OWNER，或 CLAW_OWNER_PAIRING=code"
+)
 
 log: Final = logging.getLogger(__name__)
 
@@ -269,7 +274,10 @@ class AccessControl:
                 OTHER_OWNER,
                 extra={
                     "stored": hash_id(other.staff_id),
-                    "remedy": "if you do not know them: `claw owner reset`, and look at `/policy` and the lists",
+                    "remedy": Bilingual(
+                        "if you do not know them: `claw owner reset`, and look at `/policy` and the lists",
+                        "如果不认识此人：运行 `claw owner reset`，并检查 `/policy` 和名单",
+                    ),
                 },
             )
         if rules.owners:
@@ -277,19 +285,29 @@ class AccessControl:
         match self._settings.pairing:
             case Pairing.FIRST if self._is_store_lost():
                 log.warning(
-                    STORE_LOST, extra={"remedy": "`claw owner` shows what is left; set CLAW_OWNER, and restart"}
+                    STORE_LOST,
+                    extra={
+                        "remedy": Bilingual(
+                            "`claw owner` shows what is left; set CLAW_OWNER, and restart",
+                            "`claw owner` 显示还剩什么；设置 CLAW_OWNER 后重启",
+                        )
+                    },
                 )
             case Pairing.FIRST if rules.direct_policy is DirectPolicy.OWNER:
                 log.warning(
                     "no owner, and only an owner may talk: no first message makes one",
-                    extra={"remedy": "set CLAW_OWNER, or CLAW_OWNER_PAIRING=code"},
+                    extra={"remedy": SET_OWNER},
                 )
             case Pairing.FIRST:
                 who = "person" if rules.direct_policy is DirectPolicy.OPEN else "person on the direct list"
                 log.warning(
                     "no owner yet: the first %s who writes to the robot in a direct chat becomes it",
                     who,
-                    extra={"remedy": "set CLAW_OWNER, or CLAW_OWNER_PAIRING=code, unless this is a first start"},
+                    extra={
+                        "remedy": Bilingual(
+                            f"{SET_OWNER}, unless this is a first start", f"{SET_OWNER.zh}；首次启动则无需处理"
+                        )
+                    },
                 )
             case Pairing.CODE:
                 await self._issue_code()

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from claw.errors import DingTalkError
-from claw.language import Language
+from claw.language import Language, choose
 from claw.messages import Answer, ChatKind, Inbound, Outcome
 from claw.observe.redact import redact
 from claw.turn import owner_texts, texts
@@ -52,7 +52,10 @@ class Notices:
     def operator_alert(self, kind: str, cause: str, seconds: float) -> Answer:
         """Tell an owner of trouble; `seconds` is how long it lasted."""
         # Names of variables keep their underscores: they are what the owner has to look for.
-        told = _MARKUP.sub(" ", redact(cause))[: owner_texts.ALERT_CAUSE_MAX_CHARS].strip() or UNNAMED
+        told = (
+            _MARKUP.sub(" ", redact(choose(cause, self._language)))[: owner_texts.ALERT_CAUSE_MAX_CHARS].strip()
+            or UNNAMED
+        )
         minutes = max(1, round(seconds / 60))
         text = owner_texts.ALERTS[kind][self._language].format(cause=told, minutes=minutes)
         return Answer.of(text, Outcome.ANSWERED)

@@ -22,6 +22,7 @@ from claw.cli.health import reach
 from claw.dingtalk.quota import month_of, sum_billable
 from claw.errors import StoreBusyError, StoreError, StoreSchemaError
 from claw.http_client import read_at_most
+from claw.language import join
 from claw.policy import DirectPolicy, GroupPolicy, Pairing
 from claw.store.open import file_of, inspect
 from claw.store.ports import Inspection
@@ -46,11 +47,10 @@ QUOTA_NEAR: Final = 0.8
 
 async def check_settings(context: Context) -> Finding:
     """Report every problem of the environment."""
-    problems = "; ".join(context.problems)
     if context.problems:
-        return fault("settings.faulty", count=len(context.problems), problems=problems)
+        return fault("settings.faulty", count=len(context.problems), problems=join("; ", context.problems))
     if context.settings.warnings:
-        return warn("settings.warned", problems="; ".join(context.settings.warnings))
+        return warn("settings.warned", problems=join("; ", context.settings.warnings))
     return good("settings.ok")
 
 

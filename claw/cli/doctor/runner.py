@@ -23,7 +23,7 @@ from claw.clock import Clock
 from claw.config import reader, settings
 from claw.config.settings import Settings
 from claw.errors import SettingsError
-from claw.language import Language, Text
+from claw.language import Language, Text, choose
 from claw.observe.redact import redact, register
 from claw.secret import Secret
 from claw.stream.gateway import Registration
@@ -237,7 +237,8 @@ def render(key: str, language: Language, **values: object) -> str:
 
 def _fill(text: Text, language: Language, values: Mapping[str, object]) -> str:
     # Secrets are taken out of the values: out of the whole they would take our own words, and so show what they are.
-    shown = {name: _shorten(redact(str(value))) for name, value in values.items()}
+    told = {name: choose(value, language) if isinstance(value, str) else str(value) for name, value in values.items()}
+    shown = {name: _shorten(redact(text)) for name, text in told.items()}
     line = "".join(each if each.isprintable() else " " for each in text[language].format_map(shown))
     # An empty value leaves its blank behind, which would stand before the bracket.
     return re.sub(r" (?=[)）])", "", re.sub(r"\s+", " ", line).strip())

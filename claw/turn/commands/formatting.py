@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from claw.language import Language
+from claw.language import Language, choose
 from claw.turn import texts
 from claw.turn.access import Override, Rules
 
@@ -50,7 +50,9 @@ def format_health(snapshot: Mapping[str, Any], language: Language) -> list[str]:
     if error := snapshot.get("last_error"):
         # A server's words may hold markup that makes the message unreadable.
         told = strip_markup(error["reason"], REASON_MAX_CHARS)
-        lines.append(texts.LAST_ERROR[language].format(**error | {"reason": told}))
+        lines.append(
+            texts.LAST_ERROR[language].format(**error | {"reason": told, "remedy": choose(error["remedy"], language)})
+        )
     return lines
 
 

@@ -26,6 +26,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from claw.config.settings import ModelSettings
+from claw.language import Bilingual
 from claw.observe import telemetry
 from claw.turn.model.body import ErrorBody
 from claw.turn.model.errors import mask_echo, root_cause
@@ -71,7 +72,9 @@ class ChatEndpoint:
                 "the model's client cannot be built",
                 extra={
                     "cause": mask_echo(root_cause(error)),
-                    "remedy": "check HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE",
+                    "remedy": Bilingual(
+                        "check HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE", "检查 HTTPS_PROXY、NO_PROXY 和 SSL_CERT_FILE"
+                    ),
                 },
             )
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from claw.errors import ModelError, ModelErrorKind
+from claw.language import Bilingual
 from claw.retry import RETRY_AFTER_MAX_S, parse_retry_after
 from claw.turn.model.body import ErrorBody
 from claw.turn.model.sse import EventError, UnreadableError
@@ -244,30 +245,75 @@ def parse_wait(headers: Mapping[str, str], wall: float) -> float | None:
 
 
 REMEDIES: Final = {
-    ModelErrorKind.UNREACHABLE: "check OPENAI_BASE_URL, the server, and HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE",
-    ModelErrorKind.UNAVAILABLE: "look at the model's server and the gateway before it: it starts, drains or is away",
-    ModelErrorKind.TIMEOUT: "look at the model's server; raise CLAW_TURN_TIMEOUT if its answers need longer",
-    ModelErrorKind.BUSY: "wait; if it lasts, lower CLAW_MAX_CONCURRENCY or raise the server's limits",
-    ModelErrorKind.UNAUTHORIZED: "check OPENAI_API_KEY, and the account's permissions at the provider",
-    ModelErrorKind.QUOTA: "pay or raise the account at the model's provider: its balance or allowance is used up",
-    ModelErrorKind.BAD_REQUEST: "the server understood and refused: check OPENAI_MODEL against its words",
-    ModelErrorKind.REDIRECTED: "put the address that the server points to into OPENAI_BASE_URL, if it is yours",
-    ModelErrorKind.FILTERED: "nothing, unless it is too strict: then change the content policy at the provider",
-    ModelErrorKind.TOO_LONG: "lower CLAW_HISTORY_TURNS, shorten CLAW_SYSTEM_PROMPT, or raise the server's context size",
-    ModelErrorKind.TOO_LARGE: "raise the size of a request that the server, or a proxy before it, takes",
-    ModelErrorKind.BROKEN_OFF: "look at the model's server and at proxies on the way: the answer had no end",
-    ModelErrorKind.EMPTY: "look at the model's server: it ended without any text",
-    ModelErrorKind.SERVER: "look at the log of the model's server; OPENAI_BASE_URL must name a chat completions API",
+    ModelErrorKind.UNREACHABLE: Bilingual(
+        "check OPENAI_BASE_URL, the server, and HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE",
+        "检查 OPENAI_BASE_URL、模型服务本身，以及 HTTPS_PROXY、NO_PROXY、SSL_CERT_FILE",
+    ),
+    ModelErrorKind.UNAVAILABLE: Bilingual(
+        "look at the model's server and the gateway before it: it starts, drains or is away",
+        "查看模型服务和它前面的网关：正在启动、正在停止或不在线",
+    ),
+    ModelErrorKind.TIMEOUT: Bilingual(
+        "look at the model's server; raise CLAW_TURN_TIMEOUT if its answers need longer",
+        "查看模型服务；如果回答确实需要更久，调大 CLAW_TURN_TIMEOUT",
+    ),
+    ModelErrorKind.BUSY: Bilingual(
+        "wait; if it lasts, lower CLAW_MAX_CONCURRENCY or raise the server's limits",
+        "稍等；若持续如此，调小 CLAW_MAX_CONCURRENCY，或提高服务的限额",
+    ),
+    ModelErrorKind.UNAUTHORIZED: Bilingual(
+        "check OPENAI_API_KEY, and the account's permissions at the provider",
+        "检查 OPENAI_API_KEY，以及账号在服务商处的权限",
+    ),
+    ModelErrorKind.QUOTA: Bilingual(
+        "pay or raise the account at the model's provider: its balance or allowance is used up",
+        "在模型服务商处充值或提高额度：余额或额度已用完",
+    ),
+    ModelErrorKind.BAD_REQUEST: Bilingual(
+        "the server understood and refused: check OPENAI_MODEL against its words",
+        "服务看懂了但拒绝了：对照它的说明检查 OPENAI_MODEL",
+    ),
+    ModelErrorKind.REDIRECTED: Bilingual(
+        "put the address that the server points to into OPENAI_BASE_URL, if it is yours",
+        "如果所指的地址是你的，把它填入 OPENAI_BASE_URL",
+    ),
+    ModelErrorKind.FILTERED: Bilingual(
+        "nothing, unless it is too strict: then change the content policy at the provider",
+        "无需处理；若过于严格，在服务商处调整内容策略",
+    ),
+    ModelErrorKind.TOO_LONG: Bilingual(
+        "lower CLAW_HISTORY_TURNS, shorten CLAW_SYSTEM_PROMPT, or raise the server's context size",
+        "调小 CLAW_HISTORY_TURNS、缩短 CLAW_SYSTEM_PROMPT，或加大服务的上下文长度",
+    ),
+    ModelErrorKind.TOO_LARGE: Bilingual(
+        "raise the size of a request that the server, or a proxy before it, takes",
+        "加大服务（或它前面的代理）允许的请求大小",
+    ),
+    ModelErrorKind.BROKEN_OFF: Bilingual(
+        "look at the model's server and at proxies on the way: the answer had no end",
+        "查看模型服务和沿途的代理：回答没有结尾",
+    ),
+    ModelErrorKind.EMPTY: Bilingual(
+        "look at the model's server: it ended without any text",
+        "查看模型服务：它没有给出任何文字就结束了",
+    ),
+    ModelErrorKind.SERVER: Bilingual(
+        "look at the log of the model's server; OPENAI_BASE_URL must name a chat completions API",
+        "查看模型服务的日志；OPENAI_BASE_URL 必须是 chat completions 接口",
+    ),
 }
 
 
 def suggest_remedy(error: Exception) -> str:
-    """Say what an operator can do about a failed turn."""
+    """Say what an operator can do about a failed turn, in both languages."""
     if not isinstance(error, ModelError):
-        return "see the exception in the log"
+        return Bilingual("see the exception in the log", "见日志中的异常")
     if error.status == 404:
         # Nearly always the address is wrong; the remedy of its kind would point to the model's name.
-        return "check OPENAI_BASE_URL (for most servers it ends in /v1) and OPENAI_MODEL"
+        return Bilingual(
+            "check OPENAI_BASE_URL (for most servers it ends in /v1) and OPENAI_MODEL",
+            "检查 OPENAI_BASE_URL（多数服务以 /v1 结尾）和 OPENAI_MODEL",
+        )
     return REMEDIES[error.kind]
 
 
