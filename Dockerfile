@@ -17,6 +17,8 @@ RUN python3 -c 'import ensurepip' 2>/dev/null \
 
 # Two environments: /build/pip has pip and installs, /opt/claw is installed to and never has it. Only wheels, each of
 # a known hash: no compiler is needed, and no code of a package runs here.
+# PIP_INDEX_URL: a mirror of packages, where the usual index is far or closed; the hashes hold whoever serves the files.
+ARG PIP_INDEX_URL
 COPY requirements.lock ./
 RUN python3 -m venv /build/pip \
  && python3 -m venv --without-pip /opt/claw \

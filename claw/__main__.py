@@ -43,7 +43,7 @@ def build_parser() -> CommandParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title=tell("commands"))
     commands.add_parser("run", help=tell("run"), description=tell("run"))
     dev = commands.add_parser("dev", help=tell("dev"), description=tell("dev"))
-    dev.add_argument("--page-port", type=int, default=8765, help=tell("dev.page_port"))
+    dev.add_argument("--page-port", type=int, default=8765, help=tell("dev page_port"))
     commands.add_parser("health", help=tell("health"), description=tell("health"))
     # Without abbreviations: `--client-secret VALUE` must not pass for `--client-secret-file`.
     auth = commands.add_parser("auth", help=tell("auth"), description=tell("auth"), allow_abbrev=False)
@@ -51,12 +51,12 @@ def build_parser() -> CommandParser:
     doctor = commands.add_parser("doctor", help=tell("doctor"), description=tell("doctor"))
     _add_doctor_arguments(doctor)
     owner = commands.add_parser("owner", help=tell("owner"), description=tell("owner"))
-    owner.add_argument("action", choices=("show", "reset"), help=tell("owner.action"))
-    owner.add_argument("--yes", action="store_true", help=tell("owner.yes"))
+    owner.add_argument("action", choices=("show", "reset"), help=tell("owner action"))
+    owner.add_argument("--yes", action="store_true", help=tell("owner yes"))
     dead = commands.add_parser("dead", help=tell("dead"), description=tell("dead"))
     dead.add_argument("action", choices=("list", "retry", "drop"))
-    dead.add_argument("ids", nargs="*", metavar="ID", help=tell("dead.ids"))
-    dead.add_argument("--url", default="", help=tell("dead.url"))
+    dead.add_argument("ids", nargs="*", metavar="ID", help=tell("dead ids"))
+    dead.add_argument("--url", default="", help=tell("dead url"))
     for command in (auth, doctor, owner, dead):
         command.add_argument("--json", action="store_true", help=tell("json"))
         command.add_argument("--lang", default="", choices=("zh", "en"), help=tell("lang"))
@@ -67,18 +67,18 @@ def build_parser() -> CommandParser:
 
 def _add_auth_arguments(auth: argparse.ArgumentParser) -> None:
     auth.add_argument("--client-secret", nargs="?", action=_NoArgument, help=argparse.SUPPRESS)
-    auth.add_argument("--client-id", default="", metavar="ID", help=tell("auth.client_id"))
-    auth.add_argument("--client-secret-file", default="", metavar="FILE", help=tell("auth.secret_file"))
-    auth.add_argument("--env-file", type=Path, default=Path(".env"), help=tell("auth.env_file"))
-    auth.add_argument("--scan", action="store_true", help=tell("auth.scan"))
-    auth.add_argument("--check", action="store_true", help=tell("auth.check"))
-    auth.add_argument("--yes", action="store_true", help=tell("auth.yes"))
+    auth.add_argument("--client-id", default="", metavar="ID", help=tell("auth client_id"))
+    auth.add_argument("--client-secret-file", default="", metavar="FILE", help=tell("auth secret_file"))
+    auth.add_argument("--env-file", type=Path, default=Path(".env"), help=tell("auth env_file"))
+    auth.add_argument("--scan", action="store_true", help=tell("auth scan"))
+    auth.add_argument("--check", action="store_true", help=tell("auth check"))
+    auth.add_argument("--yes", action="store_true", help=tell("auth yes"))
 
 
 def _add_doctor_arguments(doctor: argparse.ArgumentParser) -> None:
-    doctor.add_argument("--offline", action="store_true", help=tell("doctor.offline"))
-    doctor.add_argument("--free", action="store_true", help=tell("doctor.free"))
-    doctor.add_argument("--trouble", default="", choices=SYMPTOMS, help=tell("doctor.trouble"))
+    doctor.add_argument("--offline", action="store_true", help=tell("doctor offline"))
+    doctor.add_argument("--free", action="store_true", help=tell("doctor free"))
+    doctor.add_argument("--trouble", default="", choices=SYMPTOMS, help=tell("doctor trouble"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

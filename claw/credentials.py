@@ -88,6 +88,7 @@ def find_open_settings(environ: Mapping[str, str]) -> tuple[Settings, Credential
     gap = find_gap(environ)
     if gap is None:
         return None
+    # A page that nobody may enter makes no app: then what lacks is told as a fault, as ever.
     has_token = any(environ.get(name, "").strip() for name in ("CLAW_ADMIN_TOKEN", "CLAW_ADMIN_TOKEN_FILE"))
     if not has_token:
         return None
@@ -124,6 +125,7 @@ def find_kept(settings: StoreSettings, clock: Clock) -> Credentials | None:
 
 async def keep(credentials: Credentials, gap: CredentialGap, store: ConfigStore) -> str:
     """Keep the credentials, durably; return where: `file` or `store`. Raises StoreError."""
+    # Never one in a file and the other in the store: what is read at the next start must be a pair.
     if gap.is_filled_by_files:
         try:
             # The secret first: an id without its secret would look like a fault of the settings.

@@ -45,7 +45,13 @@ class Bilingual(str):
     __slots__ = ("zh",)
     zh: str
 
+    @property
+    def both(self) -> str:
+        """Both languages in one line, for readers who cannot be asked: a probe's answer, an event of a cluster."""
+        return f"{self.zh} / {self}"
+
     def __new__(cls, en: str, zh: str) -> Bilingual:
+        # English as the text itself: what compares, searches or logs it without asking gets what programs know.
         made = super().__new__(cls, en)
         made.zh = zh
         return made

@@ -160,7 +160,7 @@ class Setup:
         try:
             app = await self._flow.run(self._show, lambda left: None)
         except ScanError as error:
-            log.warning("the scan ended without an app", extra={"reason": error.reason.name, "cause": error.detail})
+            log.warning("the scan ended without an app", extra={"reason": error.reason.value, "cause": error.detail})
             self._end_without_app(error)
             return
         # Whatever it is: a set-up that no longer offers a scan would have to be restarted by hand.
@@ -194,7 +194,7 @@ class Setup:
 
     def check(self) -> Check:
         """Return why messages are not answered yet, for `/ready`."""
-        reason = f"the store does not answer: {self._trouble}" if self._trouble else MISSING
+        reason = f"the store does not answer: {self._trouble}" if self._trouble else MISSING.both
         return Check(ok=False, state=self._state.value, reason=reason, since=self._since)
 
     def to_json(self) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class Setup:
             "setup": {
                 "state": self._state.value,
                 "code": shown,
-                "ended": None if end is None else {"reason": end.reason.name.lower(), "detail": end.detail},
+                "ended": None if end is None else {"reason": end.reason.value, "detail": end.detail},
                 "trouble": self._trouble,
             },
         }

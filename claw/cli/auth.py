@@ -42,6 +42,13 @@ TRIES_MAX: Final = 3
 """How often a person is asked for the same value."""
 STDIN: Final = "-"
 STDIN_MAX_BYTES: Final = files.SECRET_FILE_BYTES_MAX
+_SCAN_ENDS: Final = {
+    "refused": "auth.scan_refused",
+    "expired": "auth.scan_expired",
+    "unreachable": "auth.scan_unreachable",
+    "fault": "auth.scan_fault",
+}
+"""`ScanEnd`, which is loaded where somebody scans, and the sentence for each."""
 _INVISIBLE: Final = "\ufeff\u200b\u200c\u200d\u2060"
 """What comes along with a paste from web pages and chats, and is no part of a value."""
 
@@ -269,7 +276,7 @@ def _scan(environ: Mapping[str, str], prompt: Prompt) -> tuple[str, str]:
         # A loop of its own: the checks that follow have another, and nothing of this one may live on in it.
         client_id, secret = asyncio.run(run())
     except ScanError as error:
-        raise UnusableError(prompt.render(error.reason.value, detail=error.detail or "-")) from None
+        raise UnusableError(prompt.render(_SCAN_ENDS[error.reason.value], detail=error.detail or "-")) from None
     prompt.say("auth.scan_done", client_id=client_id)
     return client_id, secret
 

@@ -30,6 +30,7 @@ def _add_kept(environ: dict[str, str]) -> dict[str, str]:
     """Return the environment with the credentials of a scan on the operator's page, where it has none itself."""
     # Here, once for all commands: what they check must be what the running claw goes by.
     with contextlib.suppress(SettingsError):
+        # With an admin token alone: without one no scan can have been kept.
         if (found := find_open_settings(environ)) is not None:
             kept = find_kept(found[0].store, Clock())
             return environ if kept is None else overlay(environ, kept.client_id, kept.client_secret.reveal())

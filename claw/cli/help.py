@@ -24,39 +24,39 @@ TEXTS: Final = {
     "dev": Text(
         "对着本地钉钉和聊天页面运行，不需要账号", "serve against a local DingTalk with a chat page; no account needed"
     ),
-    "dev.page_port": Text("聊天页面的端口（默认 %(default)s）", "port of the chat page (default: %(default)s)"),
+    "dev page_port": Text("聊天页面的端口（默认 %(default)s）", "port of the chat page (default: %(default)s)"),
     "health": Text("在本机端口上问 /ready；就绪时退出码为 0", "ask /ready on the local port; exit code 0 when ready"),
     "auth": Text(
         "扫码，或输入应用的凭证；核对后写入 .env",
         "scan a code, or ask for the app's credentials; check them, and write them to .env",
     ),
-    "auth.client_id": Text("Client ID（AppKey）；不给就会问", "Client ID (AppKey); asked for where not given"),
-    "auth.secret_file": Text("存有 Client Secret 的文件；- 表示标准输入", "file with the Client Secret; - is stdin"),
-    "auth.env_file": Text("要写入的文件（默认 %(default)s）", "file to write (default: %(default)s)"),
-    "auth.scan": Text("用钉钉扫码，创建一个应用", "scan a code with DingTalk, by which an app is made"),
-    "auth.check": Text("只核对已有的设置，什么都不写", "only check what is set, write nothing"),
-    "auth.yes": Text("不问就覆盖不同的值", "overwrite different values without asking"),
+    "auth client_id": Text("Client ID（AppKey）；不给就会问", "Client ID (AppKey); asked for where not given"),
+    "auth secret_file": Text("存有 Client Secret 的文件；- 表示标准输入", "file with the Client Secret; - is stdin"),
+    "auth env_file": Text("要写入的文件（默认 %(default)s）", "file to write (default: %(default)s)"),
+    "auth scan": Text("用钉钉扫码，创建一个应用", "scan a code with DingTalk, by which an app is made"),
+    "auth check": Text("只核对已有的设置，什么都不写", "only check what is set, write nothing"),
+    "auth yes": Text("不问就覆盖不同的值", "overwrite different values without asking"),
     "doctor": Text(
         "检查一切必须可用的东西；退出码 0 正常、1 警告、2 故障",
         "check everything that must work; exit code 0 ok, 1 warning, 2 fault",
     ),
-    "doctor.offline": Text("不访问网络", "stay off the network"),
-    "doctor.free": Text(
+    "doctor offline": Text("不访问网络", "stay off the network"),
+    "doctor free": Text(
         "不做钉钉计费的调用（否则最多 2 次）", "make no call that DingTalk bills (at most 2 otherwise)"
     ),
-    "doctor.trouble": Text("只做能解释这种故障的检查", "only the checks that explain this trouble"),
+    "doctor trouble": Text("只做能解释这种故障的检查", "only the checks that explain this trouble"),
     "owner": Text(
         "显示谁是机器人的主人及原因，或取消已存的主人",
         "show who owns the robot and why, or take the stored owner away",
     ),
-    "owner.action": Text("reset：重新配对", "reset: pairing begins afresh"),
-    "owner.yes": Text("不问就重置", "reset without asking"),
+    "owner action": Text("reset：重新配对", "reset: pairing begins afresh"),
+    "owner yes": Text("不问就重置", "reset without asking"),
     "dead": Text(
         "列出、重试或丢弃运行中的 claw 没能回答的消息",
         "list, retry or drop what the running claw could not answer",
     ),
-    "dead.ids": Text("`list` 显示的编号；`all` 表示全部", "of letters, as `list` shows them; `all`: each of them"),
-    "dead.url": Text("目标 claw 的地址（默认本机的）", "of the claw that is meant (default: the one of this machine)"),
+    "dead ids": Text("`list` 显示的编号；`all` 表示全部", "of letters, as `list` shows them; `all`: each of them"),
+    "dead url": Text("目标 claw 的地址（默认本机的）", "of the claw that is meant (default: the one of this machine)"),
     "json": Text("输出供程序读取的 JSON", "answer for programs"),
     "lang": Text("语言（默认 CLAW_LANG）", "language (default: CLAW_LANG)"),
     "timeout": Text("等一次应答的秒数", "seconds for one answer"),
@@ -69,6 +69,7 @@ TEXTS: Final = {
 
 def find_language() -> Language:
     """Return the language of help: as that of everything else that an operator reads, Chinese unless set."""
+    # Compared by hand: the parsers of settings would cost a probe that runs every few seconds its time.
     return Language.EN if os.environ.get("CLAW_LANG", "").strip().lower() == Language.EN else Language.ZH
 
 

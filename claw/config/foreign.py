@@ -42,6 +42,7 @@ def check(environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
 
 def _check_openai(given: Mapping[str, str], problems: list[str], warnings: list[str]) -> None:
     for name in sorted(each for each in given if each.startswith("OPENAI_")):
+        # By its name alone: whether the value is right is no matter where nobody reads it.
         ours = OLD_NAMES.get(name)
         if ours == "OPENAI_BASE_URL" and ours not in given:
             problems.append(

@@ -183,6 +183,7 @@ def load(environ: Mapping[str, str]) -> Settings:
 def read_language(environ: Mapping[str, str]) -> Language:
     """Return the operator's language, also where the settings are at fault: `CLAW_LANG`, else the default."""
     try:
+        # By itself, and not out of `Settings`: it is wanted where these cannot be made.
         return OneOf(Language).parse(environ.get("CLAW_LANG", "").strip())
     except ValueError:
         return Language.ZH

@@ -36,12 +36,12 @@ ADDRESS_MAX_CHARS: Final = 500
 
 
 class ScanEnd(Enum):
-    """Why no app came of it; each value is the key of its sentence (doctor/texts.toml)."""
+    """Why no app came of it; the terminal and the page have a sentence for each."""
 
-    REFUSED = "auth.scan_refused"
-    EXPIRED = "auth.scan_expired"
-    UNREACHABLE = "auth.scan_unreachable"
-    FAULT = "auth.scan_fault"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    UNREACHABLE = "unreachable"
+    FAULT = "fault"
     """DingTalk answered something else than the flow knows, or an error."""
 
 

@@ -202,6 +202,7 @@ class Status:
 
 def _localize(told: Any, language: Language) -> Any:
     """Return JSON with the sentences for the operator in their language."""
+    # Last of all: until here a sentence has both, and json would take its English.
     if isinstance(told, dict):
         return {name: _localize(value, language) for name, value in told.items()}
     if isinstance(told, list):

@@ -277,6 +277,7 @@ def configure(
     another thread or a destructor) and Python's warnings become log lines too.
     """
     global _language  # noqa: PLW0603 - of the process, as the handlers are
+    # Before the first line: warnings of the settings are the first that has two languages.
     _language = language
     pin(secrets)
     target = stream or sys.stderr

@@ -47,6 +47,7 @@ async def open_for_serving(
 ) -> Store | None:
     """Open the store; return None if we were asked to leave while another claw held it. Raises SettingsError."""
     store = open_store(settings, robot, clock)
+    # Bounded: two claws that were given one store by mistake must not wait for each other for ever.
     deadline = clock.monotonic() + STORE_LOCK_TIMEOUT_S
     while True:
         try:

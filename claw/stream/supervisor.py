@@ -287,4 +287,4 @@ class Supervisor:
         if errors:
             return str(errors[0])
         too_large_at = max(slot.counters.too_large_at for slot in self.slots)
-        return TOO_LARGE_REMEDY if self._clock.wall() - too_large_at < TOO_LARGE_TOLD_S else ""
+        return TOO_LARGE_REMEDY.both if self._clock.wall() - too_large_at < TOO_LARGE_TOLD_S else ""

@@ -275,7 +275,7 @@ async def test_status_tells_how_the_model_does(store: SqliteStore) -> None:
     told = await turn.tell("u-owner", "/status")
     assert "2027-01-15T08:00:00.000Z" in told
     assert "HTTP 401: bad key" in told
-    assert "check OPENAI_API_KEY" in told
+    assert "检查 OPENAI_API_KEY" in told
 
 
 # --- somebody else's turn, and a group's memory -------------------------------------------------------------------

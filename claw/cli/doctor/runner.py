@@ -237,6 +237,7 @@ def render(key: str, language: Language, **values: object) -> str:
 
 def _fill(text: Text, language: Language, values: Mapping[str, object]) -> str:
     # Secrets are taken out of the values: out of the whole they would take our own words, and so show what they are.
+    # A sentence of the settings has both languages: this is where a finding meets its reader.
     told = {name: choose(value, language) if isinstance(value, str) else str(value) for name, value in values.items()}
     shown = {name: _shorten(redact(text)) for name, text in told.items()}
     line = "".join(each if each.isprintable() else " " for each in text[language].format_map(shown))
