@@ -72,7 +72,7 @@ function trip(each, longest) {
     part.append(hint);
     bar.append(part);
   }
-  const copy = each.trace_id ? make("button", { type: "button", class: "link mono", title: t("copy"), text: each.trace_id.slice(0, 8), "aria-label": `${t("copy")} ${each.trace_id}`, on: { click: () => navigator.clipboard?.writeText(each.trace_id).then(() => tell(t("copied"))) } }) : null;
+  const copy = each.trace_id ? make("button", { type: "button", class: "link mono", title: t("copy"), text: each.trace_id.slice(0, 8), on: { click: () => navigator.clipboard?.writeText(each.trace_id).then(() => tell(t("copied"))) } }) : null;
   return make("li", { class: "trip" },
     make("time", { text: when(each.at) }),
     make("span", { class: `badge ${each.outcome}`, text: word(each.outcome) }),
