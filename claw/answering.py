@@ -47,6 +47,8 @@ class ReplyParts:
     budget: MonthlyBudget
     read_calls: Callable[[str], Awaitable[Mapping[str, int]]]
     """Gives the calls of a month by api, what is not saved yet included."""
+    report_budget: Callable[[], Awaitable[dict[str, object]]]
+    """Gives the month as JSON, for `/status`."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def build_reply(
         patience_s=reply.patience,
         clock=clock,
     )
-    return ReplyParts(Outbound(tools), desk, budget, read_calls(store, dingtalk.calls))
+    return ReplyParts(Outbound(tools), desk, budget, read_calls(store, dingtalk.calls), spending.report)
 
 
 def _find_mode(book: ChatBook, chat_id: str) -> ReplyMode | None:

@@ -166,7 +166,7 @@ def _build_status(
         calls=reply.read_calls,
         dead=store.dead,
         model=model.health.snapshot,
-        more={**sources, "budget": reply.budget.report},
+        more={**sources, "budget": reply.report_budget},
         clock=clock,
     )
 

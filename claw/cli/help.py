@@ -42,7 +42,7 @@ TEXTS: Final = {
     ),
     "doctor offline": Text("不访问网络", "stay off the network"),
     "doctor free": Text(
-        "不做钉钉计费的调用（否则最多 2 次）", "make no call that DingTalk bills (at most 2 otherwise)"
+        "不做钉钉计费的调用（否则 1 次，用卡片时 3 次）", "make no call that DingTalk bills (otherwise 1, with cards 3)"
     ),
     "doctor trouble": Text("只做能解释这种故障的检查", "only the checks that explain this trouble"),
     "owner": Text(

@@ -108,6 +108,12 @@ class Spending:
         # By the clock and not until the month's end: an add-on pack, or a lifted cap, is seen within the hour.
         self._refused_until[quota] = self._clock.monotonic() + REFUSED_S
 
+    async def report(self) -> dict[str, object]:
+        """Return the month as JSON, for `/status`, with the quotas that DingTalk itself calls used up."""
+        quotas = {"webhook": Api.WEBHOOK, "openapi": Api.CARD_CREATE}
+        refused = [name for name, quota in quotas.items() if self._is_refused(quota)]
+        return {**await self._budget.report(), "refused": refused}
+
     def _wants_reaction(self, *, affordable: bool) -> bool:
         wish = self._settings.reaction
         return wish is ReactionMode.ON or (wish is ReactionMode.AUTO and affordable)

@@ -61,7 +61,7 @@ def test_each_trouble_lists_its_checks(page: str) -> None:
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     assert set(sections) == {SYMPTOMS[symptom][language] for symptom in Symptom} | {BEYOND[language]}
     for symptom in Symptom:
-        listed = set(re.findall(r"^\| `([a-z.]+)` \|", sections[SYMPTOMS[symptom][language]], re.MULTILINE))
+        listed = set(re.findall(r"^\| `([a-z._]+)` \|", sections[SYMPTOMS[symptom][language]], re.MULTILINE))
         assert listed == {check.name for check in TABLE if symptom in check.symptoms}
 
 

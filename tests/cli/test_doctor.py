@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from claw import __main__
 from claw.cli.doctor import command as doctor
@@ -40,8 +41,10 @@ from claw.cli.doctor.runner import (
     run_checks,
 )
 from claw.cli.doctor.texts import SYMPTOMS, TEXTS, Symptom
+from claw.config import reader
 from claw.dingtalk.quota import month_of
 from claw.emulator import Emulator, gateway
+from claw.emulator.model import MODEL_NAME
 from claw.http_client import http_session
 from claw.language import Language
 from claw.store.ports import Store
@@ -91,7 +94,7 @@ async def look(
 
 
 STREAM = tuple(check.name for check in CONNECTION)
-PERMISSIONS = ("network.openapi", "credentials", "permission.send", "permission.chat", "quota")
+PERMISSIONS = ("network.openapi", "credentials", "permission.send", "quota")
 MODEL = ("network.model", "model")
 
 
@@ -118,13 +121,6 @@ MODEL = ("network.model", "model")
         ({"token_status": 403}, STREAM, "credentials", WARNING, "dingtalk.throttled"),
         ({"token_status": 500}, PERMISSIONS, "permission.send", SKIPPED, "skip.after"),
         ({"openapi_status": 403, "openapi_code": DENIED}, PERMISSIONS, "permission.send", FAULT, "permission.missing"),
-        (
-            {"openapi_status": 403, "openapi_code": DENIED},
-            PERMISSIONS,
-            "permission.chat",
-            WARNING,
-            "permission.optional",
-        ),
         ({"openapi_status": 403, "openapi_code": MONTH}, PERMISSIONS, "permission.send", FAULT, "dingtalk.month"),
         ({"openapi_status": 403, "openapi_code": MONTH}, PERMISSIONS, "quota", FAULT, "quota.used_up"),
         (
@@ -171,8 +167,8 @@ async def test_a_sound_world_is_ok(emulator: Emulator, tmp_path: Path, monkeypat
     environ = environment(emulator.url, tmp_path / "claw.db", PORT=free_port(), CLAW_OWNER="u-1001")
     results, context = await diagnose(environ, ZH, timeout=LONG)
     assert not [result for result in results if result.status in {WARNING, FAULT}]
-    assert context.billable == 2
-    assert sum(emulator.openapi.calls.values()) == 2
+    assert context.billable == 1
+    assert sum(emulator.openapi.calls.values()) == 1
     assert not emulator.violations
     assert not names(tmp_path)
     async with asyncio.timeout(5):
@@ -474,6 +470,22 @@ def test_mounts(tmp_path: Path) -> None:
     assert host.filesystem_of(tmp_path, tmp_path / "missing") == ""
 
 
+async def test_a_cap_on_webhooks_is_known_from_the_running_claw(emulator: Emulator, tmp_path: Path) -> None:
+    """An administrator's cap is heard of by who sends: the doctor asks the claw that does, and makes no call for it."""
+    emulator.faults.update({"webhook_month_cap": 1})
+    port = str(free_port())
+    environ = environment(emulator.url, tmp_path / "claw.db", PORT=port)
+    chosen = [check for check in TABLE if check.name in {"instance", "instance.model", "quota"}]
+    async with running(environ, tmp_path) as service:
+        for text in ("one", "two", "three"):
+            await emulator.say(text)
+        async with asyncio.timeout(20):
+            while not (await service.call("GET", "/status"))[1]["budget"]["refused"]:
+                await asyncio.sleep(0.1)
+        results, _ = await diagnose(environ, EN, checks=chosen)
+    assert says("quota.capped", EN, results[-1].message), results
+
+
 @pytest.mark.parametrize(
     ("calls", "status", "key"),
     [({"webhook": 10, "direct": 1, "token": 9_000}, OK, "quota.ok"), ({"webhook": 2_500}, WARNING, "quota.near")],
@@ -504,7 +516,7 @@ async def test_quota(tmp_path: Path, calls: dict[str, int], status: CheckStatus,
             OK,
             "access.ok",
         ),
-        ({"CLAW_OWNER": ""}, WARNING, "access.first_come"),
+        ({"CLAW_OWNER": ""}, OK, "access.first_come"),
         ({"CLAW_OWNER": "", "CLAW_OWNER_PAIRING": "code"}, OK, "access.ok"),
         ({"CLAW_OWNER": "u-1", "CLAW_DIRECT_POLICY": "allowlist"}, WARNING, "access.nobody"),
         ({"CLAW_OWNER": "u-1", "CLAW_GROUP_POLICY": "allowlist"}, WARNING, "access.nobody"),
@@ -787,7 +799,7 @@ async def test_command_exit_code_is_by_the_worst(emulator: Emulator, tmp_path: P
     code, out, err = await command(environ, tmp_path, "--lang", "zh")
     assert (code, err) == (2, "")
     assert "模型服务不接受凭证" in out
-    assert "计费调用：2 次。" in out
+    assert "计费调用：1 次。" in out
     assert CLIENT_SECRET not in out
     assert API_KEY not in out
     code, out, _ = await command(environ, tmp_path, "--json", "--free", "--trouble", "permission-denied")
@@ -843,8 +855,81 @@ async def test_command_ends_by_ctrl_c(emulator: Emulator, tmp_path: Path) -> Non
 
 def test_permission_calls_touch_nobody() -> None:
     """Each call that finds a permission names nobody, and nothing that exists."""
-    for name, (_, payload) in dingtalk._CALLS.items():
-        body = payload("robot")
+    loaded = reader.load({**dict.fromkeys(("DINGTALK_CLIENT_ID", "DINGTALK_CLIENT_SECRET", "OPENAI_API_KEY"), "x")})
+    for name, probe in dingtalk._PROBES.items():
+        body = probe.payload(loaded)
         assert body.get("userIds", []) == []
-        target = body.get("outTrackId") or body.get("openConversationId")
-        assert target == dingtalk.NOWHERE or name == dingtalk.SEND
+        # A card that is made stands in no chat before it is delivered, which these calls do not.
+        assert "deliver" not in probe.path.lower()
+        assert not {"openSpaceId", "openConversationId"} & body.keys()
+        assert "claw-doctor" in str(body.get("outTrackId")) or name == dingtalk.SEND
+
+
+CARDS = ("network.openapi", "credentials", "permission.card", "permission.card_stream")
+
+
+@pytest.mark.parametrize(
+    ("faults", "variables", "name", "status", "key"),
+    [
+        ({}, {}, "permission.card", SKIPPED, "permission.no_cards"),
+        ({}, {"CLAW_REPLY_MODE": "auto"}, "permission.card", OK, "permission.ok"),
+        ({}, {"CLAW_REPLY_MODE": "auto"}, "permission.card_stream", OK, "permission.ok"),
+        ({"no_card_instance_write": True}, {"CLAW_REPLY_MODE": "card"}, CARDS[2], WARNING, "permission.card_missing"),
+        ({"no_card_streaming_write": True}, {"CLAW_REPLY_MODE": "auto"}, CARDS[3], WARNING, "permission.card_missing"),
+        ({"card_template_missing": True}, {"CLAW_REPLY_MODE": "auto"}, CARDS[2], WARNING, "permission.template"),
+    ],
+)
+async def test_cards_are_looked_at_where_they_are_used(
+    emulator: Emulator,
+    tmp_path: Path,
+    faults: dict[str, Any],
+    variables: dict[str, Any],
+    name: str,
+    status: CheckStatus,
+    key: str,
+) -> None:
+    """Permissions and template of cards cost a call each, and only where answers may be cards; none is shown."""
+    emulator.faults.update(faults)
+    result = (await look(emulator, tmp_path, *CARDS, **variables))[name]
+    assert (result.status, says(key, EN, result.message)) == (status, True), result
+    assert sum(emulator.openapi.calls.values()) == (2 if variables else 0)
+
+
+@pytest.mark.parametrize(
+    ("variables", "status", "key"),
+    [
+        ({}, SKIPPED, "models.none"),
+        ({"CLAW_MODELS": MODEL_NAME}, OK, "models.ok"),
+        ({"CLAW_MODELS": f"{MODEL_NAME},no-such-model"}, WARNING, "models.missing"),
+    ],
+)
+async def test_further_models_are_compared_for_nothing(
+    emulator: Emulator, tmp_path: Path, variables: dict[str, Any], status: CheckStatus, key: str
+) -> None:
+    """CLAW_MODELS is compared with what the server lists; no model is asked for it."""
+    result = (await look(emulator, tmp_path, "network.model", "models", **variables))["models"]
+    assert (result.status, says(key, EN, result.message)) == (status, True), result
+    assert not emulator.model.requests
+
+
+async def test_a_server_at_its_usual_port_is_found(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where this machine refuses the model's port, a usual one that answers is named, with what to set."""
+    port = URL(emulator.url).port or 0
+    monkeypatch.setattr(network, "USUAL_PORTS", {port: ("Ollama", "/v1")})
+    closed = f"http://127.0.0.1:{free_port()}/v1"
+    result = (await look(emulator, tmp_path, "network.model", OPENAI_BASE_URL=closed))["network.model"]
+    assert (result.status, says("network.elsewhere", EN, result.message)) == (FAULT, True), result
+    assert f"http://127.0.0.1:{port}/v1" in result.remedy
+
+
+async def test_what_works_is_not_explained_away(emulator: Emulator, tmp_path: Path) -> None:
+    """A warning explains no trouble where a session opened and the model answered; a fault always does."""
+    variables: dict[str, Any] = {"CLAW_NO_SUCH_SETTING": "1"}
+    results = list((await look(emulator, tmp_path, "settings", *STREAM, *MODEL, **variables)).values())
+    assert WARNING in {result.status for result in results}
+    assert explain_symptoms(results, EN) == []
+    emulator.faults.update({"model_status": 401})
+    results = list((await look(emulator, tmp_path, "settings", *STREAM, *MODEL, **variables)).values())
+    assert any("model" in line for line in explain_symptoms(results, EN))

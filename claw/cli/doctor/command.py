@@ -81,7 +81,8 @@ def _permission(check: str, name: str) -> CheckSpec:
 
 _PERMISSIONS: Final = (
     _permission("send", dingtalk.SEND),
-    _permission("chat", dingtalk.CHAT),
+    _permission("card", dingtalk.CARD),
+    _permission("card_stream", dingtalk.CARD_STREAM),
 )
 
 TABLE: Final = (
@@ -109,23 +110,26 @@ TABLE: Final = (
     CheckSpec("visibility", dingtalk.check_visibility, (SILENT, DENIED), online=False),
     CheckSpec(
         "network.model",
-        network.make_connectivity_check("model", _MODEL[0], lambda context: context.settings.model.base_url),
+        network.check_model_connectivity,
         (SILENT,),
         variables=_MODEL[:1],
     ),
     CheckSpec("model", network.check_model, (SILENT,), needs=("network.model",), variables=_MODEL),
+    CheckSpec("models", network.check_models, (), needs=("network.model",), variables=(*_MODEL, "CLAW_MODELS")),
     CheckSpec(
         "quota",
         host.check_quota,
         (SILENT,),
         # After all that DingTalk may answer with "this month's calls are used up".
-        after=("credentials", "stream.registration", *(each.name for each in _PERMISSIONS)),
+        after=("credentials", "stream.registration", "instance.model", *(each.name for each in _PERMISSIONS)),
         variables=("CLAW_STORE_URL",),
         online=False,
     ),
     CheckSpec("telemetry", telemetry.check_telemetry),
 )
 """Every check, none before one that it needs."""
+_PROOFS: Final = frozenset({"stream.session", "model"})
+"""Checks that do what a robot does: receive, and have the model answer."""
 
 
 async def diagnose(
@@ -176,8 +180,11 @@ def render_lines(results: Sequence[Result], language: Language) -> list[str]:
 
 def explain_symptoms(results: Sequence[Result], language: Language) -> list[str]:
     """Return the symptoms that the faults and warnings explain, each with the names of its checks."""
-    # What was skipped explains nothing: its cause stands in a line of its own.
-    bad = [result for result in results if RANKS[result.status]]
+    # What was skipped explains nothing: its cause stands in a line of its own. Nor does a warning explain that nothing
+    # works at all, where the very thing was tried and worked.
+    works = {result.name for result in results if result.status is CheckStatus.OK}
+    tried = works >= _PROOFS
+    bad = [result for result in results if RANKS[result.status] and not (tried and RANKS[result.status] == 1)]
     found = {symptom: [result.name for result in bad if symptom in result.symptoms] for symptom in Symptom}
     lines = [f"  {SYMPTOMS[symptom][language]}: {', '.join(names)}" for symptom, names in found.items() if names]
     return [render("doctor.troubles", language), *lines] if lines else []

@@ -9,20 +9,23 @@ permission; each is made once, and counted where DingTalk bills it.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 from yarl import URL
 
 from claw.cli.doctor.network import cause_of
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
+from claw.config.settings import Settings
 from claw.dingtalk.client import DingTalkClient
 from claw.dingtalk.codes import classify
 from claw.dingtalk.quota import Api, CallCounter
 from claw.dingtalk.tokens import TokenCache
 from claw.errors import DingTalkError, DingTalkReason, FrameError, GatewayError, GatewayReason, HandshakeError
+from claw.policy import ReplyMode
 from claw.proxy import proxy_of
 from claw.stream import frames
 from claw.stream.gateway import Gateway, Registration
@@ -210,32 +213,62 @@ async def _close(socket: aiohttp.ClientWebSocketResponse) -> None:
 # --- permissions -----------------------------------------------------------------------------------------------------
 
 SEND: Final = "qyapi_robot_sendmsg"
-CHAT: Final = "qyapi_chat_manage"
+CARD: Final = "Card.Instance.Write"
+CARD_STREAM: Final = "Card.Streaming.Write"
 
-_CALLS: Final[Mapping[str, tuple[str, Callable[[str], Mapping[str, Any]]]]] = {
-    SEND: (
+
+class _Probe(NamedTuple):
+    """A call that needs a permission and cannot do anything."""
+
+    api: Api
+    method: str
+    path: str
+    payload: Callable[[Settings], Mapping[str, Any]]
+
+
+_PROBES: Final[Mapping[str, _Probe]] = {
+    SEND: _Probe(
+        Api.DIRECT,
+        "POST",
         "/v1.0/robot/oToMessages/batchSend",
-        lambda robot: {
-            "robotCode": robot,
+        lambda settings: {
+            "robotCode": settings.dingtalk.client_id,
             "userIds": [],
             "msgKey": "sampleText",
             "msgParam": '{"content":"claw doctor"}',
         },
     ),
-    CHAT: ("/v1.0/robot/groups/robots/query", lambda _: {"openConversationId": NOWHERE}),
+    # A card that is made and not delivered is shown to nobody; that it can be made tells of the template as well.
+    CARD: _Probe(
+        Api.CARD_CREATE,
+        "POST",
+        "/v1.0/card/instances",
+        lambda settings: {
+            "cardTemplateId": settings.reply.card_template,
+            "outTrackId": f"claw-doctor-{secrets.token_hex(8)}",
+            "callbackType": "STREAM",
+            "cardData": {"cardParamMap": {}},
+        },
+    ),
+    CARD_STREAM: _Probe(
+        Api.CARD_STREAM,
+        "PUT",
+        "/v1.0/card/streaming",
+        lambda _: {"outTrackId": NOWHERE, "guid": NOWHERE, "key": "content", "content": "", "isFull": True},
+    ),
 }
-"""Permission -> a call that needs it and cannot do anything: nobody to write to, nothing that exists
-(docs/protocol.md section 6.3; the second is the API page 获取群内机器人列表)."""
+"""Permission -> its probe: nobody to write to, nothing that exists (docs/protocol.md section 6.3 and 7.1)."""
 
 
 def make_permission_check(name: str) -> Callable[[Context], Awaitable[Finding]]:
-    """Make a check of one permission."""
+    """Make a check of one permission. Those of cards are asked for only where answers may be cards."""
 
     async def check(context: Context) -> Finding:
-        path, payload = _CALLS[name]
-        robot = context.settings.dingtalk.client_id
+        if name != SEND and context.settings.reply.mode is ReplyMode.MARKDOWN:
+            return skip("permission.no_cards")
+        probe = _PROBES[name]
         try:
-            status, body = await _call(context, path, payload(robot))
+            status, body = await _call(context, probe)
         except TimeoutError:
             return fault("dingtalk.unanswered", cause=f"no answer within {context.timeout:g} s")
         except (aiohttp.ClientError, OSError) as error:
@@ -245,13 +278,16 @@ def make_permission_check(name: str) -> Callable[[Context], Awaitable[Finding]]:
     return check
 
 
-async def _call(context: Context, path: str, payload: Mapping[str, Any]) -> tuple[int, dict[str, Any] | None]:
-    url = URL(context.settings.dingtalk.openapi_endpoint + path)
+async def _call(context: Context, probe: _Probe) -> tuple[int, dict[str, Any] | None]:
+    url = URL(context.settings.dingtalk.openapi_endpoint + probe.path)
     headers = {"x-acs-dingtalk-access-token": context.token, "Accept": "application/json"}
     context.billable += 1  # Before it is sent: DingTalk may count what never reaches us.
+    payload = probe.payload(context.settings)
     async with (
         asyncio.timeout(context.timeout),
-        context.http.post(url, json=payload, headers=headers, allow_redirects=False, proxy=proxy_of(url)) as response,
+        context.http.request(
+            probe.method, url, json=payload, headers=headers, allow_redirects=False, proxy=proxy_of(url)
+        ) as response,
     ):
         try:
             body = await response.json(content_type=None)
@@ -262,14 +298,15 @@ async def _call(context: Context, path: str, payload: Mapping[str, Any]) -> tupl
 
 def _judge(context: Context, name: str, status: int, body: dict[str, Any] | None) -> Finding:
     """Tell by the answer whether the permission is there."""
-    error = None if 200 <= status < 300 else classify(Api.DIRECT, status, body)
+    error = None if 200 <= status < 300 else classify(_PROBES[name].api, status, body)
     if error is None:
         return good("permission.ok", permission=name)
     if error.reason is DingTalkReason.NO_PERMISSION:
-        # Without the details of groups nothing that people see is missing.
-        if name == CHAT:
-            return warn("permission.optional", permission=name)
-        return fault("permission.missing", permission=name)
+        # Without cards the same answers come as messages.
+        missing = fault if name == SEND else warn
+        return missing("permission.missing" if name == SEND else "permission.card_missing", permission=name)
+    if error.reason is DingTalkReason.CARD_TEMPLATE:
+        return warn("permission.template", code=error.code)
     common = _common(context, error.reason, status=status, code=error.code, cause=error.detail)
     if common is not None:
         return common

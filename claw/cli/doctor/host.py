@@ -137,7 +137,8 @@ async def check_access(context: Context) -> Finding:
     if agent and (group is GroupPolicy.OPEN or direct is DirectPolicy.OPEN):
         return warn("access.open_agent", model=model)
     if not rules.owners and settings.access.pairing is Pairing.FIRST:
-        return warn("access.first_come")
+        # How every robot begins, and no fault: whoever sets it up writes first.
+        return good("access.first_come")
     if group is GroupPolicy.ALLOWLIST and not rules.group_listed:
         return warn("access.nobody", name="CLAW_GROUP_POLICY", list="CLAW_GROUP_ALLOWED_USERS")
     if direct is DirectPolicy.ALLOWLIST and not rules.direct_listed:
@@ -181,7 +182,9 @@ async def check_instance_model(context: Context) -> Finding:
         # Without one that claw has no /status.
         return skip("serving.unknown", port=http.port)
     try:
-        health = (await _ask_instance(context, "/status", token.reveal()))["model"]
+        status = await _ask_instance(context, "/status", token.reveal())
+        context.quotas_refused = tuple(map(str, dict(status.get("budget") or {}).get("refused") or ()))
+        health = status["model"]
         error = health["last_error"]
         if health["up"] is not True:
             return warn("serving.failing", at=error["at"], cause=error["reason"], remedy=error["remedy"])
@@ -221,6 +224,9 @@ async def check_quota(context: Context) -> Finding:
     """Report what claw itself counted this month, unless DingTalk has just said that all is used up."""
     if context.quota_used_up:
         return fault("quota.used_up")
+    # Only who sends by webhook hears of an administrator's cap: the running claw has, and asking ourselves would cost.
+    if context.quotas_refused:
+        return warn("quota.capped", names=", ".join(context.quotas_refused))
     if _is_out_of_reach(context):
         return skip("skip.offline")
     month = month_of(context.clock.wall())

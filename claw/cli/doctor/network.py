@@ -7,6 +7,8 @@ HTTP answer shows that the host can be reached. A failure is reported by the sta
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import ssl
 from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
@@ -17,6 +19,7 @@ from yarl import URL
 
 from claw.cli.doctor.runner import Context, Finding, fault, good, skip, warn
 from claw.errors import ModelError, ModelErrorKind
+from claw.http_client import read_at_most
 from claw.proxy import proxy_of
 from claw.turn.model.client import ModelClient
 
@@ -25,6 +28,17 @@ SKEW_FAULT_S: Final = 300.0
 """Seconds; beyond five minutes certificates and signatures begin to fail."""
 MODEL_SLOW_MS: Final = 5_000
 """Milliseconds to the first text after which people begin to wonder."""
+MODEL_VARIABLE: Final = "OPENAI_BASE_URL"
+LOOPBACKS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+USUAL_PORTS: Final = {
+    11434: ("Ollama", "/v1"),
+    8000: ("vLLM", "/v1"),
+    18789: ("OpenClaw", "/v1"),
+    1234: ("LM Studio", "/v1"),
+}
+"""Where servers of one's own machine usually listen, and the path of their API."""
+PORT_TIMEOUT_S: Final = 0.5
+MODELS_MAX_BYTES: Final = 1024 * 1024
 _NO_SETTING: Final = "HTTPS_PROXY"
 """What a person can look at where the address comes from DingTalk."""
 
@@ -38,6 +52,57 @@ def make_connectivity_check(
         return await _check_connectivity(context, URL(address(context)), variable, reads_clock=name == "openapi")
 
     return check
+
+
+async def check_model_connectivity(context: Context) -> Finding:
+    """Check the model's host; where this machine refuses, look at the ports where servers usually are."""
+    url = URL(context.settings.model.base_url)
+    found = await _check_connectivity(context, url, MODEL_VARIABLE)
+    if found.key != "network.refused" or url.host not in LOOPBACKS:
+        return found
+    for port, (server, path) in USUAL_PORTS.items():
+        if port != url.port and await _is_open(port):
+            values = {"host": url.host, "port": url.port, "found": port, "server": server, "variable": MODEL_VARIABLE}
+            return fault("network.elsewhere", **values, url=f"http://127.0.0.1:{port}{path}")
+    return found
+
+
+async def _is_open(port: int) -> bool:
+    # Bounded: a firewall of this machine may swallow what it does not like.
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(PORT_TIMEOUT_S):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            return True
+    return False
+
+
+async def check_models(context: Context) -> Finding:
+    """Compare CLAW_MODELS with what the server lists, which costs nothing; asking each of them would."""
+    wanted, settings = context.settings.model.others, context.settings.model
+    if not wanted:
+        return skip("models.none")
+    url = URL(settings.base_url.rstrip("/") + "/models")
+    key = settings.api_key.reveal()
+    try:
+        async with (
+            asyncio.timeout(context.timeout),
+            context.http.get(
+                url,
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+                allow_redirects=False,
+                proxy=proxy_of(url),
+            ) as response,
+        ):
+            body = json.loads(await read_at_most(response, MODELS_MAX_BYTES) or b"")
+        listed = {str(each["id"]) for each in body["data"]}
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, LookupError, TypeError):
+        return skip("models.unlisted", host=url.host)
+    # An agent of OpenClaw is listed by its id, with or without the gateway's name in front of it.
+    missing = [name for name in wanted if name not in listed and name.removeprefix("openclaw/") not in listed]
+    if missing:
+        return warn("models.missing", host=url.host, names=", ".join(missing))
+    return good("models.ok", count=len(wanted))
 
 
 async def check_stream_connectivity(context: Context) -> Finding:

@@ -101,6 +101,8 @@ class Context:
     registration: Registration | None = None
     billable: int = 0
     quota_used_up: bool = False
+    quotas_refused: tuple[str, ...] = ()
+    """Quotas (webhook, openapi) that DingTalk refused the running claw within the hour."""
     store_held: bool = False
     stream_open: bool = False
     """A claw of this machine says that its session is open."""

@@ -48,7 +48,9 @@ function budget(status) {
     const meter = make("meter", { min: "0", max: "1", low: "0.8", high: "0.95", optimum: "0", value: String(part), "aria-label": t(name) });
     return make("div", { class: "quota" }, make("span", { text: t(name) }), meter, make("b", { text: quota.limit ? `${quota.used} / ${quota.limit}` : `${quota.used} (${t("unlimited")})` }), quota.limit ? make("small", { text: t("left", Math.max(0, quota.limit - quota.used)) }) : null);
   };
-  return card(`${t("budget")} ${month.month || ""}`, bar("openapi"), bar("webhook"), facts([[t("plan"), month.plan]]));
+  // What DingTalk itself says counts more than our sums: an administrator may have capped the robot.
+  const refused = (month.refused || []).map((name) => make("p", { class: "refused", text: t("quotaRefused", t(name)) }));
+  return card(`${t("budget")} ${month.month || ""}`, ...refused, bar("openapi"), bar("webhook"), facts([[t("plan"), month.plan]]));
 }
 
 function replicas(status) {
