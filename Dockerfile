@@ -83,7 +83,7 @@ ENV PATH=/opt/claw/bin:/usr/local/bin:/usr/bin:/bin \
     TMPDIR=/data \
     container=oci
 
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG COMMIT=
 ARG CREATED=unknown
 LABEL org.opencontainers.image.title="claw" \

@@ -14,7 +14,7 @@ def _commit() -> str:
     return text if re.fullmatch("[0-9a-f]{7,64}", text) else ""
 
 
-__version__: Final = "0.1.0"
+__version__: Final = "0.2.0"
 __commit__: Final = _commit()
 RELEASE: Final = f"{__version__} (commit {__commit__[:7]})" if __commit__ else __version__
-"""Which claw this is, for people: 0.1.0 (commit abc1234); without a commit where that is not known."""
+"""Which claw this is, for people: 0.2.0 (commit abc1234); without a commit where that is not known."""
