@@ -36,6 +36,15 @@ class GroupSession(StrEnum):
     PER_USER = "per_user"
 
 
+class ModelApi(StrEnum):
+    """By which of its APIs the model's server is asked (CLAW_MODEL_API)."""
+
+    CHAT = "chat"
+    """Chat completions, which everybody speaks."""
+    RESPONSES = "responses"
+    """`/responses`, of OpenAI and of an OpenClaw gateway: with typed events of what the agent does."""
+
+
 class Switch(StrEnum):
     """On or off."""
 

@@ -59,7 +59,12 @@ def environment(given: dict[str, str], page: str, secret: str) -> dict[str, str]
         "DINGTALK_OAPI_ENDPOINT": page,
     }
     if not any(given.get(name, "").strip() for name in ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL")):
-        environ |= {"OPENAI_API_KEY": "dev", "OPENAI_BASE_URL": f"{page}/v1", "OPENAI_MODEL": "claw-dev"}
+        environ |= {
+            "OPENAI_API_KEY": "dev",
+            "OPENAI_BASE_URL": f"{page}/v1",
+            "OPENAI_MODEL": "claw-dev",
+            "CLAW_MODEL_API": "chat",
+        }
     defaults = {
         "HOST": HOST,
         "PORT": str(free_port(SERVICE_PORT)),

@@ -31,7 +31,7 @@ from claw.config.parsers import (
     Url,
 )
 from claw.config.variables import Variable, section, variable
-from claw.policy import BusyMode, DirectPolicy, GroupPolicy, GroupSession, Pairing, Switch, Vision
+from claw.policy import BusyMode, DirectPolicy, GroupPolicy, GroupSession, ModelApi, Pairing, Switch, Vision
 from claw.secret import Secret
 
 EXIT_BAD_SETTINGS: Final = 78
@@ -115,6 +115,13 @@ class ModelSettings:
     )
     name: str = variable(
         "OPENAI_MODEL", PlainText(), "Name of the model (at an OpenClaw gateway: `openclaw`)", default="gpt-5-mini"
+    )
+    api: ModelApi = variable(
+        "CLAW_MODEL_API",
+        OneOf(ModelApi),
+        "How the server is asked: `chat` (chat completions) or `responses` (`/responses`, of OpenAI and OpenClaw)",
+        default=ModelApi.CHAT,
+        default_text="chat",
     )
     others: tuple[str, ...] = variable(
         "CLAW_MODELS",

@@ -106,7 +106,7 @@ class Gateway:
                 "port": self.port,
                 "auth": {"mode": "token", "token": TOKEN},
                 "controlUi": {"enabled": False},
-                "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
+                "http": {"endpoints": {"chatCompletions": {"enabled": True}, "responses": {"enabled": True}}},
             },
             "agents": {
                 **({"list": [{"id": each} for each in self._agents]} if self._agents else {}),

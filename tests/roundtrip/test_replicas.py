@@ -311,6 +311,6 @@ async def test_a_wrong_password_is_bad_settings(emulator: Emulator, redis: Redis
         await service.start()
     assert await service.ended() == 78
     told = "\n".join(service.lines)
-    assert f"CLAW_STORE_URL: redis://127.0.0.1:{redis.port}/0 cannot be used" in told
+    assert f"CLAW_STORE_URL：redis://127.0.0.1:{redis.port}/0 不能用" in told
     assert "refuses the user or the password" in told
     assert "wrong-password" not in told

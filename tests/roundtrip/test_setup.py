@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
 from claw.emulator import Emulator
 from tests.browser import MARKS
@@ -155,6 +155,13 @@ async def test_the_files_that_are_named_get_them(emulator: Emulator, tmp_path: P
         assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o600}
 
 
+async def picture(page: Page, name: str) -> None:
+    """Take a picture of the pages in docs/, where SCREENSHOTS names that folder."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        await page.set_viewport_size({"width": 760, "height": 560})
+        await page.screenshot(path=f"{folder}/{name}.png")
+
+
 class TestPage:
     """The set-up in a browser."""
 
@@ -166,13 +173,13 @@ class TestPage:
         async with bare(environ, tmp_path) as service, visited(service) as page:
             await page.click("#scan")
             await expect(page.locator(".qr")).to_be_visible()
-            shots = os.environ.get("SHOTS")
             for width in (390, 768, 1280):
                 await page.set_viewport_size({"width": width, "height": 800})
                 await fits(page)
-                for scheme in ("light", "dark") if shots else ():
-                    await page.emulate_media(color_scheme=scheme)
-                    await page.screenshot(path=f"{shots}/setup-{width}-{scheme}.png", full_page=True)
+            await picture(page, "setup.zh")
+            await page.click("#lang")
+            await picture(page, "setup")
+            await page.click("#lang")
             emulator.registration.decide("FAIL")
             await expect(page.locator(".refused[role=alert]").last).to_contain_text("没有同意")
             await page.click("#scan")

@@ -12,6 +12,7 @@ import pytest
 
 from claw.config import settings
 from claw.errors import ModelError
+from claw.policy import ModelApi
 from claw.secret import Secret, hash_id
 from claw.turn.model.chat import Completion
 from claw.turn.model.client import ModelClient
@@ -51,10 +52,11 @@ async def model_at(
     name: str = "openclaw",
     clock: FakeClock | None = None,
     max_tokens: int = 0,
+    api: ModelApi = ModelApi.CHAT,
 ) -> AsyncIterator[ModelClient]:
     """Give a client that is closed in the end, with no task of it left."""
     chosen = settings.ModelSettings(
-        api_key=Secret(key), base_url=base_url, name=name, turn_timeout=timeout, max_tokens=max_tokens
+        api_key=Secret(key), base_url=base_url, name=name, turn_timeout=timeout, max_tokens=max_tokens, api=api
     )
     before = asyncio.all_tasks()
     model = ModelClient(chosen, history_kept_elsewhere=elsewhere, clock=clock or QuickClock())
@@ -68,7 +70,7 @@ async def model_at(
 
 
 async def ask(server: ModelServer, **options: Any) -> Completion:
-    names = ("key", "elsewhere", "timeout", "name", "clock", "max_tokens")
+    names = ("key", "elsewhere", "timeout", "name", "clock", "max_tokens", "api")
     model_options = {name: options.pop(name) for name in names if name in options}
     async with model_at(server.base_url, **model_options) as model:
         return await model.ask(options.pop("messages", QUESTION), user=USER, **options)

@@ -102,6 +102,7 @@ class ModelServer:
         self.behaviours: list[Behaviour] = [sends(answer("Hello", " there"))]
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.gone = asyncio.Semaphore(0)
         self.running = 0
         self.base_url = ""
@@ -125,6 +126,7 @@ class ModelServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.asked.append(await request.json())
+        self.paths.append(request.path)
         if isinstance(request.transport, asyncio.Transport):
             self._transports.add(request.transport)
         behave = self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
@@ -141,6 +143,7 @@ class ModelServer:
     async def serve(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[ModelServer]:
         app = web.Application(client_max_size=2**26)
         app.router.add_post("/v1/chat/completions", self._handle)
+        app.router.add_post("/v1/responses", self._handle)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1, access_log=None)
         await runner.setup()
         try:

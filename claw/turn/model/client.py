@@ -23,11 +23,13 @@ from typing import Any, Final, NamedTuple
 from claw.clock import Clock
 from claw.config.settings import ModelSettings
 from claw.errors import ModelError, ModelErrorKind
+from claw.policy import ModelApi
 from claw.turn.model.chat import Completion, Message, OnActivity, OnSent, OnText, Shorten, iter_texts
 from claw.turn.model.endpoint import ChatEndpoint, iter_body
 from claw.turn.model.errors import SESSION_RACE, Circumstances, classify_error, mask_echo
 from claw.turn.model.finish import FinishReason
 from claw.turn.model.health import ModelHealth
+from claw.turn.model.responses import ResponsesParser
 from claw.turn.model.spans import ChatSpan
 from claw.turn.model.sse import EventError, StreamParser
 from claw.turn.model.upload import has_pictures
@@ -156,7 +158,7 @@ class ModelClient:
 
         The caller sets the time limit: `turn_timeout` is for answers, a person at a terminal waits less.
         """
-        parser = StreamParser()
+        parser = self._make_parser()
         # A server that knows no such field, and minds, is asked without it (endpoint.py).
         fields = {"messages": [{"role": "user", "content": "ping"}], "user": PROBE_USER, "max_completion_tokens": 1}
         try:
@@ -178,7 +180,7 @@ class ModelClient:
         self, messages: Sequence[Message], asked: _Asked, deadline: float, listeners: _Listeners, on_sent: OnSent
     ) -> Completion:
         """Make one request, with its span and its metrics."""
-        parser = StreamParser(listeners.on_activity)
+        parser = self._make_parser(listeners.on_activity)
         with ChatSpan(self._settings, messages, asked.model, asked.user, parser=parser, clock=self._clock) as span:
             try:
                 streamed = self._stream_texts(messages, asked, parser, on_sent)
@@ -234,6 +236,10 @@ class ModelClient:
             # the connection is closed at once: that is how a server learns that nobody listens any more.
             await _unwind(parts, DRAIN_TIMEOUT_S if parser.done else 0)
             await response.aclose()
+
+    def _make_parser(self, on_activity: OnActivity | None = None) -> StreamParser:
+        """Make what reads one answer of the API that is spoken."""
+        return (ResponsesParser if self._settings.api is ModelApi.RESPONSES else StreamParser)(on_activity)
 
     def _circumstances(self, parser: StreamParser, *, head: bool = False, elapsed: float = 0.0) -> Circumstances:
         return Circumstances(self._history_kept_elsewhere, self._clock.wall(), head, parser.text, elapsed)

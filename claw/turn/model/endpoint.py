@@ -1,4 +1,4 @@
-"""The server's `/chat/completions`: requests go out, streamed responses come in.
+"""The server's `/chat/completions`, or `/responses` (CLAW_MODEL_API): requests go out, streamed responses come in.
 
 Order of events: `warm` imports the SDK and builds its client in a thread. `post` sends a request and returns when the
 head of its response is there. A field that the server does not know is left out and the request sent again, since the
@@ -28,9 +28,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from claw.config.settings import ModelSettings
 from claw.language import Bilingual
 from claw.observe import telemetry
+from claw.policy import ModelApi
 from claw.turn.model.body import ErrorBody
 from claw.turn.model.errors import mask_echo, root_cause
 from claw.turn.model.fields import find_refused_fields
+from claw.turn.model.responses import PATH, to_request
 from claw.turn.model.sse import UnreadableError
 from claw.turn.model.upload import Upload, has_pictures
 
@@ -49,6 +51,7 @@ MAX_TOKENS: Final = "max_completion_tokens"
 """The limit of an answer; OpenAI's reasoning models refuse the older name, by which most other servers know it."""
 OLD_MAX_TOKENS: Final = "max_tokens"
 CHANNEL: Final = "dingtalk"
+CHAT_PATH: Final = "/chat/completions"
 _OPENCLAW: Final = re.compile(r"openclaw($|[/:])")
 
 
@@ -92,6 +95,8 @@ class ChatEndpoint:
         body = {"model": self._settings.name, "stream": True, **fields}
         if self._settings.max_tokens and MAX_TOKENS not in body:
             body[MAX_TOKENS] = self._settings.max_tokens
+        if self._settings.api is ModelApi.RESPONSES:
+            body = to_request(body, is_gateway=bool(_OPENCLAW.match(str(body["model"]))))
         body = _leave_out(body, self._refused)
         refused: frozenset[str] = frozenset()
         is_key_fresh = False
@@ -133,14 +138,15 @@ class ChatEndpoint:
             headers["Authorization"] = f"Bearer {self.api_key.reveal()}"
         if _OPENCLAW.match(str(body["model"])):
             headers[CHANNEL_HEADER] = CHANNEL
-        upload = Upload(body) if has_pictures(body["messages"]) else None
+        is_chat = self._settings.api is ModelApi.CHAT
+        upload = Upload(body) if has_pictures(body["messages" if is_chat else "input"]) else None
         if upload is not None:
             # With a length: many servers take no chunked request.
             headers |= {"Content-Type": "application/json", "Content-Length": str(upload.size)}
         try:
             # The SDK's way to any endpoint, see the module's docstring.
             answer: object = await client.post(
-                "/chat/completions",
+                CHAT_PATH if is_chat else PATH,
                 body=None if upload is not None else body,
                 content=upload,
                 options={"headers": headers},

@@ -13,7 +13,7 @@ from typing import Final
 
 from claw.turn.model.body import WORDS_MAX_CHARS, ErrorBody
 
-REQUIRED: Final = frozenset({"model", "messages"})
+REQUIRED: Final = frozenset({"model", "messages", "input"})
 """Without these there is no question."""
 STATUSES: Final = frozenset({400, 422})
 

@@ -268,14 +268,21 @@ class StreamParser:
         return self._take_chunk(chunk, ("delta", "message", "text"))
 
     def _take_body(self, data: bytes) -> str:
-        body = _decode(data)
-        if body is None:
-            raise UnreadableError("what came is no JSON object", truncated=True)
+        body = self._decode_body(data)
         if _is_error(body) or _choose(body.get("choices"), None) is None:
             raise EventError(body)
         text = self._take_chunk(body, ("message", "delta", "text"))
         self.done = True
         return text
+
+    @staticmethod
+    def _decode_body(data: bytes) -> dict[str, Any]:
+        body = _decode(data)
+        if body is None:
+            raise UnreadableError("what came is no JSON object", truncated=True)
+        if _is_error(body):
+            raise EventError(body)
+        return body
 
     def _take_chunk(self, chunk: dict[str, Any], holders: tuple[str, ...]) -> str:
         """Take a chunk's choice, whose text is in one of `holders`: `delta` in a stream, `message` in a whole body."""

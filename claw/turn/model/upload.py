@@ -28,8 +28,10 @@ class Upload(AsyncIterator[bytes]):
         pictures: list[str] = []
         # Nobody can write it: it is drawn for this body.
         mark = secrets.token_hex(16)
-        messages = [_take_pictures(message, mark, pictures) for message in body["messages"]]
-        texts = json.dumps({**body, "messages": messages}, ensure_ascii=False, separators=(",", ":")).encode(
+        # By either API's name for what was said (responses.py).
+        name = "messages" if "messages" in body else "input"
+        messages = [_take_pictures(message, mark, pictures) for message in body[name]]
+        texts = json.dumps({**body, name: messages}, ensure_ascii=False, separators=(",", ":")).encode(
             "utf-8", "replace"
         )
         pieces = texts.split(mark.encode())
@@ -56,7 +58,7 @@ class Upload(AsyncIterator[bytes]):
 def has_pictures(messages: Iterable[Message]) -> bool:
     """Whether a message has a part that is a picture."""
     return any(
-        part.get("type") == "image_url"
+        part.get("type") in {"image_url", "input_image"}
         for message in messages
         if isinstance(content := message.get("content"), list)
         for part in content
@@ -72,6 +74,12 @@ def _take_pictures(message: Message, mark: str, pictures: list[str]) -> Message:
         if part.get("type") == "image_url":
             pictures.append(part["image_url"]["url"])
             part = {**part, "image_url": {**part["image_url"], "url": mark}}  # noqa: PLW2901
+        elif part.get("type") == "input_image" and "source" in part:
+            pictures.append(part["source"]["data"])
+            part = {**part, "source": {**part["source"], "data": mark}}  # noqa: PLW2901
+        elif part.get("type") == "input_image":
+            pictures.append(part["image_url"])
+            part = {**part, "image_url": mark}  # noqa: PLW2901
         parts.append(part)
     return {**message, "content": parts}
 
