@@ -151,6 +151,26 @@ async def test_a_network_that_is_gone_for_a_moment_is_waited_for(emulator: Emula
     assert caught.value.reason is ScanEnd.UNREACHABLE
 
 
+async def test_a_code_is_good_once(emulator: Emulator) -> None:
+    """Whoever polls a code that has given its app gets no second one: the scan ends with DingTalk's own words."""
+    flow, http = await register(emulator, FakeClock())
+    shown: list[str] = []
+    async with http:
+        running = asyncio.create_task(flow.run(lambda code: shown.append(code.address), lambda left: None))
+        while not shown:
+            await asyncio.sleep(0.01)
+        device = next(iter(emulator.registration.devices))
+        emulator.registration.decide()
+        # Another one takes the app first, as a second terminal with the same code would.
+        async with http.post(f"{emulator.url}/app/registration/poll", json={"device_code": device}) as answer:
+            assert (await answer.json())["status"] == "SUCCESS"
+        async with http.get(shown[0]) as page:
+            assert "it was used" in await page.text()
+        with pytest.raises(ScanError, match="device_code") as caught:
+            await _drive(flow, running)
+    assert caught.value.reason is ScanEnd.FAULT
+
+
 async def _advance(flow: DeviceFlow, seconds: float) -> None:
     clock = flow._clock
     assert isinstance(clock, FakeClock)
