@@ -24,7 +24,7 @@ from claw.observe.redact import register
 from claw.policy import Switch
 from claw.secret import Secret
 from claw.store.open import inspect
-from claw.store.ports import ConfigStore
+from claw.store.ports import ConfigStore, Inspection
 
 ID: Final = "DINGTALK_CLIENT_ID"
 SECRET: Final = "DINGTALK_CLIENT_SECRET"  # noqa: S105 - a variable's name
@@ -96,7 +96,7 @@ def find_open_settings(environ: Mapping[str, str]) -> tuple[Settings, Credential
     return (settings, gap) if settings.http.page is Switch.ON else None
 
 
-async def read_kept(store: ConfigStore) -> Credentials | None:
+async def read_kept(store: ConfigStore | Inspection) -> Credentials | None:
     """Return what the store keeps; None where there is nothing. Raises StoreError."""
     items = await store.items("setup.")
     client_id, secret = items.get(KEPT_ID, ""), items.get(KEPT_SECRET, "")
@@ -114,10 +114,7 @@ def find_kept(settings: StoreSettings, clock: Clock) -> Credentials | None:
         # A store that is away is the doctor's to tell: here it only means that nothing is known.
         with contextlib.suppress(StoreError):
             async with inspect(settings, ROBOT, clock) as inspection:
-                items = await inspection.items("setup.")
-                if items.get(KEPT_ID) and items.get(KEPT_SECRET):
-                    register(Secret(items[KEPT_SECRET]))
-                    return Credentials(items[KEPT_ID], Secret(items[KEPT_SECRET]))
+                return await read_kept(inspection)
         return None
 
     return asyncio.run(look())

@@ -240,7 +240,13 @@ def main(environ: Mapping[str, str], settings: Settings, gap: CredentialGap) -> 
     """
     secrets = (settings.http.admin_token, settings.store.password)
     logs.configure(settings.logs.level, settings.logs.format, secrets, language=settings.logs.language)
-    credentials = asyncio.run(_run(settings, gap))
+    # asyncio puts the system's own handler back, and that one does nothing in a container's first process: a stop that
+    # comes before the whole claw listens for one would be lost.
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        credentials = asyncio.run(_run(settings, gap))
+    finally:
+        signal.signal(signal.SIGTERM, handler)
     if credentials is None:
         return None
     # A file that was written is read as one from now on: its secret may be changed there while we run.

@@ -29,6 +29,7 @@ from claw.cli.doctor.runner import RANKS, TIMEOUT_S, CheckStatus, Result
 from claw.cli.prompt import Prompt, UnusableError
 from claw.clock import Clock
 from claw.config import files, parsers
+from claw.config.reader import read_language
 from claw.config.settings import EXIT_BAD_SETTINGS
 from claw.credentials import ID, NAMES, SECRET, overlay
 from claw.http_client import http_session
@@ -100,7 +101,7 @@ class AuthReport:
 def main(environ: Mapping[str, str], arguments: AuthArguments, language: str = "") -> int:
     """Ask, check, write, report; returns the exit code."""
     logs.configure("critical", "text", ())  # What the parts log is said here, in words.
-    prompt = Prompt(_parse_language(language or environ.get("CLAW_LANG", "")), quiet=arguments.as_json)
+    prompt = Prompt(read_language({"CLAW_LANG": language or environ.get("CLAW_LANG", "")}), quiet=arguments.as_json)
     try:
         report = _authorize(environ, arguments, prompt)
     except UnusableError as error:
@@ -119,13 +120,6 @@ def main(environ: Mapping[str, str], arguments: AuthArguments, language: str = "
         if report.written is not None and prompt.is_interactive:
             _offer_model(environ, report.written, prompt)
     return report.code
-
-
-def _parse_language(value: str) -> Language:
-    try:
-        return parsers.OneOf(Language).parse(value.strip())
-    except ValueError:
-        return Language.ZH
 
 
 def _authorize(environ: Mapping[str, str], arguments: AuthArguments, prompt: Prompt) -> AuthReport:

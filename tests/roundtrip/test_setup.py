@@ -53,6 +53,16 @@ async def until_state(service: Service, state: str) -> dict[str, Any]:
             await asyncio.sleep(0.05)
 
 
+async def scan(service: Service, emulator: Emulator) -> None:
+    """Go through a scan to its good end, and wait for the claw that comes of it."""
+    await until_state(service, "waiting")
+    await service.post("/api/setup")
+    await until_state(service, "scanning")
+    emulator.registration.decide("SUCCESS")
+    await service.wait_log("claw serves")
+    await service.until_ready()
+
+
 def assert_no_secret(service: Service, *texts: str) -> None:
     for text in (*texts, "\n".join(service.lines)):
         assert CLIENT_SECRET not in text
@@ -117,12 +127,7 @@ async def test_the_store_keeps_what_was_scanned(emulator: Emulator, tmp_path: Pa
     port = str(free_port())
     environ = environment(emulator.url, tmp_path / "claw.db", **BARE, PORT=port)
     async with bare(environ, tmp_path) as service:
-        await until_state(service, "waiting")
-        await service.post("/api/setup")
-        await until_state(service, "scanning")
-        emulator.registration.decide("SUCCESS")
-        await service.wait_log("claw serves")
-        await service.until_ready()
+        await scan(service, emulator)
         await emulator.replies.wait_to(await emulator.say("hello"))
         body = str(await service.call("GET", "/status")) + str(await service.call("GET", "/api/audit"))
         assert MADE in body  # Who set it up is in the audit, by the app's id.
@@ -145,12 +150,7 @@ async def test_the_files_that_are_named_get_them(emulator: Emulator, tmp_path: P
     named = {name: str(path) for name, path in files.items()}
     environ = environment(emulator.url, tmp_path / "claw.db", **BARE, **named, PORT=str(free_port()))
     async with bare(environ, tmp_path) as service:
-        await until_state(service, "waiting")
-        await service.post("/api/setup")
-        await until_state(service, "scanning")
-        emulator.registration.decide("SUCCESS")
-        await service.wait_log("claw serves")
-        await service.until_ready()
+        await scan(service, emulator)
         assert [path.read_text() for path in files.values()] == [MADE, CLIENT_SECRET]
         assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o600}
 

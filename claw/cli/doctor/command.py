@@ -183,8 +183,8 @@ def explain_symptoms(results: Sequence[Result], language: Language) -> list[str]
     # What was skipped explains nothing: its cause stands in a line of its own. Nor does a warning explain that nothing
     # works at all, where the very thing was tried and worked.
     works = {result.name for result in results if result.status is CheckStatus.OK}
-    tried = works >= _PROOFS
-    bad = [result for result in results if RANKS[result.status] and not (tried and RANKS[result.status] == 1)]
+    least = CheckStatus.FAULT if works >= _PROOFS else CheckStatus.WARNING
+    bad = [result for result in results if RANKS[result.status] >= RANKS[least]]
     found = {symptom: [result.name for result in bad if symptom in result.symptoms] for symptom in Symptom}
     lines = [f"  {SYMPTOMS[symptom][language]}: {', '.join(names)}" for symptom, names in found.items() if names]
     return [render("doctor.troubles", language), *lines] if lines else []

@@ -17,11 +17,12 @@ from typing import Any, Final
 from claw.draft import Activity, ActivityKind
 from claw.turn.model.activity import clean_name
 from claw.turn.model.finish import FinishReason
-from claw.turn.model.sse import TOKENS_MAX, EventError, StreamParser, TokenUsage, clip_text
+from claw.turn.model.sse import EventError, StreamParser, clip_text, parse_usage
 
 PATH: Final = "/responses"
 MAX_OUTPUT_TOKENS_MIN: Final = 16
 """OpenAI refuses a lower limit."""
+USAGE_NAMES: Final = ("input_tokens", "output_tokens")
 _DROPPED: Final = frozenset({"messages", "stream_options", "max_completion_tokens", "max_tokens"})
 _TEXT_EVENTS: Final = frozenset({"response.output_text.delta", "response.refusal.delta"})
 _PARAGRAPH: Final = "\n\n"
@@ -105,7 +106,7 @@ class ResponsesParser(StreamParser):
         return self._append(_PARAGRAPH + delta if is_next else delta)
 
     def _take_end(self, kind: str, response: Mapping[str, Any]) -> str:
-        self.usage = _read_usage(response.get("usage")) or self.usage
+        self.usage = parse_usage(response.get("usage"), USAGE_NAMES) or self.usage
         if kind == "response.failed":
             # Under `error`, where the table of errors looks; a status that says nothing would be a word of its own.
             raise EventError({"error": response.get("error") or {"message": "the response failed"}})
@@ -149,12 +150,3 @@ def _read_output(response: Mapping[str, Any]) -> str:
         words = (part.get("text") or part.get("refusal") for part in said)
         texts.append("".join(word for word in words if isinstance(word, str)))
     return _PARAGRAPH.join(filter(None, texts))
-
-
-def _read_usage(value: object) -> TokenUsage | None:
-    """Return the counts; None where there are none, or where both are 0 because the server did not count."""
-    if not isinstance(value, dict):
-        return None
-    counts = value.get("input_tokens"), value.get("output_tokens")
-    sent, made = (each if type(each) is int and 0 <= each < TOKENS_MAX else 0 for each in counts)
-    return TokenUsage(sent, made) if sent or made else None

@@ -289,7 +289,7 @@ class StreamParser:
         self.model = self.model or clip_text(chunk.get("model"))
         self.id = self.id or clip_text(chunk.get("id"))
         # Usage comes with the last chunk, which has no choices, or with each; the last count stands.
-        usage = _parse_usage(chunk.get("usage"))
+        usage = parse_usage(chunk.get("usage"))
         self.usage = usage or self.usage
         choices = chunk.get("choices")
         choice = _choose(choices, self._index)
@@ -385,11 +385,14 @@ def _extract_text(said: object) -> str:
     return said if isinstance(said, str) else ""
 
 
-def _parse_usage(value: object) -> TokenUsage | None:
-    """Return the counts; None where there are none, or where both are 0 because the server did not count."""
+def parse_usage(value: object, names: tuple[str, str] = ("prompt_tokens", "completion_tokens")) -> TokenUsage | None:
+    """Return the counts; None where there are none, or where both are 0 because the server did not count.
+
+    `names`: what the API calls the tokens that went in, and those that came out.
+    """
     if not isinstance(value, dict):
         return None
-    counts = value.get("prompt_tokens"), value.get("completion_tokens")
+    counts = value.get(names[0]), value.get(names[1])
     # `type(...) is int`: a JSON `true` is an int to Python.
     sent, made = (each if type(each) is int and 0 <= each < TOKENS_MAX else 0 for each in counts)
     return TokenUsage(sent, made) if sent or made else None
