@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from claw.emulator import Emulator
 from claw.emulator.files import make_png
@@ -121,6 +122,25 @@ async def test_language_and_service_links(emu: Emulator, page: Page) -> None:
     await expect(page.locator("#send")).to_have_text("Send")
     await page.goto(f"{emu.url}/?service=http://127.0.0.1:8080")
     await expect(page.locator("#service a").first).to_have_attribute("href", "http://127.0.0.1:8080/ready")
+
+
+async def test_words_before_the_first_state_are_sent(emu: Emulator, page: Page, robot: FakeRobot) -> None:
+    """Whoever is faster than the page's first reading is heard: what left the box has gone out."""
+    held = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await held.wait()
+        await route.continue_()
+
+    await page.route("**/_/state", hold)
+    try:
+        await page.reload()
+        await page.fill("#message", "early bird")
+        await page.press("#message", "Enter")
+        assert (await robot.message())["text"]["content"].strip() == "early bird"
+    finally:
+        held.set()
+    await expect(page.locator(".bubble.person")).to_have_text("early bird")
 
 
 async def test_follows_again_after_an_outage(emu: Emulator, page: Page) -> None:

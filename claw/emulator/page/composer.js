@@ -41,6 +41,9 @@ function drawAttach() {
 
 function drawMentions() {
   $("mention").hidden = !isGroup();
+  // Before the first state is read there is nobody to mention, and a message may be on its way already: a fault here
+  // would take what was typed out of the box and send it to nobody.
+  if (!state) return;
   $("colleagues").replaceChildren(...state.people.filter((one) => one.id !== person).map((one) => {
     const button = press("chip", `@${one.nick}`, () => {
       const name = `@${one.nick} `;
