@@ -29,7 +29,7 @@ async def claw_dev(folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Proce
     environ = {name: os.environ[name] for name in KEPT if name in os.environ}
     environ |= {"PORT": str(free_port(8080)), "PYTHONPATH": str(Path(__file__).parents[2])}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "claw", "dev", "--page-port", str(free_port(8765))),
+        *(sys.executable, "-m", "claw", "dev", "--page-port", str(free_port(0))),
         env=environ,
         cwd=folder,
         stdout=asyncio.subprocess.PIPE,
